@@ -1,0 +1,109 @@
+//! From a document to bytes (§7).
+
+use base64ct::{Base64, Encoding};
+use blake2::Blake2bMac;
+use blake2::digest::consts::U32;
+use blake2::digest::{KeyInit, Mac};
+
+use super::{Document, Record};
+use crate::suite::Suite;
+use crate::{Error, Failure, json, limits};
+
+/// First line, without the version.
+pub(super) const SIGNATURE: &str = "omni-credentials ";
+/// The version of the format.
+pub(super) const VERSION: u64 = 1;
+/// Version of the seal.
+pub(super) const SEAL_VERSION: u8 = 1;
+/// Bytes that a line of base64 stands for: 64 characters.
+pub(super) const BASE64_BYTES: usize = 48;
+
+/// The file.
+pub(super) fn file<S: Suite>(
+    document: &Document<S>,
+    generation: u64,
+    key: &[u8; 32],
+) -> Result<Vec<u8>, Failure> {
+    let mut out = Limited { bytes: Vec::new(), total: 0 };
+    body(document, generation, &mut |piece| out.push(piece));
+    let mut seal = vec![SEAL_VERSION, S::ID];
+    seal.extend_from_slice(&document.current);
+    seal.extend_from_slice(&keyed_hash(key)?.chain_update(&out.bytes).finalize().into_bytes());
+    out.push(b"  seal ");
+    out.push(Base64::encode_string(&seal).as_bytes());
+    out.push(b"\n");
+    if out.total > limits::FILE_BYTES {
+        return Err(Failure::found(Error::FileTooLarge, out.total as u64));
+    }
+    Ok(out.bytes)
+}
+
+/// The keyed hash of every byte before the seal's line.
+pub(super) fn seal<S: Suite>(
+    document: &Document<S>,
+    generation: u64,
+    key: &[u8; 32],
+) -> Result<[u8; 32], Failure> {
+    let mut mac = keyed_hash(key)?;
+    body(document, generation, &mut |piece| mac.update(piece));
+    Ok(mac.finalize().into_bytes().into())
+}
+
+fn keyed_hash(key: &[u8; 32]) -> Result<Blake2bMac<U32>, Error> {
+    Blake2bMac::new_from_slice(key).map_err(|_| Error::Other)
+}
+
+/// Every byte before the seal's line, piece by piece.
+fn body<S: Suite>(document: &Document<S>, generation: u64, out: &mut dyn FnMut(&[u8])) {
+    out(format!("{SIGNATURE}{VERSION}\nkeyring\n").as_bytes());
+    base64(&document.keyring, "  ", out);
+    for record in &document.records {
+        block(record, out);
+    }
+    let records = document.records.len();
+    out(format!("\nend\n  records {records}\n  generation {generation}\n").as_bytes());
+}
+
+fn block(record: &Record, out: &mut dyn FnMut(&[u8])) {
+    let identity = &record.identity;
+    let mut text = String::from(if record.sealed.is_some() { "\ncredential " } else { "\ndeleted " });
+    json::push_string(&mut text, &identity.name);
+    text.push_str("\n  kind ");
+    json::push_string(&mut text, &identity.kind);
+    text.push_str("\n  principal ");
+    json::push_string(&mut text, &identity.principal);
+    text.push_str("\n  scope ");
+    text.push_str(&identity.scope);
+    text.push('\n');
+    out(text.as_bytes());
+    if let Some(sealed) = &record.sealed {
+        out(b"  value\n");
+        base64(sealed, "    ", out);
+    }
+}
+
+/// Lines of 64 characters.
+fn base64(bytes: &[u8], indent: &str, out: &mut dyn FnMut(&[u8])) {
+    let mut line = [0; 64];
+    for chunk in bytes.chunks(BASE64_BYTES) {
+        out(indent.as_bytes());
+        // 48 bytes always fit into 64 characters.
+        out(Base64::encode(chunk, &mut line).unwrap_or_default().as_bytes());
+        out(b"\n");
+    }
+}
+
+/// Keeps bytes up to the longest file, and counts all.
+struct Limited {
+    bytes: Vec<u8>,
+    total: usize,
+}
+
+impl Limited {
+    fn push(&mut self, piece: &[u8]) {
+        self.total = self.total.saturating_add(piece.len());
+        if self.total <= limits::FILE_BYTES {
+            self.bytes.extend_from_slice(piece);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The credentials file (§7): a document is a sorted list of records and a keyring.
+
+mod encode;
+mod lines;
+mod parse;
+
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use subtle::ConstantTimeEq;
+
+use crate::slots::{KeyId, StoredKeyring};
+use crate::suite::Suite;
+use crate::{Error, Failure, Identity, Keyring, OwnedIdentity, limits, manifest, value};
+
+/// A parsed or new document. Cloning shares the records.
+pub struct Document<S: Suite> {
+    keyring: Vec<u8>,
+    /// The id of the keyring's current key.
+    current: KeyId,
+    generation: u64,
+    /// Sorted by identity, no two alike.
+    records: Vec<Rc<Record>>,
+    /// The trailer's seal, where the document came with one: key id and keyed hash.
+    seal: Option<(KeyId, [u8; 32])>,
+    suite: PhantomData<fn() -> S>,
+}
+
+/// A record of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) identity: OwnedIdentity,
+    /// The sealed value; `None` for a tombstone.
+    pub(crate) sealed: Option<Vec<u8>>,
+}
+
+/// A record as it goes in or out.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Whose record; from a document its scope is in canonical form.
+    pub identity: Identity<'a>,
+    /// The sealed value; `None` for a tombstone.
+    pub sealed: Option<&'a [u8]>,
+}
+
+impl<S: Suite> Document<S> {
+    /// An empty document of generation 0 that carries this keyring.
+    ///
+    /// # Errors
+    /// Those of a keyring's bytes: [`Error::Malformed`], [`Error::UnknownVersion`], [`Error::UnknownSuite`],
+    /// [`Error::KdfOutOfBounds`].
+    pub fn create(keyring: &[u8]) -> Result<Self, Failure> {
+        Self::from_parts(keyring.to_vec(), 0, Vec::new(), None)
+    }
+
+    /// Parses a file: syntax, limits and canonical form, but no cryptography. What is accepted is the one
+    /// encoding of what it says.
+    ///
+    /// # Errors
+    /// Each with its line; see the cases of [`Error`] that speak of a file.
+    pub fn parse(file: &[u8]) -> Result<Self, Failure> {
+        parse::parse(file)
+    }
+
+    /// Parses a file as far as its records are whole, whatever its trailer says: what a textual merge leaves
+    /// when only the trailer is in conflict. [`Document::verify`] refuses it.
+    ///
+    /// # Errors
+    /// As [`Document::parse`], except for those of the trailer.
+    pub fn parse_unsealed(file: &[u8]) -> Result<Self, Failure> {
+        parse::parse_unsealed(file)
+    }
+
+    pub(crate) fn from_parts(
+        keyring: Vec<u8>,
+        generation: u64,
+        records: Vec<Rc<Record>>,
+        seal: Option<(KeyId, [u8; 32])>,
+    ) -> Result<Self, Failure> {
+        let current = StoredKeyring::parse::<S>(&keyring)?.current;
+        Ok(Self { keyring, current, generation, records, seal, suite: PhantomData })
+    }
+
+    /// The keyring in the header.
+    #[must_use]
+    pub fn keyring_bytes(&self) -> &[u8] {
+        &self.keyring
+    }
+
+    /// Replaces the keyring in the header.
+    ///
+    /// # Errors
+    /// As [`Document::create`].
+    pub fn set_keyring(&mut self, keyring: &[u8]) -> Result<(), Failure> {
+        self.current = StoredKeyring::parse::<S>(keyring)?.current;
+        self.keyring = keyring.to_vec();
+        Ok(())
+    }
+
+    /// Checks the trailer's seal against all the document says, so that a document changed after parsing
+    /// does not pass either.
+    ///
+    /// # Errors
+    /// [`Error::SealMismatch`]; [`Error::UnknownKey`] where the keyring lacks the key of the seal.
+    pub fn verify(&self, keyring: &Keyring<S>) -> Result<(), Failure> {
+        let (key_id, seal) = self.seal.as_ref().ok_or(Error::SealMismatch)?;
+        let expected = encode::seal(self, self.generation, &*keyring.file_key(key_id)?)?;
+        let same = bool::from(expected.ct_eq(seal));
+        if same { Ok(()) } else { Err(Error::SealMismatch.into()) }
+    }
+
+    /// How often the file was written; it only grows.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// All records, sorted by identity.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = Entry<'_>> {
+        self.records.iter().map(|record| Entry {
+            identity: Identity {
+                name: record.identity.name.as_bytes(),
+                kind: record.identity.kind.as_bytes(),
+                principal: record.identity.principal.as_bytes(),
+                scope: record.identity.scope.as_bytes(),
+            },
+            sealed: record.sealed.as_deref(),
+        })
+    }
+
+    /// Adds or replaces records, tombstones included. All or none.
+    ///
+    /// # Errors
+    /// Those of [`Identity::canonical`]; [`Error::UnknownVersion`], [`Error::UnknownSuite`] and
+    /// [`Error::Malformed`] for a sealed value; [`Error::DuplicateRecord`] for two of one identity;
+    /// [`Error::TooManyRecords`].
+    pub fn put<'a>(&mut self, entries: impl IntoIterator<Item = Entry<'a>>) -> Result<(), Failure> {
+        let mut fresh = entries
+            .into_iter()
+            .map(|entry| {
+                entry.sealed.map_or(Ok(()), value::check::<S>)?;
+                let identity = entry.identity.canonical()?.into();
+                Ok(Rc::new(Record { identity, sealed: entry.sealed.map(<[u8]>::to_vec) }))
+            })
+            .collect::<Result<Vec<_>, Failure>>()?;
+        fresh.sort_unstable_by(|a, b| a.identity.cmp(&b.identity));
+        if !fresh.is_sorted_by(|a, b| a.identity < b.identity) {
+            return Err(Error::DuplicateRecord.into());
+        }
+        let records = overlay(&self.records, fresh);
+        if records.len() > limits::FILE_RECORDS {
+            return Err(Error::TooManyRecords.into());
+        }
+        self.records = records;
+        Ok(())
+    }
+
+    /// What the document holds (§8): a base for a later merge.
+    #[must_use]
+    pub fn manifest(&self) -> Vec<u8> {
+        manifest::of(self.records.iter().map(|record| &**record)).to_bytes()
+    }
+
+    /// The file's bytes, with the generation one above the higher of the document's own and `at_least`, sealed
+    /// with the current key. The keyring must be the one in the header (see [`Document::set_keyring`]), or
+    /// the file could not be unlocked.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for another keyring or a generation that cannot grow;
+    /// [`Error::FileTooLarge`].
+    pub fn write(&self, keyring: &Keyring<S>, at_least: u64) -> Result<Vec<u8>, Failure> {
+        if keyring.to_bytes() != self.keyring {
+            return Err(Error::InvalidArgument.into());
+        }
+        let generation = self.generation.max(at_least).checked_add(1).ok_or(Error::InvalidArgument)?;
+        encode::file(self, generation, &*keyring.file_key(&self.current)?)
+    }
+
+    pub(crate) fn records(&self) -> &[Rc<Record>] {
+        &self.records
+    }
+}
+
+impl<S: Suite> Clone for Document<S> {
+    fn clone(&self) -> Self {
+        Self {
+            keyring: self.keyring.clone(),
+            current: self.current,
+            generation: self.generation,
+            records: self.records.clone(),
+            seal: self.seal,
+            suite: PhantomData,
+        }
+    }
+}
+
+/// Two sorted lists as one; `fresh` replaces what it has in common with `old`.
+fn overlay(old: &[Rc<Record>], fresh: Vec<Rc<Record>>) -> Vec<Rc<Record>> {
+    let mut records = Vec::with_capacity(old.len() + fresh.len());
+    let mut old = old.iter().peekable();
+    for record in fresh {
+        while let Some(before) = old.next_if(|other| other.identity < record.identity) {
+            records.push(Rc::clone(before));
+        }
+        old.next_if(|other| other.identity == record.identity);
+        records.push(record);
+    }
+    records.extend(old.cloned());
+    records
+}

@@ -1,0 +1,145 @@
+//! From bytes to a document (§7).
+
+use std::cmp::Ordering;
+use std::rc::Rc;
+
+use base64ct::{Base64, Encoding};
+
+use super::encode::{BASE64_BYTES, SEAL_VERSION};
+use super::lines::{Lines, decimal};
+use super::{Document, Record};
+use crate::bytes::Reader;
+use crate::slots::KeyId;
+use crate::suite::Suite;
+use crate::{Error, Failure, OwnedIdentity, identity, json, limits, scope, value};
+
+/// Longest line of base64.
+const BASE64_LINE: usize = 64;
+
+pub(super) fn parse<S: Suite>(file: &[u8]) -> Result<Document<S>, Failure> {
+    let mut lines = Lines::open(file)?;
+    let mut document = head::<S>(&mut lines)?;
+    let count = lines.field("  records ")?;
+    match decimal(count) {
+        Some(count) if count == document.records.len() as u64 => {}
+        Some(_) => {
+            return Err(lines.fail(Failure::found(Error::CountMismatch, document.records.len() as u64)));
+        }
+        None => return Err(lines.fail(Error::BadSyntax)),
+    }
+    let generation = lines.field("  generation ")?;
+    document.generation = decimal(generation).ok_or_else(|| lines.fail(Error::BadSyntax))?;
+    let text = lines.field("  seal ")?;
+    let seal = parse_seal::<S>(text).map_err(|failure| lines.fail(failure))?;
+    if seal.0 != document.current {
+        return Err(lines.fail(Error::NotCanonical));
+    }
+    document.seal = Some(seal);
+    lines.end()?;
+    Ok(document)
+}
+
+pub(super) fn parse_unsealed<S: Suite>(file: &[u8]) -> Result<Document<S>, Failure> {
+    let mut lines = Lines::open(file)?;
+    let mut document = head::<S>(&mut lines)?;
+    // Whatever stands there now, what is written next is newer than each side of the merge.
+    let generations = lines.rest().lines().filter_map(|line| decimal(line.strip_prefix("  generation ")?));
+    document.generation = generations.max().unwrap_or(0);
+    Ok(document)
+}
+
+/// The header and the records, up to and with the line `end`.
+fn head<S: Suite>(lines: &mut Lines<'_>) -> Result<Document<S>, Failure> {
+    lines.expect("keyring")?;
+    let keyring = base64(lines, "  ", Error::Malformed)?;
+    let at = lines.fail(Error::Other).line;
+    let mut document =
+        Document::<S>::from_parts(keyring, 0, Vec::new(), None).map_err(|failure| failure.at(at))?;
+    loop {
+        lines.expect("")?;
+        let line = lines.line()?;
+        let record = if let Some(name) = line.strip_prefix("credential ") {
+            record::<S>(lines, name, true)?
+        } else if let Some(name) = line.strip_prefix("deleted ") {
+            record::<S>(lines, name, false)?
+        } else if line == "end" {
+            return Ok(document);
+        } else {
+            return Err(lines.unexpected(line));
+        };
+        let order = document.records.last().map(|last| last.identity.cmp(&record.identity));
+        match order {
+            None | Some(Ordering::Less) => {}
+            Some(Ordering::Equal) => return Err(lines.fail(Error::DuplicateRecord)),
+            Some(Ordering::Greater) => return Err(lines.fail(Error::Unsorted)),
+        }
+        if document.records.len() >= limits::FILE_RECORDS {
+            return Err(lines.fail(Error::TooManyRecords));
+        }
+        document.records.push(Rc::new(record));
+    }
+}
+
+/// A record whose first line has been read.
+fn record<S: Suite>(lines: &mut Lines<'_>, name: &str, live: bool) -> Result<Record, Failure> {
+    let name = string(lines, name, limits::NAME_BYTES, Error::InvalidName)?;
+    let kind = lines.field("  kind ")?;
+    let kind = string(lines, kind, limits::KIND_BYTES, Error::InvalidKind)?;
+    let principal = lines.field("  principal ")?;
+    let principal = string(lines, principal, limits::PRINCIPAL_BYTES, Error::InvalidPrincipal)?;
+    let text = lines.field("  scope ")?;
+    let scope = scope::canonical(text.as_bytes()).map_err(|failure| lines.fail(failure))?;
+    if scope != text {
+        return Err(lines.fail(Error::NotCanonical));
+    }
+    let identity = OwnedIdentity { name, kind, principal, scope: scope.into_owned() };
+    if !live {
+        return Ok(Record { identity, sealed: None });
+    }
+    lines.expect("  value")?;
+    let sealed = base64(lines, "    ", Error::Malformed)?;
+    value::check::<S>(&sealed).map_err(|failure| lines.fail(failure))?;
+    Ok(Record { identity, sealed: Some(sealed) })
+}
+
+/// A JSON string in canonical form, of a field's length.
+fn string(lines: &Lines<'_>, text: &str, most: usize, invalid: Error) -> Result<String, Failure> {
+    let value: String = serde_json::from_str(text).map_err(|_| lines.fail(Error::BadSyntax))?;
+    identity::text(value.as_bytes(), most).ok_or_else(|| lines.fail(invalid))?;
+    let mut canonical = String::with_capacity(text.len());
+    json::push_string(&mut canonical, &value);
+    if canonical == text { Ok(value) } else { Err(lines.fail(Error::NotCanonical)) }
+}
+
+/// Lines of base64, all of 64 characters but the last. None at all is `empty`.
+fn base64(lines: &mut Lines<'_>, indent: &str, empty: Error) -> Result<Vec<u8>, Failure> {
+    let mut out = Vec::new();
+    let mut bytes = [0; BASE64_BYTES];
+    let mut last = false;
+    while let Some(text) = lines.field_if(indent)? {
+        if last || text.is_empty() || text.len() > BASE64_LINE {
+            return Err(lines.fail(Error::NotCanonical));
+        }
+        let decoded = Base64::decode(text, &mut bytes).map_err(|_| lines.fail(Error::BadSyntax))?;
+        out.extend_from_slice(decoded);
+        last = decoded.len() < BASE64_BYTES;
+    }
+    if out.is_empty() { Err(lines.fail(empty)) } else { Ok(out) }
+}
+
+/// Version, suite, key id and keyed hash.
+fn parse_seal<S: Suite>(text: &str) -> Result<(KeyId, [u8; 32]), Failure> {
+    let mut bytes = [0; BASE64_BYTES];
+    let decoded = Base64::decode(text, &mut bytes).map_err(|_| Error::BadSyntax)?;
+    let mut reader = Reader(decoded);
+    match reader.u8()? {
+        SEAL_VERSION => {}
+        other => return Err(Failure::found(Error::UnknownVersion, other.into())),
+    }
+    match reader.u8()? {
+        id if id == S::ID => {}
+        other => return Err(Failure::found(Error::UnknownSuite, other.into())),
+    }
+    let seal = (*reader.array()?, *reader.array()?);
+    if reader.0.is_empty() { Ok(seal) } else { Err(Error::Malformed.into()) }
+}

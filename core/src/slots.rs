@@ -1,0 +1,127 @@
+//! The bytes of a keyring (§4): reading and writing them, without any key.
+
+use crate::bytes::Reader;
+use crate::kdf::{Costs, Kdf};
+use crate::suite::{Cipher, KEY, Suite, TAG};
+use crate::{Error, Failure, limits};
+
+/// The id of a data key.
+pub(crate) type KeyId = [u8; 8];
+
+const MAGIC: &[u8; 4] = b"OCKR";
+const VERSION: u8 = 1;
+const ARGON2ID: u8 = 1;
+const HKDF: u8 = 2;
+const MAC: usize = 32;
+/// Bytes of a wrapped data key.
+pub(crate) const WRAPPED: usize = KEY + TAG;
+
+/// How the KEK comes about and is recognised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Protection {
+    pub(crate) kdf: Kdf,
+    pub(crate) salt: [u8; 16],
+    pub(crate) kek_commitment: [u8; 32],
+}
+
+/// A data key as it is stored: wrapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) id: KeyId,
+    pub(crate) commitment: [u8; 32],
+    pub(crate) nonce: Vec<u8>,
+    pub(crate) wrapped: [u8; WRAPPED],
+}
+
+/// A keyring of good shape. Nothing is authenticated yet.
+#[derive(Debug)]
+pub(crate) struct StoredKeyring<'a> {
+    pub(crate) protection: Protection,
+    pub(crate) current: KeyId,
+    pub(crate) slots: Vec<Slot>,
+    /// Every byte before the HMAC.
+    pub(crate) body: &'a [u8],
+    pub(crate) mac: &'a [u8; MAC],
+}
+
+impl<'a> StoredKeyring<'a> {
+    /// Shape, version, suite and bounds, in the order of §4.
+    pub(crate) fn parse<S: Suite>(bytes: &'a [u8]) -> Result<Self, Failure> {
+        let mut reader = Reader(bytes);
+        if reader.array::<4>()? != MAGIC {
+            return Err(Error::Malformed.into());
+        }
+        match reader.u8()? {
+            VERSION => {}
+            other => return Err(Failure::found(Error::UnknownVersion, other.into())),
+        }
+        match reader.u8()? {
+            id if id == S::ID => {}
+            other => return Err(Failure::found(Error::UnknownSuite, other.into())),
+        }
+        let kdf = match reader.u8()? {
+            ARGON2ID => {
+                let (memory_kib, passes, lanes) = (reader.u32()?, reader.u32()?, reader.u32()?);
+                Kdf::Argon2id(Costs { memory_kib, passes, lanes }.checked()?)
+            }
+            HKDF => Kdf::Hkdf,
+            _ => return Err(Error::Malformed.into()),
+        };
+        let (salt, kek_commitment) = (*reader.array()?, *reader.array()?);
+        let current = *reader.array()?;
+        let count = usize::from(reader.u16()?);
+        if !(1..=limits::KEYRING_KEYS).contains(&count) {
+            return Err(Error::Malformed.into());
+        }
+        let slots = (0..count).map(|_| Slot::read::<S>(&mut reader)).collect::<Result<Vec<_>, _>>()?;
+        let sorted = slots.is_sorted_by(|a, b| a.id < b.id);
+        if !sorted || !slots.iter().any(|slot| slot.id == current) || reader.0.len() != MAC {
+            return Err(Error::Malformed.into());
+        }
+        let (body, mac) = bytes.split_last_chunk().ok_or(Error::Malformed)?;
+        Ok(Self { protection: Protection { kdf, salt, kek_commitment }, current, slots, body, mac })
+    }
+}
+
+impl Slot {
+    fn read<S: Suite>(reader: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            id: *reader.array()?,
+            commitment: *reader.array()?,
+            nonce: reader.take(Cipher::<S>::NONCE)?.to_vec(),
+            wrapped: *reader.array()?,
+        })
+    }
+}
+
+/// Every byte of a keyring before its HMAC.
+pub(crate) fn body<'a, S: Suite>(
+    protection: &Protection,
+    current: &KeyId,
+    slots: impl ExactSizeIterator<Item = &'a Slot>,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128 + slots.len() * (40 + Cipher::<S>::NONCE + WRAPPED));
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&[VERSION, S::ID]);
+    match protection.kdf {
+        Kdf::Argon2id(costs) => {
+            out.push(ARGON2ID);
+            for cost in [costs.memory_kib, costs.passes, costs.lanes] {
+                out.extend_from_slice(&cost.to_be_bytes());
+            }
+        }
+        Kdf::Hkdf => out.push(HKDF),
+    }
+    out.extend_from_slice(&protection.salt);
+    out.extend_from_slice(&protection.kek_commitment);
+    out.extend_from_slice(current);
+    let count = u16::try_from(slots.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&count.to_be_bytes());
+    for slot in slots {
+        out.extend_from_slice(&slot.id);
+        out.extend_from_slice(&slot.commitment);
+        out.extend_from_slice(&slot.nonce);
+        out.extend_from_slice(&slot.wrapped);
+    }
+    out
+}
