@@ -1,1 +1,51 @@
-//! x
+//! The host runtime: loads a crypto module, which is a sandboxed WebAssembly component behind the
+//! contract in `wit/`, and calls it. Every Rust host uses this crate and none links the cryptography.
+//!
+//! ```no_run
+//! use omni_credentials_host::{Config, Digest, Error, Identity, Runtime};
+//!
+//! fn read(wasm: &[u8], keyring: &[u8], secret: &[u8], sealed: &[u8]) -> Result<(), Error> {
+//!     let runtime = Runtime::new(Config::default())?;
+//!     let module = runtime.load(wasm, &Digest::of(wasm))?;
+//!     let kek = module.derive_kek(secret, keyring)?;
+//!     let mut keyring = module.unlock(keyring, &kek)?;
+//!     let stripe = Identity { name: b"stripe", kind: b"api_key", principal: b"app", scope: b"{}" };
+//!     let _value = keyring.open(&stripe, sealed)?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! What a module can do is decided in [`engine`](self): it computes, within a memory limit and until
+//! it is interrupted, and it can ask for random bytes. There is no thread, no signal handler and no
+//! unwinding through module frames, so that a database backend can be the host.
+//!
+//! - [`Runtime`] owns the one engine of a process and the cache of compiled modules.
+//! - [`Module`] is a loaded module: descriptions, key derivation, known-answer tests.
+//! - [`Keyring`] seals and opens values in a long-lived *row store* with little memory.
+//! - [`Files`] works on credentials files in a *work store*, which is dropped as a whole.
+//! - [`file`] reads, locks and replaces files, the same way for every host.
+
+mod bindings;
+mod cache;
+mod check;
+mod digest;
+mod engine;
+mod error;
+pub mod file;
+mod files;
+mod keyring;
+mod module;
+mod runtime;
+mod store;
+mod types;
+
+pub use digest::Digest;
+pub use error::{Error, ErrorCode, Failure};
+pub use files::{Document, Files, KeyringHandle};
+pub use keyring::Keyring;
+pub use module::{Module, Primitives};
+pub use runtime::{Config, Runtime, Ticker};
+pub use types::{
+    Costs, Description, Entry, EntryRef, Identity, Kek, Limits, Merged, OwnedIdentity, Preference,
+    ProtectedKeyring, Suite,
+};

@@ -1,0 +1,1 @@
+//! Files that several processes and hosts share: read, lock, replace.

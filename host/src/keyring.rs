@@ -1,0 +1,178 @@
+use wasmtime::component::ResourceAny;
+use zeroize::Zeroizing;
+
+use crate::bindings::CryptoModule;
+use crate::module::Module;
+use crate::store::{Kind, Sandbox, State};
+use crate::{Error, Identity, Kek};
+
+/// Values longer than this, in bytes, are sealed and opened in a work store: a row store would keep
+/// the memory for good.
+const LARGE: usize = 64 << 10;
+
+/// An unlocked keyring in a row store of its own.
+///
+/// When a call traps or is interrupted its store is dropped; the next call makes a new one from the
+/// keyring and the KEK, which are remembered here. Dropping the keyring returns its memory, keys
+/// included, to the system.
+pub struct Keyring {
+    module: Module,
+    bytes: Vec<u8>,
+    kek: Kek,
+    row: Option<Unlocked>,
+    instantiations: u64,
+}
+
+/// A sandbox and the keyring unlocked in it.
+struct Unlocked {
+    sandbox: Sandbox,
+    keyring: ResourceAny,
+}
+
+type Store = wasmtime::Store<State>;
+
+impl Keyring {
+    pub(crate) fn unlock(module: Module, bytes: &[u8], kek: &Kek) -> Result<Self, Error> {
+        let mut keyring =
+            Self { module, bytes: bytes.to_vec(), kek: kek.clone(), row: None, instantiations: 0 };
+        keyring.row()?;
+        Ok(keyring)
+    }
+
+    /// Seals a value of 0 to 1 MiB under the current key with a fresh nonce.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `InvalidName`, `InvalidKind`, `InvalidPrincipal`, `InvalidScope`,
+    /// `ScopeTooLarge`, `ValueTooLarge`.
+    pub fn seal(&mut self, identity: &Identity<'_>, value: &[u8]) -> Result<Vec<u8>, Error> {
+        self.call(value.len(), "encryption.keyring.seal", |module, store, keyring| {
+            module.omni_credentials_encryption().keyring().call_seal(store, keyring, identity.into(), value)
+        })
+    }
+
+    /// Opens a sealed value. Anything but the value sealed for this very identity is a failure.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `NotAuthentic`, `Malformed`, `UnknownVersion`, `UnknownSuite`, `UnknownKey`, and
+    /// those of an identity. None of them costs a new store.
+    pub fn open(&mut self, identity: &Identity<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.call(sealed.len(), "encryption.keyring.open", |module, store, keyring| {
+            module.omni_credentials_encryption().keyring().call_open(store, keyring, identity.into(), sealed)
+        })
+        .map(Zeroizing::new)
+    }
+
+    /// Whether a sealed value was sealed under the current key. Authenticates nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `Malformed`, `UnknownVersion`, `UnknownSuite`.
+    pub fn is_current(&mut self, sealed: &[u8]) -> Result<bool, Error> {
+        self.call(sealed.len(), "encryption.keyring.is-current", |module, store, keyring| {
+            module.omni_credentials_encryption().keyring().call_is_current(store, keyring, sealed)
+        })
+    }
+
+    /// The keyring, to be stored.
+    ///
+    /// # Errors
+    ///
+    /// See [`Module::describe`].
+    pub fn to_bytes(&mut self) -> Result<Vec<u8>, Error> {
+        self.call(0, "encryption.keyring.to-bytes", |module, store, keyring| {
+            let bytes = module.omni_credentials_encryption().keyring().call_to_bytes(store, keyring)?;
+            Ok(Ok(bytes))
+        })
+    }
+
+    /// Adds a fresh key and makes it current. Older keys stay, for opening.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `TooManyKeys`.
+    pub fn add_key(&mut self) -> Result<(), Error> {
+        self.call(0, "encryption.keyring.add-key", |module, store, keyring| {
+            module.omni_credentials_encryption().keyring().call_add_key(store, keyring)
+        })?;
+        self.remember()
+    }
+
+    /// Takes over the keys of another keyring for opening; the current key stays. Returns how many
+    /// were new.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `TooManyKeys`, `InvalidArgument`, and those of [`Module::unlock`].
+    pub fn absorb(&mut self, other_keyring: &[u8], other_kek: &Kek) -> Result<u32, Error> {
+        let added = self.call(0, "encryption.keyring.absorb", |module, store, keyring| {
+            let encryption = module.omni_credentials_encryption();
+            let other =
+                match encryption.keyring().call_unlock(&mut *store, other_keyring, other_kek.as_bytes())? {
+                    Ok(other) => other,
+                    Err(failure) => return Ok(Err(failure)),
+                };
+            let added = encryption.keyring().call_absorb(&mut *store, keyring, other)?;
+            other.resource_drop(store)?;
+            Ok(added)
+        })?;
+        self.remember()?;
+        Ok(added)
+    }
+
+    /// How many row stores this keyring has had: 1, and one more after each call that trapped.
+    pub fn instantiations(&self) -> u64 {
+        self.instantiations
+    }
+
+    fn call<T>(
+        &mut self,
+        length: usize,
+        export: &'static str,
+        call: impl FnOnce(
+            &CryptoModule,
+            &mut Store,
+            ResourceAny,
+        )
+            -> wasmtime::Result<Result<T, crate::bindings::omni::credentials::types::Failure>>,
+    ) -> Result<T, Error> {
+        if length > LARGE {
+            let mut work = Unlocked::new(&self.module, Kind::Work, &self.bytes, &self.kek)?;
+            let keyring = work.keyring;
+            return work.sandbox.call(export, |module, store| call(module, store, keyring));
+        }
+        let row = self.row()?;
+        let keyring = row.keyring;
+        let result = row.sandbox.call(export, |module, store| call(module, store, keyring));
+        if !matches!(result, Ok(_) | Err(Error::Refused(_))) {
+            self.row = None;
+        }
+        result
+    }
+
+    fn row(&mut self) -> Result<&mut Unlocked, Error> {
+        match &mut self.row {
+            Some(row) => Ok(row),
+            empty => {
+                self.instantiations += 1;
+                Ok(empty.insert(Unlocked::new(&self.module, Kind::Row, &self.bytes, &self.kek)?))
+            }
+        }
+    }
+
+    fn remember(&mut self) -> Result<(), Error> {
+        self.bytes = self.to_bytes()?;
+        Ok(())
+    }
+}
+
+impl Unlocked {
+    fn new(module: &Module, kind: Kind, bytes: &[u8], kek: &Kek) -> Result<Self, Error> {
+        let mut sandbox = module.sandbox(kind)?;
+        let keyring = sandbox.call("encryption.keyring.unlock", |module, store| {
+            module.omni_credentials_encryption().keyring().call_unlock(store, bytes, kek.as_bytes())
+        })?;
+        Ok(Self { sandbox, keyring })
+    }
+}

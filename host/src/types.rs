@@ -1,0 +1,256 @@
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use crate::bindings::exports::omni::credentials::{file_store, key_derivation, module_info};
+use crate::bindings::omni::credentials::types as wit;
+
+/// What a credential is and whom it belongs to: the four fields that a sealed value is bound to.
+///
+/// Passed as the host has them; the module checks and canonicalises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity<'a> {
+    /// UTF-8, 1 to 512 bytes, without U+0000.
+    pub name: &'a [u8],
+    /// UTF-8, 1 to 63 bytes, without U+0000.
+    pub kind: &'a [u8],
+    /// UTF-8, 1 to 255 bytes, without U+0000: a role's name, not its number.
+    pub principal: &'a [u8],
+    /// JSON (RFC 8259), at most 16 KiB as passed and 2 KiB in canonical form.
+    pub scope: &'a [u8],
+}
+
+/// An identity that a module returned; the scope is in canonical form.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OwnedIdentity {
+    /// See [`Identity::name`].
+    pub name: Vec<u8>,
+    /// See [`Identity::kind`].
+    pub kind: Vec<u8>,
+    /// See [`Identity::principal`].
+    pub principal: Vec<u8>,
+    /// See [`Identity::scope`].
+    pub scope: Vec<u8>,
+}
+
+impl OwnedIdentity {
+    /// The same, borrowed.
+    pub fn as_ref(&self) -> Identity<'_> {
+        Identity { name: &self.name, kind: &self.kind, principal: &self.principal, scope: &self.scope }
+    }
+}
+
+/// Argon2id costs (RFC 9106).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Costs {
+    /// Memory in KiB: 8 × lanes to [`Limits::kdf_memory_kib`].
+    pub memory_kib: u32,
+    /// 1 to 16.
+    pub passes: u32,
+    /// 1 to 4.
+    pub lanes: u32,
+}
+
+/// The key that wraps a keyring's keys: 32 bytes, zeroized when dropped, never printed.
+#[derive(Clone)]
+pub struct Kek(Zeroizing<[u8; 32]>);
+
+impl Kek {
+    /// A KEK derived earlier.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The key itself.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Kek {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kek(redacted)")
+    }
+}
+
+/// A keyring and the KEK that opens it.
+#[derive(Debug, Clone)]
+pub struct ProtectedKeyring {
+    /// To be stored; it holds no secret in the clear.
+    pub keyring: Vec<u8>,
+    /// To be kept in memory only.
+    pub kek: Kek,
+}
+
+/// An algorithm suite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suite {
+    /// The number that stands in sealed values and keyrings.
+    pub id: u8,
+    /// The name in FORMAT.md.
+    pub name: String,
+}
+
+/// A module's limits, in bytes or in pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it; FORMAT.md §9 lists them")]
+pub struct Limits {
+    pub name_bytes: u32,
+    pub scope_bytes: u32,
+    pub value_bytes: u32,
+    pub file_bytes: u32,
+    pub file_records: u32,
+    pub keyring_keys: u32,
+    /// Most memory, in KiB, that key derivation accepts.
+    pub kdf_memory_kib: u32,
+}
+
+/// What a module says of itself. Its word only: what it is, is its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// The module's name, as an operator types it.
+    pub name: String,
+    /// Semantic version of the module.
+    pub version: String,
+    /// The contract it was built for: `omni:credentials@0.1.0`.
+    pub contract: String,
+    /// The suite it seals with.
+    pub suite: Suite,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+/// A record of a credentials file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// See [`Identity::name`].
+    pub name: Vec<u8>,
+    /// See [`Identity::kind`].
+    pub kind: Vec<u8>,
+    /// See [`Identity::principal`].
+    pub principal: Vec<u8>,
+    /// See [`Identity::scope`]; in canonical form.
+    pub scope: Vec<u8>,
+    /// The sealed value, exactly as a table holds it; empty when `deleted`.
+    pub sealed: Vec<u8>,
+    /// A tombstone: the credential was deleted. Absence alone never means deletion.
+    pub deleted: bool,
+}
+
+impl Entry {
+    /// Which credential.
+    pub fn identity(&self) -> Identity<'_> {
+        Identity { name: &self.name, kind: &self.kind, principal: &self.principal, scope: &self.scope }
+    }
+
+    /// The same, borrowed.
+    pub fn as_ref(&self) -> EntryRef<'_> {
+        EntryRef { identity: self.identity(), sealed: &self.sealed, deleted: self.deleted }
+    }
+}
+
+/// A record to be put into a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryRef<'a> {
+    /// Which credential.
+    pub identity: Identity<'a>,
+    /// The sealed value; empty when `deleted`.
+    pub sealed: &'a [u8],
+    /// A tombstone.
+    pub deleted: bool,
+}
+
+/// Who wins where both sides changed a credential in different ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preference {
+    /// Nobody: it is a conflict.
+    Neither,
+    /// Ours.
+    Ours,
+    /// Theirs.
+    Theirs,
+}
+
+/// What a merge found.
+#[derive(Debug, Clone)]
+pub struct Merged {
+    /// The merged document, in the [`Files`](crate::Files) the merge was made in.
+    pub document: crate::Document,
+    /// What ours must take over to hold what the merged document holds.
+    pub to_ours: Vec<Entry>,
+    /// What theirs must take over.
+    pub to_theirs: Vec<Entry>,
+    /// Changed on both sides in different ways; with a preference, settled that way.
+    pub conflicts: Vec<OwnedIdentity>,
+}
+
+impl<'a> From<&Identity<'a>> for wit::IdentityParam<'a> {
+    fn from(identity: &Identity<'a>) -> Self {
+        Self {
+            name: identity.name,
+            kind: identity.kind,
+            principal: identity.principal,
+            scope: identity.scope,
+        }
+    }
+}
+
+impl From<wit::IdentityResult> for OwnedIdentity {
+    fn from(identity: wit::IdentityResult) -> Self {
+        Self {
+            name: identity.name,
+            kind: identity.kind,
+            principal: identity.principal,
+            scope: identity.scope,
+        }
+    }
+}
+
+impl From<Costs> for key_derivation::Costs {
+    fn from(costs: Costs) -> Self {
+        Self { memory_kib: costs.memory_kib, passes: costs.passes, lanes: costs.lanes }
+    }
+}
+
+impl From<file_store::EntryResult> for Entry {
+    fn from(entry: file_store::EntryResult) -> Self {
+        let wit::IdentityResult { name, kind, principal, scope } = entry.identity;
+        Self { name, kind, principal, scope, sealed: entry.sealed, deleted: entry.deleted }
+    }
+}
+
+impl<'a> From<&EntryRef<'a>> for file_store::EntryParam<'a> {
+    fn from(entry: &EntryRef<'a>) -> Self {
+        Self { identity: (&entry.identity).into(), sealed: entry.sealed, deleted: entry.deleted }
+    }
+}
+
+impl From<Preference> for file_store::Preference {
+    fn from(preference: Preference) -> Self {
+        match preference {
+            Preference::Neither => Self::Neither,
+            Preference::Ours => Self::Ours,
+            Preference::Theirs => Self::Theirs,
+        }
+    }
+}
+
+impl From<module_info::Description> for Description {
+    fn from(it: module_info::Description) -> Self {
+        Self {
+            name: it.name,
+            version: it.version,
+            contract: it.contract,
+            suite: Suite { id: it.suite.id, name: it.suite.name },
+            limits: Limits {
+                name_bytes: it.limits.name_bytes,
+                scope_bytes: it.limits.scope_bytes,
+                value_bytes: it.limits.value_bytes,
+                file_bytes: it.limits.file_bytes,
+                file_records: it.limits.file_records,
+                keyring_keys: it.limits.keyring_keys,
+                kdf_memory_kib: it.limits.kdf_memory_kib,
+            },
+        }
+    }
+}
