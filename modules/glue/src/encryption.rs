@@ -1,0 +1,54 @@
+//! `encryption`.
+
+use std::cell::RefCell;
+
+use omni_credentials_core::{self as core, Suite};
+
+use crate::bindings::exports::omni::credentials::encryption::{
+    Failure, Guest, GuestKeyring, Identity, Keyring, KeyringBorrow,
+};
+use crate::convert;
+use crate::entropy::Host;
+
+/// An unlocked keyring as a resource.
+pub struct KeyringResource<S: Suite>(pub(crate) RefCell<core::Keyring<S>>);
+
+impl<S: Suite> Guest for crate::Module<S> {
+    type Keyring = KeyringResource<S>;
+}
+
+impl<S: Suite> GuestKeyring for KeyringResource<S> {
+    fn unlock(keyring: Vec<u8>, kek: Vec<u8>) -> Result<Keyring, Failure> {
+        let keyring = core::Keyring::<S>::unlock(&keyring, &kek).map_err(convert::failure)?;
+        Ok(Keyring::new(Self(RefCell::new(keyring))))
+    }
+
+    fn seal(&self, identity: Identity, value: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        self.0.borrow().seal(&convert::identity(&identity), &value, &mut Host).map_err(convert::failure)
+    }
+
+    fn open(&self, identity: Identity, sealed: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        self.0.borrow().open(&convert::identity(&identity), &sealed).map_err(convert::failure)
+    }
+
+    fn is_current(&self, sealed: Vec<u8>) -> Result<bool, Failure> {
+        self.0.borrow().is_current(&sealed).map_err(convert::failure)
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        self.0.borrow().to_bytes()
+    }
+
+    fn add_key(&self) -> Result<(), Failure> {
+        self.0.borrow_mut().add_key(&mut Host).map_err(convert::failure)
+    }
+
+    fn absorb(&self, other: KeyringBorrow<'_>) -> Result<u32, Failure> {
+        let other: &Self = other.get();
+        // A keyring that is its own argument has nothing new, and cannot be borrowed twice.
+        if std::ptr::eq(self, other) {
+            return Ok(0);
+        }
+        self.0.borrow_mut().absorb(&other.0.borrow(), &mut Host).map_err(convert::failure)
+    }
+}

@@ -1,0 +1,123 @@
+//! `file-store`.
+
+use std::cell::RefCell;
+
+use omni_credentials_core::{self as core, Suite};
+
+use crate::bindings::exports::omni::credentials::file_store::{
+    Document, DocumentBorrow, Entry, Failure, Guest, GuestDocument, KeyringBorrow, Merged, Preference,
+};
+use crate::convert;
+use crate::encryption::KeyringResource;
+
+/// A document as a resource.
+pub struct DocumentResource<S: Suite>(RefCell<core::Document<S>>);
+
+impl<S: Suite> DocumentResource<S> {
+    fn resource(document: core::Document<S>) -> Document {
+        Document::new(Self(RefCell::new(document)))
+    }
+}
+
+impl<S: Suite> Guest for crate::Module<S> {
+    type Document = DocumentResource<S>;
+
+    fn merge(
+        base: Vec<u8>,
+        ours: DocumentBorrow<'_>,
+        theirs: DocumentBorrow<'_>,
+        ours_complete: bool,
+        keyring: KeyringBorrow<'_>,
+        prefer: Preference,
+    ) -> Result<Merged, Failure> {
+        let (ours, theirs) = (ours.get::<DocumentResource<S>>(), theirs.get::<DocumentResource<S>>());
+        let keyring = keyring.get::<KeyringResource<S>>();
+        let prefer = match prefer {
+            Preference::Neither => core::Preference::Neither,
+            Preference::Ours => core::Preference::Ours,
+            Preference::Theirs => core::Preference::Theirs,
+        };
+        let (ours, theirs, keyring) = (ours.0.borrow(), theirs.0.borrow(), keyring.0.borrow());
+        let merged =
+            core::merge(&base, &ours, &theirs, ours_complete, &keyring, prefer).map_err(convert::failure)?;
+        let entry = |(identity, sealed)| convert::entry_of(convert::owned_identity(identity), sealed);
+        Ok(Merged {
+            to_ours: merged.to_ours().map(entry).collect(),
+            to_theirs: merged.to_theirs().map(entry).collect(),
+            conflicts: merged.conflicts.iter().map(convert::owned_identity).collect(),
+            document: DocumentResource::resource(merged.document),
+        })
+    }
+
+    fn agreed(
+        base: Vec<u8>,
+        ours: DocumentBorrow<'_>,
+        theirs: DocumentBorrow<'_>,
+    ) -> Result<Vec<u8>, Failure> {
+        let (ours, theirs) = (ours.get::<DocumentResource<S>>(), theirs.get::<DocumentResource<S>>());
+        core::agreed(&base, &ours.0.borrow(), &theirs.0.borrow()).map_err(convert::failure)
+    }
+}
+
+impl<S: Suite> GuestDocument for DocumentResource<S> {
+    fn create(keyring: Vec<u8>) -> Result<Document, Failure> {
+        core::Document::create(&keyring).map(Self::resource).map_err(convert::failure)
+    }
+
+    fn parse(file: Vec<u8>) -> Result<Document, Failure> {
+        core::Document::parse(&file).map(Self::resource).map_err(convert::failure)
+    }
+
+    fn parse_unsealed(file: Vec<u8>) -> Result<Document, Failure> {
+        core::Document::parse_unsealed(&file).map(Self::resource).map_err(convert::failure)
+    }
+
+    fn keyring_bytes(&self) -> Vec<u8> {
+        self.0.borrow().keyring_bytes().to_vec()
+    }
+
+    fn set_keyring(&self, keyring: Vec<u8>) -> Result<(), Failure> {
+        self.0.borrow_mut().set_keyring(&keyring).map_err(convert::failure)
+    }
+
+    fn verify(&self, keyring: KeyringBorrow<'_>) -> Result<(), Failure> {
+        let keyring = keyring.get::<KeyringResource<S>>();
+        self.0.borrow().verify(&keyring.0.borrow()).map_err(convert::failure)
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.borrow().generation()
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        let document = self.0.borrow();
+        document
+            .entries()
+            .map(|entry| {
+                let core::Identity { name, kind, principal, scope } = entry.identity;
+                let identity = crate::bindings::omni::credentials::types::Identity {
+                    name: name.to_vec(),
+                    kind: kind.to_vec(),
+                    principal: principal.to_vec(),
+                    scope: scope.to_vec(),
+                };
+                convert::entry_of(identity, entry.sealed)
+            })
+            .collect()
+    }
+
+    fn put(&self, entries: Vec<Entry>) -> Result<(), Failure> {
+        let entries =
+            entries.iter().map(convert::entry).collect::<Result<Vec<_>, _>>().map_err(convert::failure)?;
+        self.0.borrow_mut().put(entries).map_err(convert::failure)
+    }
+
+    fn manifest(&self) -> Vec<u8> {
+        self.0.borrow().manifest()
+    }
+
+    fn write(&self, keyring: KeyringBorrow<'_>, at_least: u64) -> Result<Vec<u8>, Failure> {
+        let keyring = keyring.get::<KeyringResource<S>>();
+        self.0.borrow().write(&keyring.0.borrow(), at_least).map_err(convert::failure)
+    }
+}
