@@ -41,7 +41,7 @@ set_up() {
     link_into "$bin" "$tools/venv/bin/just"
 
     find_postgres
-    link_into "$bin" "$(dirname "$pg_config")"/{pg_config,psql,pg_dump}
+    link_into "$bin" "$pg_config"
 
     set_up_cargo_pgrx
     link_into "$bin" "$tools/cargo-pgrx/bin/cargo-pgrx"

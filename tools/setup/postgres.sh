@@ -63,7 +63,8 @@ from_archive() {
     check_headers "$pg_config" && touch "$tree/.$pin"
 }
 
-lacks_libraries() { [[ $(ldd "$1/postgres" "$1/psql") == *'not found'* ]]; }
+# lacks_libraries BIN: whether the programs there need a library that this system has not. Their own is beside them.
+lacks_libraries() { [[ $(LD_LIBRARY_PATH=$1/../lib ldd "$1/postgres" "$1/psql") == *'not found'* ]]; }
 
 # from_packages MAJOR: unpacks the system's packages below the target folder. Nothing is installed, so no rights are
 # needed and no server is started.
@@ -73,7 +74,9 @@ from_packages() {
     pg_config=$tree/usr/lib/postgresql/$major/bin/pg_config
     if [[ -e $tree/.complete ]]; then return; fi
     is_debian || return 1
-    apt_knows "postgresql-server-dev-$major" || { apt_update && apt_knows "postgresql-server-dev-$major"; } || return 1
+    # A fresh container has no lists at all; lists that are there need not be newer than this.
+    if ! apt_knows libc6; then apt_update; fi
+    apt_knows "postgresql-server-dev-$major" || return 1
     say "unpacking ${packages[*]} into $tree (a few seconds)"
     mkdir -p "$tree/packages"
     (cd "$tree/packages" && quietly "$tools/apt-download.log" apt-get download -q "${packages[@]}") || return 1

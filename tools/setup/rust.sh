@@ -18,7 +18,7 @@ rust_candidates() {
     echo /usr/bin
 }
 
-# is_good_rust BIN: new enough, with the library's source and a linker for WebAssembly.
+# is_good_rust BIN: new enough, with the library for WebAssembly or its source, and a linker for it.
 is_good_rust() {
     local bin=$1 version sysroot
     [[ -x $bin/rustc && -x $bin/cargo ]] || return 1
@@ -28,7 +28,8 @@ is_good_rust() {
     version=$(cut -d' ' -f2 <<<"$version")
     version_at_least "${version%%-*}" "$rust_needed" || return 1
     sysroot=$("$bin/rustc" --print sysroot)
-    [[ -f $sysroot/lib/rustlib/src/rust/library/std/Cargo.toml ]] || return 1
+    [[ -f $sysroot/lib/rustlib/src/rust/library/std/Cargo.toml ]] \
+        || compgen -G "$sysroot/lib/rustlib/wasm32-unknown-unknown/lib/libcore-*" >/dev/null || return 1
     compgen -G "$sysroot/lib/rustlib/*/bin/rust-lld" >/dev/null \
         || [[ -x $bin/rust-lld || -x $bin/wasm-ld ]] || compgen -G "$bin/wasm-ld-*" >/dev/null
 }

@@ -1,0 +1,123 @@
+# Every task of the project. Run it as ./just, which first brings in what is missing.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
+python := env("OMNI_PYTHON", "run-this-as-./just")
+pg := "pg" + env("OMNI_PG_MAJOR", "18")
+throwaway := python + " tools/throwaway.py"
+
+# The one set of packages, targets and features for building and testing: with another, cargo would choose other
+# features for some libraries and compile wasmtime a second time.
+units := "--release --locked --workspace --no-default-features --features omni_credentials/" + pg
+
+export OMNI_CREDENTIALS_MODULES := target / "modules"
+
+# Lists the recipes.
+[private]
+default:
+    @just --list --unsorted
+
+# ---- See it work
+
+# Builds everything and tells the story with real SQL on a throw-away server.
+[group('see it work')]
+demo: build
+    @{{ python }} demo/run.py
+
+# Opens psql on the demo's server; arguments go to psql.
+[group('see it work')]
+psql *arguments:
+    @{{ throwaway }} psql demo -- {{ arguments }}
+
+# Starts the demo's server again, with these variables if any are given (NAME=VALUE).
+[group('see it work')]
+start *variables:
+    @{{ throwaway }} restart demo {{ prepend("--env ", variables) }}
+
+# Stops the demo's server and removes its data.
+[group('see it work')]
+stop:
+    @{{ throwaway }} stop demo
+
+# ---- Build
+
+# Builds the crypto modules, WebAssembly components, into <target>/modules.
+[group('build')]
+modules:
+    @echo "building the crypto modules (1 minute the first time)"
+    @tools/build-modules.sh
+
+# Builds the extension and lays it out for the chosen Postgres.
+[group('build')]
+build: modules
+    @echo "building the extension for {{ pg }} (10 minutes the first time, most of it wasmtime)"
+    @cargo build {{ units }} --lib --bins --tests
+    @tools/stage.sh
+
+# Installs the extension into the Postgres that PG_CONFIG names (needs rights to write there).
+[group('build')]
+install: build
+    @tools/install.sh
+
+# Packs the extension as a tar file that unpacks below a Postgres's own folders.
+[group('build')]
+package: build
+    @tools/package.sh
+
+# Removes what was built; tools, toolchain and Postgres stay.
+[group('build')]
+clean:
+    rm -rf {{ target / "release" }} {{ target / "stage" }} {{ target / "modules" }} {{ target / "guest" }}
+
+# ---- Test
+
+# All tests: Rust, then SQL against a real server. Arguments go to pytest.
+[group('test')]
+test *arguments: build
+    @echo "running the Rust tests, then the SQL tests against {{ pg }} (2 minutes)"
+    @{{ python }} tests/run.py cargo test {{ units }} --no-fail-fast -- {{ arguments }}
+
+# Unit, vector, sandbox and conformance tests.
+[group('test')]
+test-rust: modules
+    @cargo test {{ units }}
+
+# SQL tests against a throw-away server; `--accept` writes the expected output anew.
+[group('test')]
+test-sql *arguments: build
+    @{{ python }} -m pytest {{ arguments }}
+
+# Exactly what CI runs.
+[group('test')]
+ci: test
+
+# Fuzzes the parsers of core for SECONDS each.
+[group('test')]
+fuzz seconds="60":
+    @tools/fuzz.sh {{ seconds }}
+
+# Measures what the design promises.
+[group('test')]
+bench *arguments: build
+    @bench/run.sh {{ arguments }}
+
+# ---- Keep it clean
+
+# Formats the code.
+[group('keep it clean')]
+fmt:
+    @cargo fmt --all
+
+# Formatting, clippy and shell scripts; warnings are errors.
+[group('keep it clean')]
+lint: modules
+    @cargo fmt --all --check
+    @CARGO_TARGET_DIR={{ target / "lint" }} cargo clippy --workspace --all-targets --locked --no-default-features \
+        --features omni_credentials/{{ pg }} -- --deny warnings
+    @if command -v shellcheck >/dev/null; then shellcheck -x just .ci/run tools/*.sh tools/setup/*.sh; fi
+
+# Licences, sources and duplicate versions of dependencies; advisories where their database can be reached.
+[group('keep it clean')]
+deny:
+    @tools/deny.sh

@@ -1,0 +1,169 @@
+"""Fixtures of the SQL tests: a server with the extension, a fresh database for each test, roles."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+from throwaway import SUPERUSER, Server
+
+# What the default copy reads its master secret from, and the secret of these tests.
+VARIABLE = "OMNI_CREDENTIALS_MASTER_PASSWORD"
+SECRET = "tests: correct horse battery staple"
+
+_numbers = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--accept", action="store_true", help="write the expected output of tests/sql anew")
+
+
+def new_server(name: str, settings: dict[str, str] | None = None) -> Server:
+    """A cluster of this test run's own; the caller starts and removes it."""
+    return Server.create(f"test-{os.getpid()}-{name}", settings)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The server that most tests share, with the master secret in its environment."""
+    server = new_server("main")
+    server.start({VARIABLE: SECRET})
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A server for one test: it may be stopped, crashed and started with another environment."""
+    server = new_server(f"own-{next(_numbers)}")
+    server.start({VARIABLE: SECRET})
+    yield server
+    server.remove()
+
+
+class Database:
+    """A database, and connections to it as any role. Connections are closed with the database."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.server = server
+        self.name = name
+        self._connections: list[psycopg.Connection] = []
+
+    def connect(self, user: str = SUPERUSER, *, autocommit: bool = True, **options: str) -> psycopg.Connection:
+        """A new session. `options` are settings it starts with."""
+        switches = " ".join(f"-c {name}={value}" for name, value in options.items())
+        connection = psycopg.connect(
+            self.server.conninfo(self.name, user), autocommit=autocommit, options=switches or None
+        )
+        self._connections.append(connection)
+        return connection
+
+    def run(self, statement: str, *parameters: object, user: str = SUPERUSER) -> list[tuple]:
+        """Runs one statement in a session of its own and gives its rows."""
+        with psycopg.connect(self.server.conninfo(self.name, user), autocommit=True) as connection:
+            return rows(connection.execute(statement, parameters or None))
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+
+
+def rows(cursor: psycopg.Cursor) -> list[tuple]:
+    """The rows of a result; none for a statement that has no result."""
+    return cursor.fetchall() if cursor.description else []
+
+
+def fresh_database(server: Server, *, extension: bool = True) -> Database:
+    name = f"t{next(_numbers)}"
+    with psycopg.connect(server.conninfo(), autocommit=True) as admin:
+        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    database = Database(server, name)
+    if extension:
+        database.run("create extension omni_credentials")
+    return database
+
+
+def drop_database(database: Database) -> None:
+    database.close()
+    if database.server.running():
+        with psycopg.connect(database.server.conninfo(), autocommit=True) as admin:
+            admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(database.name)))
+
+
+@pytest.fixture
+def db(server: Server) -> Iterator[Database]:
+    """A fresh database with the extension in it."""
+    database = fresh_database(server)
+    yield database
+    drop_database(database)
+
+
+@pytest.fixture
+def empty_db(server: Server) -> Iterator[Database]:
+    """A fresh database without the extension."""
+    database = fresh_database(server, extension=False)
+    yield database
+    drop_database(database)
+
+
+@pytest.fixture
+def own_db(own_server: Server) -> Iterator[Database]:
+    """A fresh database with the extension, on a server of its own."""
+    yield (database := fresh_database(own_server))
+    database.close()
+
+
+@pytest.fixture
+def role(server: Server, request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
+    """Makes roles that can log in: `role("app", "in role readers")`. They are dropped after the test.
+
+    Ask for it before `db`, so that the database goes first and takes along what the roles own in it.
+    """
+    made: list[str] = []
+
+    def make(prefix: str = "role", clauses: str = "") -> str:
+        name = f"{prefix}_{next(_numbers)}"
+        with psycopg.connect(server.conninfo(), autocommit=True) as admin:
+            admin.execute(sql.SQL("create role {} login " + clauses).format(sql.Identifier(name)))
+        made.append(name)
+        return name
+
+    yield make
+    with psycopg.connect(server.conninfo(), autocommit=True) as admin:
+        for name in reversed(made):
+            admin.execute(sql.SQL("drop owned by {0}").format(sql.Identifier(name)))
+            admin.execute(sql.SQL("drop role {0}").format(sql.Identifier(name)))
+
+
+def refused(sqlstate: str, message: str = "", hint: str | None = None):
+    """Expects an error of the server: its SQLSTATE, and patterns found in its message and hint."""
+    return _Refused(sqlstate, message, hint)
+
+
+class _Refused:
+    def __init__(self, sqlstate: str, message: str, hint: str | None) -> None:
+        self.sqlstate, self.message, self.hint = sqlstate, message, hint
+        self.error: psycopg.Error | None = None
+
+    def __enter__(self) -> _Refused:
+        return self
+
+    def __exit__(self, kind, error, trace) -> bool:
+        if error is None:
+            pytest.fail(f"expected SQLSTATE {self.sqlstate}, but the statement succeeded")
+        if not isinstance(error, psycopg.Error):
+            return False
+        found = error.diag
+        described = f"{error.sqlstate}: {found.message_primary} (hint: {found.message_hint})"
+        assert error.sqlstate == self.sqlstate, described
+        assert re.search(self.message, found.message_primary or ""), described
+        if self.hint is not None:
+            assert found.message_hint and re.search(self.hint, found.message_hint), described
+        self.error = error
+        return True

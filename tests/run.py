@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Runs the Rust tests and the SQL tests and ends with one line that counts both. Part of `./just test`."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+
+@dataclass
+class Result:
+    """What a test runner said. `succeeded` is its exit status: it counts even when no test failed."""
+
+    succeeded: bool
+    passed: int
+    failed: int
+    skipped: int
+
+    def __str__(self) -> str:
+        text = f"{self.passed} passed, {self.failed} failed"
+        if self.skipped:
+            text += f", {self.skipped} skipped"
+        return text if self.succeeded or self.failed else f"{text}, and the run itself failed"
+
+
+def rust(command: list[str]) -> Result:
+    """Runs `cargo test`, shows its output as it comes, and adds up its test binaries."""
+    line_of_result = re.compile(r"test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
+    passed = failed = ignored = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as process:
+        for line in process.stdout:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            if found := line_of_result.match(line):
+                passed += int(found[1])
+                failed += int(found[2])
+                ignored += int(found[3])
+    return Result(process.returncode == 0 and passed > 0, passed, failed, ignored)
+
+
+def sql(arguments: list[str]) -> Result:
+    """Runs pytest and counts with the report that it writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        done = subprocess.run([sys.executable, "-m", "pytest", f"--junitxml={report}", *arguments], check=False)
+        suite = ElementTree.parse(report).getroot().find("testsuite") if report.exists() else None
+    count = {key: int(suite.get(key, 0)) if suite is not None else 0 for key in ("tests", "failures", "errors", "skipped")}
+    failed = count["failures"] + count["errors"]
+    passed = count["tests"] - failed - count["skipped"]
+    return Result(done.returncode == 0 and passed > 0, passed, failed, count["skipped"])
+
+
+def main(separator: str = "--") -> None:
+    arguments = sys.argv[1:]
+    split = arguments.index(separator)
+    started = time.monotonic()
+    results = {"Rust": rust(arguments[:split])}
+    print(flush=True)
+    results["SQL"] = sql(arguments[split + 1 :])
+    print()
+    for name, result in results.items():
+        print(f"{name + ':':6}{result}")
+    total = Result(
+        all(result.succeeded for result in results.values()),
+        sum(result.passed for result in results.values()),
+        sum(result.failed for result in results.values()),
+        sum(result.skipped for result in results.values()),
+    )
+    print(f"{total} in {time.monotonic() - started:.0f} s")
+    sys.exit(0 if total.succeeded else 1)
+
+
+if __name__ == "__main__":
+    main()
