@@ -1,2 +1,91 @@
-//! x
+//! The Postgres extension: thin glue between SQL and a crypto module.
+//!
+//! Nothing here encrypts, derives a key or knows a format. Rows, roles and transactions become calls of the contract
+//! in `wit/`, and its answers become rows, errors and files. `ARCHITECTURE.md` has the map.
+
+mod check;
+mod error;
+mod file_store;
+mod heap;
+mod identity;
+mod instance;
+mod instantiate;
+mod interrupt;
+mod modules;
+mod open;
+mod operations;
+mod raw;
+mod registry;
+mod secret;
+mod settings;
+mod statement;
+mod trigger;
+mod write;
+
+use std::path::PathBuf;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
 pgrx::pg_module_magic!();
+
+extension_sql_file!("../sql/functions.sql", name = "functions");
+extension_sql_file!("../sql/default_copy.sql", name = "default_copy", requires = ["functions"], finalize);
+
+/// Called when the library is loaded.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::register();
+    identity::register();
+    instance::register();
+    file_store::register();
+}
+
+/// The schema of the extension.
+pub(crate) fn extension_schema() -> Option<pg_sys::Oid> {
+    // SAFETY: a syscache lookup with a NUL-terminated name; `missing_ok` is set.
+    let oid = unsafe { pg_sys::get_namespace_oid(c"omni_credentials".as_ptr(), true) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// Whether a role may make copies of the store, and so may own one.
+pub(crate) fn may_instantiate(role: pg_sys::Oid) -> bool {
+    // SAFETY: catalog lookups by oid and by a NUL-terminated signature.
+    unsafe {
+        if pg_sys::superuser_arg(role) {
+            return true;
+        }
+        let signature = c"omni_credentials.instantiate(regnamespace, text, integer, integer, integer)";
+        let Some(signature) = signature.to_str().ok().and_then(IntoDatum::into_datum) else {
+            return false;
+        };
+        match pgrx::direct_function_call::<pg_sys::Oid>(pg_sys::to_regprocedure, &[Some(signature)]) {
+            Some(function) => may_execute(function, role),
+            None => false,
+        }
+    }
+}
+
+/// The data directory.
+pub(crate) fn data_directory() -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    // SAFETY: DataDir is set before any library is loaded and never changes.
+    let bytes = unsafe { core::ffi::CStr::from_ptr(pg_sys::DataDir) }.to_bytes();
+    PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+}
+
+#[cfg(not(feature = "pg15"))]
+unsafe fn may_execute(function: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    let mode = pg_sys::AclMode::from(pg_sys::ACL_EXECUTE);
+    // SAFETY: a catalog lookup by oid.
+    unsafe {
+        pg_sys::object_aclcheck(pg_sys::ProcedureRelationId, function, role, mode) == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
+#[cfg(feature = "pg15")]
+unsafe fn may_execute(function: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    let mode = pg_sys::AclMode::from(pg_sys::ACL_EXECUTE);
+    // SAFETY: a catalog lookup by oid.
+    unsafe { pg_sys::pg_proc_aclcheck(function, role, mode) == pg_sys::AclResult::ACLCHECK_OK }
+}

@@ -1,0 +1,135 @@
+-- One copy of the credential store. Names after a colon are filled in by instantiate(), quoted as they must be.
+
+create type :schema.credential_kind as enum (
+    'credential', 'api_key', 'api_secret', 'password', 'token', 'token[jwt]', 'token[oauth]',
+    'ssh', 'certificate', 'otp', 'saml_assertion');
+comment on type :schema.credential_kind is 'What sort of thing a credential is.';
+
+create table :schema.credentials_config (
+    singleton boolean primary key default true check (singleton),
+    environment_variable text not null,
+    module bytea check (pg_catalog.octet_length(module) = 32),
+    kdf_memory_kib integer,
+    kdf_passes integer,
+    kdf_lanes integer,
+    check (pg_catalog.num_nonnulls(kdf_memory_kib, kdf_passes, kdf_lanes) in (0, 3))
+);
+comment on table :schema.credentials_config is 'The settings of this copy: one row.';
+comment on column :schema.credentials_config.environment_variable is 'The variable of the server''s environment that holds the master secret; with _FILE appended, one that names a file with it.';
+comment on column :schema.credentials_config.module is 'SHA-256 of the crypto module for new keyrings; NULL is the one that comes with the extension.';
+comment on column :schema.credentials_config.kdf_memory_kib is 'Argon2id memory for new keyrings, in KiB; NULL leaves all three costs to the module.';
+comment on column :schema.credentials_config.kdf_passes is 'Argon2id passes.';
+comment on column :schema.credentials_config.kdf_lanes is 'Argon2id lanes.';
+insert into :schema.credentials_config (environment_variable, kdf_memory_kib, kdf_passes, kdf_lanes)
+values (:env_var, :costs);
+
+create table :schema.credentials_keyrings (
+    id integer primary key,
+    module bytea not null check (pg_catalog.octet_length(module) = 32),
+    keyring bytea not null
+);
+comment on table :schema.credentials_keyrings is 'The keyrings of this copy, wrapped under the master secret. The highest id is current; a copy has none before its first credential.';
+comment on column :schema.credentials_keyrings.module is 'SHA-256 of the crypto module that the keyring is for.';
+
+create table :schema.encrypted_credentials (
+    name text not null,
+    value bytea not null,
+    kind :schema.credential_kind not null default 'credential',
+    principal regrole not null default pg_catalog.quote_ident(current_user)::pg_catalog.regrole,
+    scope jsonb not null default '{"all": true}'
+);
+alter table :schema.encrypted_credentials alter column value set storage external;
+create unique index encrypted_credentials_uniq on :schema.encrypted_credentials (name, kind, principal, scope);
+comment on table :schema.encrypted_credentials is 'Credentials with their values sealed. Read and write them through the view credentials.';
+comment on column :schema.encrypted_credentials.name is 'What the credential is called; up to 512 bytes.';
+comment on column :schema.encrypted_credentials.value is 'The sealed value; it opens for this very name, kind, principal and scope only.';
+comment on column :schema.encrypted_credentials.kind is 'What sort of thing it is.';
+comment on column :schema.encrypted_credentials.principal is 'The role that it is for.';
+comment on column :schema.encrypted_credentials.scope is 'Where it is valid; up to 2048 bytes of JSON.';
+
+alter table :schema.encrypted_credentials enable row level security;
+create policy encrypted_credentials_principal on :schema.encrypted_credentials
+    using (pg_catalog.pg_has_role(principal::pg_catalog.oid, 'MEMBER'))
+    with check (pg_catalog.pg_has_role(principal::pg_catalog.oid, 'MEMBER'));
+comment on policy encrypted_credentials_principal on :schema.encrypted_credentials is 'A role reads and writes the credentials of the roles that it is a member of.';
+
+create trigger encrypted_credentials_check before insert or update on :schema.encrypted_credentials
+    for each row execute function omni_credentials.encrypted_credentials_check();
+create trigger encrypted_credentials_changed after insert or update or delete or truncate on :schema.encrypted_credentials
+    for each statement execute function omni_credentials.encrypted_credentials_changed();
+create trigger credentials_keyrings_changed after insert or update or delete or truncate on :schema.credentials_keyrings
+    for each statement execute function omni_credentials.credentials_store_changed();
+create trigger credentials_config_changed after insert or update or delete or truncate on :schema.credentials_config
+    for each statement execute function omni_credentials.credentials_store_changed();
+create trigger credentials_config_replace before insert on :schema.credentials_config
+    for each row execute function omni_credentials.replace_config();
+
+create view :schema.credentials with (security_invoker = true) as
+    select c.name,
+           omni_credentials.open_credential(c.tableoid, c.name, c.kind, c.principal, c.scope, c.value) as value,
+           c.kind, c.principal, c.scope
+    from :schema.encrypted_credentials c;
+alter view :schema.credentials
+    alter column kind set default 'credential',
+    alter column principal set default pg_catalog.quote_ident(current_user)::pg_catalog.regrole,
+    alter column scope set default '{"all": true}';
+create trigger credentials_write instead of insert or update or delete on :schema.credentials
+    for each row execute function omni_credentials.credentials_write();
+comment on view :schema.credentials is 'Credentials in the clear, for the roles that they belong to.';
+comment on column :schema.credentials.name is 'What the credential is called.';
+comment on column :schema.credentials.value is 'Its value, opened; sealed when written.';
+comment on column :schema.credentials.kind is 'What sort of thing it is.';
+comment on column :schema.credentials.principal is 'The role that it is for; by default the current user.';
+comment on column :schema.credentials.scope is 'Where it is valid; by default everywhere.';
+
+create function :schema.set_credential(
+    name text,
+    value bytea,
+    kind :schema.credential_kind default 'credential',
+    principal regrole default pg_catalog.quote_ident(current_user)::pg_catalog.regrole,
+    scope jsonb default '{"all": true}')
+returns void
+language sql
+begin atomic
+    insert into :schema.encrypted_credentials as c (name, value, kind, principal, scope)
+    values (
+        set_credential.name,
+        omni_credentials.seal_credential(
+            :table::pg_catalog.regclass,
+            set_credential.name, set_credential.kind, set_credential.principal, set_credential.scope, set_credential.value),
+        set_credential.kind, set_credential.principal, set_credential.scope)
+    on conflict (name, kind, principal, scope) do update set value = excluded.value;
+end;
+comment on function :schema.set_credential is 'Sets a credential, whether it exists or not.';
+revoke all on function :schema.set_credential from public;
+
+create table :schema.credential_file_stores (
+    filename text primary key,
+    generation bigint,
+    synchronized_at timestamptz,
+    file_digest bytea,
+    base bytea not null default '',
+    pending_digest bytea,
+    pending_base bytea
+);
+comment on table :schema.credential_file_stores is 'The files that mirror this copy.';
+comment on column :schema.credential_file_stores.filename is 'As registered; relative to the data directory unless absolute.';
+comment on column :schema.credential_file_stores.generation is 'The file''s generation when this copy last read or wrote it.';
+comment on column :schema.credential_file_stores.synchronized_at is 'When that was.';
+comment on column :schema.credential_file_stores.file_digest is 'SHA-256 of the file then.';
+comment on column :schema.credential_file_stores.base is 'What file and table agreed on then: a manifest (FORMAT.md, section 8).';
+comment on column :schema.credential_file_stores.pending_digest is 'SHA-256 of the file that the last commit wrote, until it is seen in place.';
+comment on column :schema.credential_file_stores.pending_base is 'The manifest that goes with it.';
+
+create function :schema.credential_file_store_reload(
+    filename text, prefer text default null, dry_run boolean default false)
+returns table (name text, kind text, principal text, scope jsonb, action text, reason text)
+language sql
+begin atomic
+    select r.name, r.kind, r.principal, r.scope, r.action, r.reason
+    from omni_credentials.file_store_reload(
+        :namespace::pg_catalog.regnamespace,
+        credential_file_store_reload.filename, credential_file_store_reload.prefer, credential_file_store_reload.dry_run) r;
+end;
+comment on function :schema.credential_file_store_reload is 'Imports the changes in a registered file. Says what it added, changed, removed and skipped. Where file and table changed the same credential, prefer => ''file'' or ''table'' decides.';
+revoke all on function :schema.credential_file_store_reload from public;

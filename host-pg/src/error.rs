@@ -1,0 +1,318 @@
+//! Every error that a user of the extension can meet: its SQLSTATE, its message and its hint, in one place.
+//!
+//! Messages name the credential or the object and the command that mends it. They never hold a value, a key or a secret.
+
+use omni_credentials_host as host;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
+
+/// What can go wrong. Each variant is one cause, with one SQLSTATE.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Neither the variable nor its `_FILE` companion is set for the server.
+    #[error("the master secret is missing: environment variable {variable} is not set for the server")]
+    MasterSecretMissing { variable: String },
+    /// The `_FILE` companion names a file that cannot be read.
+    #[error("the master secret cannot be read from the file that environment variable {variable}_FILE names: {reason}")]
+    MasterSecretFile { variable: String, reason: String },
+    /// The secret is empty, too long or a damaged generated key.
+    #[error("the master secret in environment variable {variable} is not usable")]
+    MasterSecretInvalid { variable: String },
+    /// The secret is not the one that the keyring was made with.
+    #[error("the master secret in environment variable {variable} is not the one that {what} was sealed with")]
+    MasterSecretWrong { variable: String, what: String },
+    /// The keyring was altered.
+    #[error("the keyring of schema {schema} was altered")]
+    KeyringTampered { schema: String },
+    /// Sealed credentials without a keyring: minting one would hide the loss.
+    #[error("schema {schema} holds sealed credentials but no keyring")]
+    KeyringMissing { schema: String },
+    /// No more keys fit.
+    #[error("the keyring of schema {schema} is full")]
+    KeyringFull { schema: String },
+    /// The relation is not part of an instantiated copy whose owner may instantiate.
+    #[error("{relation} is not part of a credential store")]
+    NotAnInstance { relation: String },
+    /// One row that does not open.
+    #[error("credential {name} cannot be read: {reason}")]
+    Unreadable { name: String, reason: Unreadable },
+    /// A sealed value that does not open for the row it is written to.
+    #[error("the sealed value for credential {name} was refused: {reason}")]
+    SealedValueRefused { name: String, reason: Unreadable },
+    /// A field of the credential is outside the limits.
+    #[error("{field} of credential {name} {problem}")]
+    InvalidField { name: String, field: &'static str, problem: String },
+    /// A column that must have a value has none.
+    #[error("null value in column {field:?} of relation \"credentials\" violates not-null constraint")]
+    NullField { field: &'static str },
+    /// The caller may neither act as the principal nor see such a row.
+    #[error("permission denied for credential {name}")]
+    NotPermitted { name: String },
+    /// Only the owner of the copy may do this.
+    #[error("must be owner of {table}")]
+    NotOwner { table: String },
+    /// The row changed between reading and writing.
+    #[error("could not serialize access: credential {name} was changed by another session")]
+    ConcurrentChange { name: String },
+    /// No module with that digest.
+    #[error("crypto module {digest} is not installed")]
+    ModuleMissing { digest: String },
+    /// The component does not keep the contract.
+    #[error("the component is not a usable crypto module: {reason}")]
+    ModuleRefused { reason: String },
+    /// The module broke down while it worked.
+    #[error("crypto module failed: {reason}")]
+    ModuleFailed { reason: String },
+    /// Cancelled in the middle of a module's work.
+    #[error("canceling statement due to user request")]
+    Interrupted,
+    /// The caller lacks the server-file roles.
+    #[error("permission denied to use file store {filename}")]
+    FilePermission { filename: String },
+    /// The store is not registered.
+    #[error("no file store {filename} is registered in schema {schema}")]
+    FileNotRegistered { filename: String, schema: String },
+    /// The store is registered already.
+    #[error("file store {filename} is already registered in schema {schema}")]
+    FileAlreadyRegistered { filename: String, schema: String },
+    /// The operating system refused.
+    #[error("file store {filename}: {reason}")]
+    FileSystem { filename: String, reason: String },
+    /// Another writer holds the file.
+    #[error("file store {filename} is locked by another writer")]
+    FileLocked { filename: String },
+    /// The file is damaged or not a credentials file.
+    #[error("file store {filename}: {reason}")]
+    FileInvalid { filename: String, reason: String },
+    /// The file was made by a newer version or another suite.
+    #[error("file store {filename}: {reason}")]
+    FileUnsupported { filename: String, reason: String },
+    /// Both the file and the table changed the same credentials.
+    #[error("file store {filename} and the table both changed: {names}")]
+    FileConflict { filename: String, names: String },
+    /// Two-phase commit cannot carry file work.
+    #[error("cannot PREPARE a transaction that changed credentials mirrored to a file store")]
+    PrepareRefused,
+    /// Bad argument of a SQL function.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// Postgres answered in a way that it should not.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Why a single sealed value does not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unreadable {
+    /// Altered, or sealed for another name, kind, principal or scope.
+    #[error("it was altered, or sealed for another name, kind, principal or scope")]
+    NotAuthentic,
+    /// Not a sealed value.
+    #[error("it is not a sealed value")]
+    Malformed,
+    /// Written by a later version.
+    #[error("it needs version {0} of the format")]
+    UnknownVersion(u64),
+    /// Sealed by another suite.
+    #[error("it was sealed with suite {0}, which no keyring of this store has")]
+    UnknownSuite(u64),
+    /// Sealed with a key that the keyring does not hold.
+    #[error("it was sealed with a key that this store's keyring does not hold")]
+    UnknownKey,
+    /// The principal's role is gone.
+    #[error("its principal, the role with oid {0}, no longer exists")]
+    PrincipalDropped(u32),
+}
+
+impl Error {
+    /// Raises the error. Does not return.
+    pub(crate) fn raise(self) -> ! {
+        if matches!(self, Self::Interrupted) {
+            // The server's own report is better: it knows a timeout from a cancel from a shutdown.
+            pgrx::check_for_interrupts!();
+        }
+        let (code, hint) = self.classify();
+        let mut report = ErrorReport::new(code, self.to_string(), "omni_credentials");
+        if let Some(hint) = hint {
+            report = report.set_hint(hint);
+        }
+        report.report(PgLogLevel::ERROR);
+        unreachable!("an ERROR report does not return")
+    }
+
+    /// The SQLSTATE and the hint.
+    fn classify(&self) -> (PgSqlErrorCode, Option<String>) {
+        use PgSqlErrorCode as C;
+        match self {
+            Self::MasterSecretMissing { variable } => (
+                C::ERRCODE_CONFIG_FILE_ERROR,
+                Some(format!("Set {variable}, or {variable}_FILE to the name of a file that holds it, in the environment of the postmaster and restart it. A new secret: omni_credentials.generate_master_key().")),
+            ),
+            Self::MasterSecretFile { variable, .. } => (
+                C::ERRCODE_UNDEFINED_FILE,
+                Some(format!("Make the file readable for the server's user, or set {variable} instead.")),
+            ),
+            Self::MasterSecretInvalid { variable } => (
+                C::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+                Some(format!("{variable} must hold 1 to 4096 bytes; a secret that starts with omck1_ must be a whole generated key, as omni_credentials.generate_master_key() makes it.")),
+            ),
+            Self::MasterSecretWrong { variable, .. } => (
+                C::ERRCODE_INVALID_PASSWORD,
+                Some(format!("Start the server with the {variable} that was in use before. Nothing was written. To change the secret: omni_credentials.rotate_master_secret().")),
+            ),
+            Self::KeyringTampered { schema } => (
+                C::ERRCODE_DATA_CORRUPTED,
+                Some(format!("Restore {schema}.credentials_keyrings from a backup.")),
+            ),
+            Self::KeyringMissing { schema } => (
+                C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                Some(format!("Restore {schema}.credentials_keyrings from the backup that the rows came from, or delete the rows from {schema}.encrypted_credentials.")),
+            ),
+            Self::KeyringFull { schema } => (
+                C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                Some(format!("Move the store to a fresh keyring: select omni_credentials.use_module({schema:?}).")),
+            ),
+            Self::NotAnInstance { .. } => (
+                C::ERRCODE_INVALID_SCHEMA_NAME,
+                Some("Create a copy with: select omni_credentials.instantiate(schema => '...'). Its tables must belong to a role that may execute that function.".into()),
+            ),
+            Self::Unreadable { reason, .. } => (
+                reason.sqlstate(),
+                Some(format!("{} To read the other rows: set omni_credentials.on_unreadable = 'null'.", reason.mend())),
+            ),
+            Self::SealedValueRefused { reason, .. } => (
+                C::ERRCODE_CHECK_VIOLATION,
+                Some(format!("Write through the credentials view, which seals the value. {}", reason.mend())),
+            ),
+            Self::InvalidField { .. } => (
+                C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                Some("Limits: name 512 bytes, kind 63, scope 2048 as JSON, value 1048576.".into()),
+            ),
+            Self::NullField { .. } => (C::ERRCODE_NOT_NULL_VIOLATION, None),
+            Self::NotPermitted { .. } => (
+                C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                Some("Read it through the credentials view, as a member of its principal.".into()),
+            ),
+            Self::NotOwner { .. } => (
+                C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                Some("Run it as the owner of the copy or as a superuser.".into()),
+            ),
+            Self::ConcurrentChange { .. } => (
+                C::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                Some("Run the transaction again.".into()),
+            ),
+            Self::ModuleMissing { .. } => (
+                C::ERRCODE_UNDEFINED_OBJECT,
+                Some("Restore omni_credentials.crypto_modules from a backup, or install the module: select omni_credentials.install_module(name, wasm, digest).".into()),
+            ),
+            Self::ModuleRefused { .. } => (
+                C::ERRCODE_FEATURE_NOT_SUPPORTED,
+                Some("A module imports wasi:random/random only and exports the world omni:credentials/crypto-module@0.1.0.".into()),
+            ),
+            Self::ModuleFailed { .. } => (
+                C::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
+                Some("Nothing was written. The next statement starts with a fresh instance of the module.".into()),
+            ),
+            Self::Interrupted => (C::ERRCODE_QUERY_CANCELED, None),
+            Self::FilePermission { .. } => (
+                C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                Some("Only superusers and roles with both pg_read_server_files and pg_write_server_files may use file stores.".into()),
+            ),
+            Self::FileNotRegistered { filename, schema } => (
+                C::ERRCODE_UNDEFINED_OBJECT,
+                Some(format!("Register it: select omni_credentials.instantiate_file_store({}, {}).", quote(filename), quote(schema))),
+            ),
+            Self::FileAlreadyRegistered { filename, schema } => (
+                C::ERRCODE_DUPLICATE_OBJECT,
+                Some(format!("To read it again: select {schema}.credential_file_store_reload({}).", quote(filename))),
+            ),
+            Self::FileSystem { .. } => (
+                C::ERRCODE_IO_ERROR,
+                Some("The folder must exist and be writable for the server's user. Relative names start at the data directory.".into()),
+            ),
+            Self::FileLocked { filename } => (
+                C::ERRCODE_LOCK_NOT_AVAILABLE,
+                Some(format!("Wait for it to finish. If no writer is left, remove {filename}.lock.")),
+            ),
+            Self::FileInvalid { .. } => (
+                C::ERRCODE_BAD_COPY_FILE_FORMAT,
+                Some("The file was left as it is. Restore it from version control, or resolve the merge with: omni-credentials merge.".into()),
+            ),
+            Self::FileUnsupported { .. } => (
+                C::ERRCODE_FEATURE_NOT_SUPPORTED,
+                Some("The file was left as it is. Update omni_credentials, or install the module that made it.".into()),
+            ),
+            Self::FileConflict { filename, .. } => (
+                C::ERRCODE_T_R_INTEGRITY_CONSTRAINT_VIOLATION,
+                Some(format!("Keep one side: credential_file_store_reload({0}, prefer => 'file') or credential_file_store_reload({0}, prefer => 'table').", quote(filename))),
+            ),
+            Self::PrepareRefused => (
+                C::ERRCODE_FEATURE_NOT_SUPPORTED,
+                Some("Use COMMIT, or detach the file store first.".into()),
+            ),
+            Self::InvalidArgument(_) => (C::ERRCODE_INVALID_PARAMETER_VALUE, None),
+            Self::Internal(_) => (C::ERRCODE_INTERNAL_ERROR, None),
+        }
+    }
+}
+
+impl Unreadable {
+    fn sqlstate(self) -> PgSqlErrorCode {
+        match self {
+            Self::NotAuthentic | Self::Malformed => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            Self::UnknownVersion(_) => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            Self::UnknownSuite(_) | Self::UnknownKey | Self::PrincipalDropped(_) => {
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT
+            }
+        }
+    }
+
+    /// A sentence that says what mends it.
+    fn mend(self) -> &'static str {
+        match self {
+            Self::NotAuthentic => {
+                "If the principal was renamed: select omni_credentials.rename_principal(...). Otherwise set the value again or restore it."
+            }
+            Self::Malformed => "Set the value again or restore it from a backup.",
+            Self::UnknownVersion(_) => "Update omni_credentials.",
+            Self::UnknownSuite(_) | Self::UnknownKey => {
+                "Restore the keyring it came with (credentials_keyrings), or set the value again."
+            }
+            Self::PrincipalDropped(_) => {
+                "Give it to another role: select omni_credentials.rename_principal(...)."
+            }
+        }
+    }
+
+    /// A failure of one sealed value, or `None` where the failure is not about the value.
+    pub(crate) fn of(failure: &host::Failure) -> Option<Self> {
+        use host::ErrorCode as E;
+        Some(match failure.code {
+            E::NotAuthentic => Self::NotAuthentic,
+            E::Malformed => Self::Malformed,
+            E::UnknownVersion => Self::UnknownVersion(failure.found),
+            E::UnknownSuite => Self::UnknownSuite(failure.found),
+            E::UnknownKey => Self::UnknownKey,
+            _ => return None,
+        })
+    }
+}
+
+impl From<pgrx::spi::SpiError> for Error {
+    fn from(e: pgrx::spi::SpiError) -> Self {
+        Self::Internal(format!("unexpected answer from SPI: {e}"))
+    }
+}
+
+/// Gives the value or raises the error.
+pub(crate) fn or_raise<T>(result: Result<T, Error>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => error.raise(),
+    }
+}
+
+/// A string as a SQL literal, for hints.
+fn quote(text: &str) -> String {
+    pgrx::spi::quote_literal(text)
+}

@@ -1,0 +1,213 @@
+//! Importing a file: `instantiate_file_store` and `credential_file_store_reload`.
+
+use omni_credentials_host::{self as host, Digest, Entry, EntryRef, Preference};
+use pgrx::iter::TableIterator;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::registry::{Registry, Store};
+use super::table::{self, Outcome, Rows};
+use super::{check_rights, export, file_error, keyrings, read, transaction};
+use crate::error::{Error, or_raise};
+use crate::instance::{self, Handle};
+use crate::raw::Jsonb;
+use crate::{heap, interrupt};
+
+type Report = (String, String, String, Jsonb, String, Option<String>);
+
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, reason = "the columns of the SQL function")]
+fn instantiate_file_store(
+    filename: Option<&str>,
+    schema: Option<pg_sys::Oid>,
+    prefer: Option<&str>,
+) -> TableIterator<
+    'static,
+    (
+        name!(name, String),
+        name!(kind, String),
+        name!(principal, String),
+        name!(scope, Jsonb),
+        name!(action, String),
+        name!(reason, Option<String>),
+    ),
+> {
+    TableIterator::new(or_raise(register(filename, schema, prefer)))
+}
+
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, reason = "the columns of the SQL function")]
+fn file_store_reload(
+    schema: Option<pg_sys::Oid>,
+    filename: Option<&str>,
+    prefer: Option<&str>,
+    dry_run: Option<bool>,
+) -> TableIterator<
+    'static,
+    (
+        name!(name, String),
+        name!(kind, String),
+        name!(principal, String),
+        name!(scope, Jsonb),
+        name!(action, String),
+        name!(reason, Option<String>),
+    ),
+> {
+    TableIterator::new(or_raise(reload(filename, schema, prefer, dry_run.unwrap_or(false))))
+}
+
+fn register(filename: Option<&str>, schema: Option<pg_sys::Oid>, prefer: Option<&str>) -> Result<Vec<Report>, Error> {
+    let (filename, schema) = required(filename, schema)?;
+    let prefer = preference(prefer)?;
+    check_rights(filename)?;
+    let handle = instance::of_schema(schema)?;
+    let registry = Registry::lock(schema)?;
+    if registry.find(filename)?.is_some() {
+        return Err(Error::FileAlreadyRegistered { filename: filename.to_owned(), schema: heap::schema_name(schema) });
+    }
+    let mut store = Store { filename: filename.to_owned(), ..Store::default() };
+    let file = read(filename)?;
+    let outcomes = match &file {
+        Some(bytes) => import(&handle, &mut store, bytes, prefer, false)?,
+        None => Vec::new(),
+    };
+    registry.insert(&store)?;
+    transaction::changed(handle.borrow().table);
+    Ok(report(outcomes))
+}
+
+fn reload(
+    filename: Option<&str>,
+    schema: Option<pg_sys::Oid>,
+    prefer: Option<&str>,
+    dry_run: bool,
+) -> Result<Vec<Report>, Error> {
+    let (filename, schema) = required(filename, schema)?;
+    let prefer = preference(prefer)?;
+    check_rights(filename)?;
+    let handle = instance::of_schema(schema)?;
+    let registry = Registry::lock(schema)?;
+    let mut store = registry.find(filename)?.ok_or_else(|| Error::FileNotRegistered {
+        filename: filename.to_owned(),
+        schema: heap::schema_name(schema),
+    })?;
+    let file = read(filename)?.ok_or_else(|| Error::FileSystem {
+        filename: filename.to_owned(),
+        reason: "no such file".to_owned(),
+    })?;
+    let outcomes = import(&handle, &mut store, &file, prefer, dry_run)?;
+    if !dry_run {
+        registry.update(&store)?;
+        transaction::changed(handle.borrow().table);
+    }
+    Ok(report(outcomes))
+}
+
+/// Takes over what the file changed since file and table last agreed, and updates `store`.
+fn import(
+    handle: &Handle,
+    store: &mut Store,
+    file: &[u8],
+    prefer: Preference,
+    dry_run: bool,
+) -> Result<Vec<Outcome>, Error> {
+    let filename = store.filename.clone();
+    let fault = |error: host::Error| file_error(&filename, error);
+    store.settle(Some(file));
+
+    let (table, mut files, theirs, merged) = {
+        let mut instance = handle.borrow_mut();
+        let module = instance.current_module()?;
+        interrupt::arm();
+        let mut files = module.files().map_err(fault)?;
+        let theirs = files.parse(file).map_err(fault)?;
+        let keyring = keyrings::unite(&mut instance, &module, &mut files, &filename, theirs)?;
+        files.verify(theirs, keyring).map_err(fault)?;
+        let current = instance.current().map(|current| current.bytes.clone()).unwrap_or_default();
+        files.set_keyring(theirs, &current).map_err(fault)?;
+        let rows = Rows::read(instance.table)?;
+        let ours = files.create(&current).map_err(fault)?;
+        files.put(ours, &rows.refs()).map_err(fault)?;
+        interrupt::arm();
+        let merged =
+            files.merge(&store.base, ours, theirs, rows.complete, keyring, prefer).map_err(fault)?;
+        (instance.table, files, theirs, merged)
+    };
+    if prefer == Preference::Neither && !merged.conflicts.is_empty() {
+        return Err(export::conflict(&filename, &merged.conflicts));
+    }
+    let schema = handle.borrow().schema;
+    let kind_type = kind_type(schema)?;
+    let mut outcomes = Vec::with_capacity(merged.to_ours.len());
+    for entry in merged.to_ours {
+        outcomes.push(table::apply(table, kind_type, entry, dry_run)?);
+    }
+    if dry_run {
+        return Ok(outcomes);
+    }
+    // From here on, file and table have agreed on what the file says, but for the records that the table cannot
+    // hold: those must not look as if the table had deleted them.
+    let skipped: Vec<&Entry> =
+        outcomes.iter().filter(|outcome| outcome.action == "skipped").map(|outcome| &outcome.entry).collect();
+    let held: Vec<Entry> = files.entries(theirs).map_err(fault)?;
+    let held: Vec<EntryRef<'_>> = held
+        .iter()
+        .filter(|entry| !entry.deleted && !skipped.iter().any(|other| other.identity() == entry.identity()))
+        .map(Entry::as_ref)
+        .collect();
+    let keyring = files.keyring_bytes(theirs).map_err(fault)?;
+    let agreed = files.create(&keyring).map_err(fault)?;
+    files.put(agreed, &held).map_err(fault)?;
+    store.base = files.manifest(agreed).map_err(fault)?;
+    store.file_digest = Some(Digest::of(file).as_bytes().to_vec());
+    store.generation = i64::try_from(files.generation(theirs).map_err(fault)?).ok();
+    (store.pending_base, store.pending_digest) = (None, None);
+    Ok(outcomes)
+}
+
+fn report(outcomes: Vec<Outcome>) -> Vec<Report> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    outcomes
+        .into_iter()
+        .filter(|outcome| outcome.action != "unchanged")
+        .map(|Outcome { entry, action, reason }| {
+            let scope = Jsonb(text(&entry.scope));
+            (text(&entry.name), text(&entry.kind), text(&entry.principal), scope, action.to_owned(), reason)
+        })
+        .collect()
+}
+
+fn required(filename: Option<&str>, schema: Option<pg_sys::Oid>) -> Result<(&str, pg_sys::Oid), Error> {
+    match (filename, schema) {
+        (Some(filename), Some(schema)) if !filename.is_empty() => Ok((filename, schema)),
+        _ => Err(Error::InvalidArgument("filename and schema must not be empty".to_owned())),
+    }
+}
+
+fn preference(prefer: Option<&str>) -> Result<Preference, Error> {
+    match prefer {
+        None => Ok(Preference::Neither),
+        Some("table") => Ok(Preference::Ours),
+        Some("file") => Ok(Preference::Theirs),
+        Some(other) => Err(Error::InvalidArgument(format!("prefer must be 'file', 'table' or NULL, not {other:?}"))),
+    }
+}
+
+/// The type `credential_kind` of a copy.
+fn kind_type(schema: pg_sys::Oid) -> Result<pg_sys::Oid, Error> {
+    // SAFETY: a syscache lookup with a NUL-terminated name and an oid.
+    let oid = unsafe {
+        pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::TYPENAMENSP as _,
+            i16::try_from(pg_sys::Anum_pg_type_oid).unwrap_or(1),
+            pg_sys::Datum::from(c"credential_kind".as_ptr()),
+            pg_sys::Datum::from(schema),
+            pg_sys::Datum::null(),
+            pg_sys::Datum::null(),
+        )
+    };
+    if oid == pg_sys::InvalidOid {
+        return Err(Error::NotAnInstance { relation: format!("schema {}", heap::schema_name(schema)) });
+    }
+    Ok(oid)
+}

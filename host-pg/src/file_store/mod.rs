@@ -1,0 +1,78 @@
+//! File stores: encrypted files that mirror a copy of the store.
+//!
+//! - `registry`: the rows of `credential_file_stores`.
+//! - `table`: the copy's rows as records of a document, and records as rows.
+//! - `keyrings`: one keyring for file and table.
+//! - `export`: the three-way merge before a commit.
+//! - `import`: `instantiate_file_store` and `credential_file_store_reload`.
+//! - `transaction`: when it happens, and what becomes visible when.
+
+mod export;
+mod import;
+mod keyrings;
+mod registry;
+mod table;
+mod transaction;
+
+pub(crate) use transaction::{changed, register};
+
+use std::path::PathBuf;
+
+use omni_credentials_host as host;
+use omni_credentials_host::ErrorCode;
+use omni_credentials_host::file::FileFault;
+use pgrx::pg_sys;
+
+use crate::error::Error;
+use crate::modules;
+
+/// The largest file that is read; the module says the same.
+const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Where a registered file is: relative names start at the data directory.
+fn path_of(filename: &str) -> PathBuf {
+    crate::data_directory().join(filename)
+}
+
+/// The file's bytes; `None` where there is no file.
+fn read(filename: &str) -> Result<Option<Vec<u8>>, Error> {
+    match host::file::read(&path_of(filename), MAX_FILE_BYTES) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(host::Error::File { fault: FileFault::NotFound, .. }) => Ok(None),
+        Err(error) => Err(file_error(filename, error)),
+    }
+}
+
+/// What a failure of the runtime or the module means for a file.
+fn file_error(filename: &str, error: host::Error) -> Error {
+    let filename = filename.to_owned();
+    match error {
+        host::Error::File { fault: FileFault::Locked { .. }, .. } => Error::FileLocked { filename },
+        host::Error::File { fault: FileFault::Interrupted, .. } => Error::Interrupted,
+        host::Error::File { fault, .. } => Error::FileSystem { filename, reason: fault.to_string() },
+        host::Error::Refused(failure) => {
+            let reason = failure.to_string();
+            match failure.code {
+                ErrorCode::UnknownVersion | ErrorCode::UnknownSuite => Error::FileUnsupported { filename, reason },
+                _ => Error::FileInvalid { filename, reason },
+            }
+        }
+        other => modules::module_error(other),
+    }
+}
+
+/// Only roles that may read and write the server's files use file stores.
+fn check_rights(filename: &str) -> Result<(), Error> {
+    // SAFETY: catalog lookups by oid. The two roles are fixed in pg_authid.dat.
+    let permitted = unsafe {
+        let user = pg_sys::GetUserId();
+        pg_sys::superuser_arg(user)
+            || [PG_READ_SERVER_FILES, PG_WRITE_SERVER_FILES]
+                .into_iter()
+                .all(|role| pg_sys::has_privs_of_role(user, pg_sys::Oid::from(role)))
+    };
+    if permitted { Ok(()) } else { Err(Error::FilePermission { filename: filename.to_owned() }) }
+}
+
+const PG_READ_SERVER_FILES: u32 = 4569;
+const PG_WRITE_SERVER_FILES: u32 = 4570;

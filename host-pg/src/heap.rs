@@ -1,0 +1,240 @@
+//! Reading and writing the few rows that a role with access to credentials must not reach itself: keyrings,
+//! configuration, modules, the state of file stores.
+//!
+//! Rows are scanned and stored directly, without SQL: no user is switched, no search_path is involved, and no
+//! function, operator or trigger of anyone else can run.
+
+use pgrx::pg_sys;
+use pgrx::{FromDatum, IntoDatum};
+
+use crate::error::Error;
+
+/// An open relation, closed on drop; its lock stays until the end of the transaction.
+pub(crate) struct Table {
+    relation: pg_sys::Relation,
+}
+
+/// A row under the scan; its datums live as long as it does.
+pub(crate) struct Row {
+    tuple: pg_sys::HeapTuple,
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
+}
+
+/// What a visitor wants next.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Visit {
+    Continue,
+    Stop,
+}
+
+impl Table {
+    /// Opens a relation that must be an ordinary table.
+    pub(crate) fn open(oid: pg_sys::Oid, lock: u32) -> Result<Self, Error> {
+        // SAFETY: table_open takes any oid and raises an error for one that is not a table.
+        let relation = unsafe { pg_sys::table_open(oid, lock as pg_sys::LOCKMODE) };
+        let table = Self { relation };
+        // SAFETY: rd_rel of an open relation is valid.
+        let kind = unsafe { (*(*relation).rd_rel).relkind };
+        if u8::try_from(kind) == Ok(pg_sys::RELKIND_RELATION) {
+            Ok(table)
+        } else {
+            Err(Error::NotAnInstance { relation: relation_name(oid) })
+        }
+    }
+
+    /// Opens `schema`.`name`, or `None` where there is no such table.
+    pub(crate) fn open_in(schema: pg_sys::Oid, name: &core::ffi::CStr, lock: u32) -> Result<Option<Self>, Error> {
+        match relation_oid(schema, name) {
+            Some(oid) => Self::open(oid, lock).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The relation's oid.
+    pub(crate) fn oid(&self) -> pg_sys::Oid {
+        // SAFETY: the relation is open.
+        unsafe { (*self.relation).rd_id }
+    }
+
+    /// The role that owns the table.
+    pub(crate) fn owner(&self) -> pg_sys::Oid {
+        // SAFETY: the relation is open.
+        unsafe { (*(*self.relation).rd_rel).relowner }
+    }
+
+    /// Visits every row that is committed now, or that this transaction wrote: newer than the snapshot of a
+    /// REPEATABLE READ transaction, because a key or a setting counts as it is, not as it was.
+    pub(crate) fn scan(&self, mut visit: impl FnMut(&Row) -> Result<Visit, Error>) -> Result<(), Error> {
+        // SAFETY: the snapshot is registered for as long as the scan runs and unregistered after it; the relation is
+        // open and locked. An error raised in between is cleaned up by the resource owner.
+        unsafe {
+            let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+            let scan = pg_sys::systable_beginscan(
+                self.relation,
+                pg_sys::InvalidOid,
+                false,
+                snapshot,
+                0,
+                core::ptr::null_mut(),
+            );
+            let mut result = Ok(());
+            loop {
+                let tuple = pg_sys::systable_getnext(scan);
+                if tuple.is_null() {
+                    break;
+                }
+                match visit(&Row::deform(tuple, self.descriptor())) {
+                    Ok(Visit::Continue) => {}
+                    Ok(Visit::Stop) => break,
+                    Err(error) => {
+                        result = Err(error);
+                        break;
+                    }
+                }
+                pgrx::check_for_interrupts!();
+            }
+            pg_sys::systable_endscan(scan);
+            pg_sys::UnregisterSnapshot(snapshot);
+            result
+        }
+    }
+
+    /// Whether the table has no row.
+    pub(crate) fn is_empty(&self) -> Result<bool, Error> {
+        let mut empty = true;
+        self.scan(|_| {
+            empty = false;
+            Ok(Visit::Stop)
+        })?;
+        Ok(empty)
+    }
+
+    /// Inserts a row. `columns` are the values of the table's columns in order, `None` for NULL.
+    pub(crate) fn insert(&self, columns: &mut [Option<pg_sys::Datum>]) -> Result<(), Error> {
+        let (mut values, mut nulls) = self.split(columns)?;
+        // SAFETY: both arrays have one entry for each attribute of the descriptor (checked in `split`); the
+        // relation is open with a lock that allows writing, taken by the caller of `open`.
+        unsafe {
+            let tuple = pg_sys::heap_form_tuple(self.descriptor(), values.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::CatalogTupleInsert(self.relation, tuple);
+            pg_sys::CommandCounterIncrement();
+        }
+        Ok(())
+    }
+
+    /// Replaces a row under the scan.
+    pub(crate) fn update(&self, row: &Row, columns: &mut [Option<pg_sys::Datum>]) -> Result<(), Error> {
+        let (mut values, mut nulls) = self.split(columns)?;
+        // SAFETY: as in `insert`; `row.tuple` is the version that the scan saw, and the caller holds a lock that
+        // keeps other writers away, so its ctid is still the newest version.
+        unsafe {
+            let tuple = pg_sys::heap_form_tuple(self.descriptor(), values.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::CatalogTupleUpdate(self.relation, &raw mut (*row.tuple).t_self, tuple);
+            pg_sys::CommandCounterIncrement();
+        }
+        Ok(())
+    }
+
+    /// Tells every backend, at commit, to read this table again.
+    pub(crate) fn announce_change(&self) {
+        // SAFETY: the relation is open.
+        unsafe { pg_sys::CacheInvalidateRelcache(self.relation) }
+    }
+
+    fn descriptor(&self) -> pg_sys::TupleDesc {
+        // SAFETY: the relation is open.
+        unsafe { (*self.relation).rd_att }
+    }
+
+    fn split(&self, columns: &[Option<pg_sys::Datum>]) -> Result<(Vec<pg_sys::Datum>, Vec<bool>), Error> {
+        // SAFETY: the relation is open.
+        let natts = usize::try_from(unsafe { (*self.descriptor()).natts }).unwrap_or(0);
+        if columns.len() != natts {
+            return Err(Error::Internal(format!(
+                "table {} has {natts} columns, not {}",
+                relation_name(self.oid()),
+                columns.len()
+            )));
+        }
+        Ok(columns.iter().map(|c| (c.unwrap_or(pg_sys::Datum::null()), c.is_none())).unzip())
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // SAFETY: opened by us and closed once. After an error the resource owner has closed it already or will;
+        // `std::thread::panicking` tells that a Postgres error is unwinding through us.
+        if !std::thread::panicking() {
+            unsafe { pg_sys::table_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE) }
+        }
+    }
+}
+
+impl Row {
+    /// # Safety
+    /// `tuple` is valid, pinned for as long as the row lives, and of `descriptor`.
+    unsafe fn deform(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> Self {
+        // SAFETY: the arrays have one entry for each attribute of the descriptor; the function fills all of them.
+        unsafe {
+            let natts = usize::try_from((*descriptor).natts).unwrap_or(0);
+            let mut values = vec![pg_sys::Datum::null(); natts];
+            let mut nulls = vec![true; natts];
+            pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            Self { tuple, values, nulls }
+        }
+    }
+
+    /// A column by its place, counted from 0; `None` for NULL. The caller names the type it was created with.
+    pub(crate) fn get<T: FromDatum>(&self, column: usize) -> Option<T> {
+        let datum = self.raw(column)?;
+        // SAFETY: the datum is not null and of the column's type; FromDatum copies or detoasts it.
+        unsafe { T::from_datum(datum, false) }
+    }
+
+    /// A column's datum; `None` for NULL.
+    pub(crate) fn raw(&self, column: usize) -> Option<pg_sys::Datum> {
+        match (self.values.get(column), self.nulls.get(column)) {
+            (Some(datum), Some(false)) => Some(*datum),
+            _ => None,
+        }
+    }
+}
+
+/// A datum for `Table::insert`.
+pub(crate) fn datum<T: IntoDatum>(value: T) -> Option<pg_sys::Datum> {
+    value.into_datum()
+}
+
+/// The oid of `schema`.`name`.
+pub(crate) fn relation_oid(schema: pg_sys::Oid, name: &core::ffi::CStr) -> Option<pg_sys::Oid> {
+    // SAFETY: a lookup in the system cache with a NUL-terminated name.
+    let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// A relation's name for messages; its number where it has none.
+pub(crate) fn relation_name(oid: pg_sys::Oid) -> String {
+    // SAFETY: get_rel_name gives a palloc'ed string or null.
+    unsafe { owned_name(pg_sys::get_rel_name(oid)) }.unwrap_or_else(|| oid.to_u32().to_string())
+}
+
+/// A schema's name, not quoted; its number where it has none.
+pub(crate) fn schema_name(oid: pg_sys::Oid) -> String {
+    // SAFETY: get_namespace_name gives a palloc'ed string or null.
+    unsafe { owned_name(pg_sys::get_namespace_name(oid)) }.unwrap_or_else(|| oid.to_u32().to_string())
+}
+
+/// # Safety
+/// `name` is null or a NUL-terminated palloc'ed string that nobody else frees.
+unsafe fn owned_name(name: *mut core::ffi::c_char) -> Option<String> {
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: see above.
+    unsafe {
+        let text = core::ffi::CStr::from_ptr(name).to_string_lossy().into_owned();
+        pg_sys::pfree(name.cast());
+        Some(text)
+    }
+}

@@ -1,0 +1,72 @@
+//! Making a copy of the store.
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use pgrx::spi::{quote_identifier, quote_literal};
+
+use crate::error::{Error, or_raise};
+use crate::{heap, secret};
+
+/// The objects of one copy.
+static TEMPLATE: &str = include_str!("../sql/instance.sql");
+
+#[pg_extern(sql = false)]
+fn instantiate(
+    schema: Option<pg_sys::Oid>,
+    env_var: Option<&str>,
+    kdf_memory_kib: Option<i32>,
+    kdf_passes: Option<i32>,
+    kdf_lanes: Option<i32>,
+) {
+    or_raise(run(schema, env_var, [kdf_memory_kib, kdf_passes, kdf_lanes]));
+}
+
+fn run(schema: Option<pg_sys::Oid>, env_var: Option<&str>, costs: [Option<i32>; 3]) -> Result<(), Error> {
+    let (Some(schema), Some(env_var)) = (schema, env_var) else {
+        return Err(Error::InvalidArgument("schema and env_var must not be NULL".to_owned()));
+    };
+    if !secret::is_variable_name(env_var) {
+        return Err(Error::InvalidArgument(format!("{env_var:?} is not the name of an environment variable")));
+    }
+    let schema = quote_identifier(heap::schema_name(schema));
+    let costs = costs.map(|cost| cost.map_or("null".to_owned(), |cost| cost.to_string())).join(", ");
+    let sql = fill(&[
+        ("schema", &schema),
+        ("env_var", &quote_literal(env_var)),
+        ("costs", &costs),
+        ("table", &quote_literal(format!("{schema}.encrypted_credentials"))),
+        ("namespace", &quote_literal(&schema)),
+    ]);
+    Spi::run(&sql)?;
+    Ok(())
+}
+
+/// Puts values in place of `:name`, in one pass, so that nothing inside a value is taken for a name. `::` is a cast.
+fn fill(values: &[(&str, &str)]) -> String {
+    let mut filled = String::with_capacity(TEMPLATE.len() * 2);
+    let mut rest = TEMPLATE;
+    while let Some((before, after)) = rest.split_once(':') {
+        filled.push_str(before);
+        let value = if before.ends_with(':') || after.starts_with(':') {
+            None
+        } else {
+            values.iter().find_map(|(name, value)| Some((value, after.strip_prefix(name)?)))
+        };
+        match value {
+            Some((value, remaining)) => {
+                filled.push_str(value);
+                rest = remaining;
+            }
+            None => {
+                filled.push(':');
+                rest = after;
+                if let Some(remaining) = after.strip_prefix(':') {
+                    filled.push(':');
+                    rest = remaining;
+                }
+            }
+        }
+    }
+    filled.push_str(rest);
+    filled
+}

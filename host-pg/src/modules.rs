@@ -1,0 +1,117 @@
+//! Crypto modules of this backend: one engine, and each module loaded once.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use omni_credentials_host::{self as host, Config, Digest, Module, Runtime};
+use pgrx::pg_sys;
+
+use crate::error::Error;
+use crate::heap::{self, Table, Visit};
+use crate::{interrupt, settings};
+
+/// The default module's bytes; `build.rs` finds them.
+pub(crate) static BUILTIN: &[u8] = include_bytes!(env!("OMNI_CREDENTIALS_BUILTIN_MODULE"));
+
+/// Columns of `omni_credentials.crypto_modules`, counted from 0.
+mod column {
+    pub(super) const DIGEST: usize = 0;
+    pub(super) const WASM: usize = 1;
+}
+
+struct Modules {
+    runtime: Runtime,
+    loaded: HashMap<Digest, Module>,
+    builtin: Digest,
+}
+
+thread_local! {
+    static MODULES: RefCell<Option<Modules>> = const { RefCell::new(None) };
+}
+
+/// The digest of the default module.
+pub(crate) fn builtin_digest() -> Result<Digest, Error> {
+    with_modules(|modules| Ok(modules.builtin))
+}
+
+/// The module with this digest, loaded on first use: from the library for the default one, otherwise from
+/// `crypto_modules`. Its bytes are only looked at where this machine has no compiled artifact yet.
+pub(crate) fn module(digest: &Digest) -> Result<Module, Error> {
+    with_modules(|modules| {
+        if let Some(module) = modules.loaded.get(digest) {
+            return Ok(module.clone());
+        }
+        let mut missing = None;
+        let fetched = modules.runtime.load_with(digest, || {
+            if *digest == modules.builtin {
+                return Ok(BUILTIN.to_vec());
+            }
+            installed(digest).map_err(|error| {
+                missing = Some(error);
+                host::Error::NotADigest
+            })
+        });
+        let module = match (fetched, missing) {
+            (_, Some(error)) => return Err(error),
+            (fetched, None) => fetched.map_err(module_error)?,
+        };
+        modules.loaded.insert(*digest, module.clone());
+        Ok(module)
+    })
+}
+
+/// Turns a failure of the runtime, not of the data, into an error.
+pub(crate) fn module_error(error: host::Error) -> Error {
+    match error {
+        host::Error::Interrupted => Error::Interrupted,
+        host::Error::DigestMismatch { .. }
+        | host::Error::ForbiddenImport(_)
+        | host::Error::NotAComponent(_)
+        | host::Error::WrongContract { .. } => Error::ModuleRefused { reason: error.to_string() },
+        other => Error::ModuleFailed { reason: other.to_string() },
+    }
+}
+
+fn with_modules<T>(f: impl FnOnce(&mut Modules) -> Result<T, Error>) -> Result<T, Error> {
+    MODULES.with_borrow_mut(|slot| {
+        let modules = match slot {
+            Some(modules) => modules,
+            None => {
+                let runtime = Runtime::new(Config {
+                    cache_dir: Some(settings::cache_directory()),
+                    interrupt: Some(interrupt::wanted),
+                    warn: Some(|message| pgrx::log!("omni_credentials: {message}")),
+                })
+                .map_err(module_error)?;
+                interrupt::register(runtime.ticker());
+                slot.insert(Modules { runtime, loaded: HashMap::new(), builtin: Digest::of(BUILTIN) })
+            }
+        };
+        f(modules)
+    })
+}
+
+/// The bytes of an installed module.
+fn installed(digest: &Digest) -> Result<Vec<u8>, Error> {
+    let missing = || Error::ModuleMissing { digest: digest.to_string() };
+    let schema = crate::extension_schema().ok_or_else(missing)?;
+    let table = Table::open_in(schema, c"crypto_modules", pg_sys::AccessShareLock)?.ok_or_else(missing)?;
+    let mut found = None;
+    table.scan(|row| {
+        if row.get::<Vec<u8>>(column::DIGEST).as_deref() == Some(digest.as_bytes()) {
+            found = row.get::<Vec<u8>>(column::WASM);
+            return Ok(Visit::Stop);
+        }
+        Ok(Visit::Continue)
+    })?;
+    found.ok_or_else(missing)
+}
+
+/// The digest in a column.
+pub(crate) fn digest_of_column(row: &heap::Row, column: usize) -> Result<Digest, Error> {
+    let bytes: Vec<u8> = row.get(column).unwrap_or_default();
+    let bytes: [u8; 32] = bytes
+        .try_into()
+        .map_err(|_| Error::Internal("a module digest is not 32 bytes long".to_owned()))?;
+    Ok(Digest::from_bytes(bytes))
+}

@@ -1,0 +1,171 @@
+//! Reading: `open_credential`, the one function behind the view, and sealing for those who write the table itself.
+
+use pgrx::prelude::*;
+use pgrx::{FromDatum, IntoDatum, fcinfo, pg_sys};
+
+use crate::error::{Error, Unreadable, or_raise};
+use crate::identity::{self, Fields, Packed};
+use crate::instance::{self, OpenError};
+use crate::raw::raw_function;
+use crate::settings::{self, OnUnreadable};
+
+raw_function!(open_credential_wrapper, pg_finfo_open_credential_wrapper, open_credential);
+raw_function!(seal_credential_wrapper, pg_finfo_seal_credential_wrapper, seal_credential);
+
+/// `open_credential(store oid, name text, kind anyenum, principal regrole, scope jsonb, sealed bytea) returns bytea`.
+/// Strict, so no argument is NULL.
+///
+/// # Safety
+/// Called by Postgres with these types.
+unsafe fn open_credential(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the declared argument types, none of them NULL.
+    let (store, fields, sealed) = unsafe {
+        (oid_argument(fcinfo, 0), fields_from(fcinfo, 1), fcinfo::pg_getarg_datum_raw(fcinfo, 5))
+    };
+    match or_raise(open(store, &fields, sealed)) {
+        Some(value) => value,
+        // SAFETY: as above.
+        None => unsafe { fcinfo::pg_return_null(fcinfo) },
+    }
+}
+
+/// `seal_credential(store oid, name text, kind anyenum, principal regrole, scope jsonb, value bytea) returns bytea`.
+/// Strict, so no argument is NULL.
+///
+/// # Safety
+/// Called by Postgres with these types.
+unsafe fn seal_credential(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: as in `open_credential`.
+    let (store, fields, value) = unsafe {
+        (oid_argument(fcinfo, 0), fields_from(fcinfo, 1), fcinfo::pg_getarg_datum_raw(fcinfo, 5))
+    };
+    or_raise(may_write(store, &fields).and_then(|()| seal(store, &fields, value)))
+}
+
+/// Seals a value for a row.
+pub(crate) fn seal(store: pg_sys::Oid, fields: &Fields, value: pg_sys::Datum) -> Result<pg_sys::Datum, Error> {
+    identity::check_size(fields)?;
+    // SAFETY: the datum of a bytea that is not NULL.
+    let value = unsafe { Packed::new(value) };
+    let handle = instance::of_table(store)?;
+    let mut store = handle.borrow_mut();
+    let sealed = identity::with_identity(fields, None, |identity| store.seal(identity, value.bytes()))
+        .map_err(|reason| Error::Unreadable { name: fields.display_name(), reason })??;
+    Ok(bytea(&sealed))
+}
+
+/// Opens a value for the caller, or gives NULL where `omni_credentials.on_unreadable` says so.
+fn open(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<Option<pg_sys::Datum>, Error> {
+    let handle = instance::of_table(store)?;
+    may_read(store, fields, sealed)?;
+    match open_unchecked(&handle, fields, sealed) {
+        Ok(value) => Ok(Some(bytea(&value))),
+        Err(OpenError::Store(error)) => Err(error),
+        Err(OpenError::Value(_)) if settings::on_unreadable() == OnUnreadable::Null => Ok(None),
+        Err(OpenError::Value(reason)) => Err(Error::Unreadable { name: fields.display_name(), reason }),
+    }
+}
+
+/// Opens a value whoever asks: for callers that have seen the row under its policies.
+pub(crate) fn open_unchecked(
+    handle: &instance::Handle,
+    fields: &Fields,
+    sealed: pg_sys::Datum,
+) -> Result<zeroize::Zeroizing<Vec<u8>>, OpenError> {
+    // SAFETY: the datum of a bytea that is not NULL.
+    let sealed = unsafe { Packed::new(sealed) };
+    let mut store = handle.borrow_mut();
+    match identity::with_identity(fields, None, |identity| store.open(identity, sealed.bytes())) {
+        Ok(result) => result,
+        Err(reason) => Err(OpenError::Value(reason)),
+    }
+}
+
+/// Whether the value opens for its row; a failure of the store is an error.
+pub(crate) fn readable(
+    handle: &instance::Handle,
+    fields: &Fields,
+    sealed: pg_sys::Datum,
+) -> Result<Result<(), Unreadable>, Error> {
+    match open_unchecked(handle, fields, sealed) {
+        Ok(_) => Ok(Ok(())),
+        Err(OpenError::Value(reason)) => Ok(Err(reason)),
+        Err(OpenError::Store(error)) => Err(error),
+    }
+}
+
+/// A bytea in the current memory context.
+pub(crate) fn bytea(bytes: &[u8]) -> pg_sys::Datum {
+    bytes.into_datum().unwrap_or(pg_sys::Datum::null())
+}
+
+/// Keeps `open_credential` from being an oracle: whoever holds sealed bytes from elsewhere, such as the file in a
+/// repository, may open them only as a member of the principal, past row-level security, or where the policies of the
+/// table show them this very row.
+fn may_read(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<(), Error> {
+    // SAFETY: plain catalog lookups by oid; they raise errors, and do not keep pointers.
+    let permitted = unsafe {
+        let user = pg_sys::GetUserId();
+        pg_sys::is_member_of_role(user, fields.principal_oid())
+            || pg_sys::check_enable_rls(store, user, true) != RLS_ENABLED
+    };
+    if permitted || sees_row(store, fields, sealed)? {
+        Ok(())
+    } else {
+        Err(Error::NotPermitted { name: fields.display_name() })
+    }
+}
+
+/// Whoever may not write the table has no use for sealing; whoever may is limited by its policies.
+fn may_write(store: pg_sys::Oid, fields: &Fields) -> Result<(), Error> {
+    let mode = pg_sys::AclMode::from(pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE);
+    // SAFETY: a catalog lookup by oid.
+    let result = unsafe { pg_sys::pg_class_aclcheck(store, pg_sys::GetUserId(), mode) };
+    if result == pg_sys::AclResult::ACLCHECK_OK {
+        Ok(())
+    } else {
+        Err(Error::NotPermitted { name: fields.display_name() })
+    }
+}
+
+/// `RLS_ENABLED` of utils/rls.h: policies apply to this user.
+pub(crate) const RLS_ENABLED: core::ffi::c_int = 2;
+
+/// Whether the caller's policies show this very row.
+fn sees_row(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<bool, Error> {
+    let table = crate::statement::qualified(store);
+    Spi::connect(|client| {
+        let found = client.select(
+            &format!(
+                "select 1 from {table} where {} and value operator(pg_catalog.=) $5",
+                crate::statement::IDENTITY_MATCHES
+            ),
+            Some(1),
+            &crate::statement::arguments(fields, Some(sealed)),
+        )?;
+        Ok(!found.is_empty())
+    })
+}
+
+/// # Safety
+/// Argument `n` is a non-null oid.
+unsafe fn oid_argument(fcinfo: pg_sys::FunctionCallInfo, n: usize) -> pg_sys::Oid {
+    // SAFETY: see above.
+    unsafe {
+        pg_sys::Oid::from_datum(fcinfo::pg_getarg_datum_raw(fcinfo, n), false).unwrap_or(pg_sys::InvalidOid)
+    }
+}
+
+/// # Safety
+/// Arguments `n` to `n + 3` are a non-null text, enum, regrole and jsonb.
+unsafe fn fields_from(fcinfo: pg_sys::FunctionCallInfo, n: usize) -> Fields {
+    // SAFETY: see above.
+    unsafe {
+        Fields {
+            name: fcinfo::pg_getarg_datum_raw(fcinfo, n),
+            kind: fcinfo::pg_getarg_datum_raw(fcinfo, n + 1),
+            principal: fcinfo::pg_getarg_datum_raw(fcinfo, n + 2),
+            scope: fcinfo::pg_getarg_datum_raw(fcinfo, n + 3),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The settings of the extension.
+
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
+use std::ffi::CString;
+use std::path::PathBuf;
+
+/// What reading an unreadable row gives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PostgresGucEnum)]
+pub(crate) enum OnUnreadable {
+    /// An error that names the credential and the reason.
+    #[name = c"error"]
+    Error,
+    /// NULL.
+    #[name = c"null"]
+    Null,
+}
+
+static ON_UNREADABLE: GucSetting<OnUnreadable> = GucSetting::<OnUnreadable>::new(OnUnreadable::Error);
+static CACHE_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
+
+/// Defines the settings. Called once, when the library is loaded.
+pub(crate) fn register() {
+    GucRegistry::define_enum_guc(
+        c"omni_credentials.on_unreadable",
+        c"What reading a credential that does not open gives: error or null.",
+        c"An error names the credential and the reason. With null the other rows can be read.",
+        &ON_UNREADABLE,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"omni_credentials.cache_directory",
+        c"Where compiled crypto modules are kept.",
+        c"A folder of this machine, made with mode 0700. Empty: a folder in the data directory that base backups leave out.",
+        &CACHE_DIRECTORY,
+        GucContext::Sighup,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_int_guc(
+        c"omni_credentials.file_lock_timeout",
+        c"How long a commit waits for another writer of a file store.",
+        c"After that the transaction fails with SQLSTATE 55P03.",
+        &LOCK_TIMEOUT,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+}
+
+/// What to give for a row that does not open.
+pub(crate) fn on_unreadable() -> OnUnreadable {
+    ON_UNREADABLE.get()
+}
+
+/// How long to wait for another writer of a file.
+pub(crate) fn file_lock_timeout() -> std::time::Duration {
+    std::time::Duration::from_millis(u64::try_from(LOCK_TIMEOUT.get()).unwrap_or(0))
+}
+
+/// Where native artifacts go.
+pub(crate) fn cache_directory() -> PathBuf {
+    match CACHE_DIRECTORY.get() {
+        Some(set) if !set.is_empty() => PathBuf::from(set.to_string_lossy().into_owned()),
+        // A base backup leaves out every folder whose name starts like this, so that code compiled for one machine
+        // does not travel to another; and unlike base/pgsql_tmp it survives a restart.
+        _ => crate::data_directory().join("pgsql_tmp_omni_credentials"),
+    }
+}

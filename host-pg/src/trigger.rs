@@ -1,0 +1,122 @@
+//! What the trigger functions have in common: the call, and the row under it.
+
+use pgrx::pg_sys;
+
+use crate::error::Error;
+use crate::heap;
+use crate::identity::Fields;
+
+/// A trigger's call.
+pub(crate) struct Call<'a> {
+    data: &'a pg_sys::TriggerData,
+}
+
+/// The statement that fired a trigger.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Event {
+    Insert,
+    Update,
+    Delete,
+    Truncate,
+}
+
+/// The five columns of a view or table row; `None` for NULL.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns {
+    pub(crate) tuple: pg_sys::HeapTuple,
+    pub(crate) name: Option<pg_sys::Datum>,
+    pub(crate) value: Option<pg_sys::Datum>,
+    kind: Option<pg_sys::Datum>,
+    principal: Option<pg_sys::Datum>,
+    scope: Option<pg_sys::Datum>,
+}
+
+impl<'a> Call<'a> {
+    /// # Safety
+    /// `fcinfo` is the one that Postgres called the function with, and outlives the result.
+    pub(crate) unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Result<Self, Error> {
+        // SAFETY: `called_as_trigger` checks the node tag of the context.
+        unsafe {
+            if !pgrx::trigger_support::called_as_trigger(fcinfo) {
+                return Err(Error::InvalidArgument("this function can only be called as a trigger".to_owned()));
+            }
+            Ok(Self { data: &*(*fcinfo).context.cast::<pg_sys::TriggerData>() })
+        }
+    }
+
+    /// The statement.
+    pub(crate) fn event(&self) -> Event {
+        match self.data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
+            pg_sys::TRIGGER_EVENT_INSERT => Event::Insert,
+            pg_sys::TRIGGER_EVENT_UPDATE => Event::Update,
+            pg_sys::TRIGGER_EVENT_DELETE => Event::Delete,
+            _ => Event::Truncate,
+        }
+    }
+
+    /// The table or view.
+    pub(crate) fn relation(&self) -> pg_sys::Oid {
+        // SAFETY: the relation of a running trigger is open.
+        unsafe { (*self.data.tg_relation).rd_id }
+    }
+
+    /// `encrypted_credentials` in the schema of the trigger's view.
+    pub(crate) fn table_of_view(&self) -> Result<pg_sys::Oid, Error> {
+        // SAFETY: the relation of a running trigger is open.
+        let schema = unsafe { (*(*self.data.tg_relation).rd_rel).relnamespace };
+        heap::relation_oid(schema, c"encrypted_credentials")
+            .ok_or_else(|| Error::NotAnInstance { relation: heap::relation_name(self.relation()) })
+    }
+
+    /// The row before the change: OLD of an update or a delete.
+    pub(crate) fn old(&self) -> Result<Columns, Error> {
+        self.columns(self.data.tg_trigtuple)
+    }
+
+    /// The row after the change: NEW of an insert or an update.
+    pub(crate) fn new_row(&self) -> Result<Columns, Error> {
+        match self.event() {
+            Event::Update => self.columns(self.data.tg_newtuple),
+            _ => self.columns(self.data.tg_trigtuple),
+        }
+    }
+
+    fn columns(&self, tuple: pg_sys::HeapTuple) -> Result<Columns, Error> {
+        if tuple.is_null() {
+            return Err(Error::InvalidArgument("this trigger function must be fired for each row".to_owned()));
+        }
+        // SAFETY: the tuple belongs to the call and is of the relation's descriptor; the arrays have one entry for
+        // each of its attributes.
+        let (values, nulls) = unsafe {
+            let descriptor = (*self.data.tg_relation).rd_att;
+            let natts = usize::try_from((*descriptor).natts).unwrap_or(0);
+            let mut values = vec![pg_sys::Datum::null(); natts];
+            let mut nulls = vec![true; natts];
+            pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            (values, nulls)
+        };
+        let at = |n: usize| match (values.get(n), nulls.get(n)) {
+            (Some(datum), Some(false)) => Some(*datum),
+            _ => None,
+        };
+        Ok(Columns { tuple, name: at(0), value: at(1), kind: at(2), principal: at(3), scope: at(4) })
+    }
+}
+
+impl Columns {
+    /// The identity; no column of it may be NULL.
+    pub(crate) fn fields(&self) -> Result<Fields, Error> {
+        let present = |datum: Option<pg_sys::Datum>, field| datum.ok_or(Error::NullField { field });
+        Ok(Fields {
+            name: present(self.name, "name")?,
+            kind: present(self.kind, "kind")?,
+            principal: present(self.principal, "principal")?,
+            scope: present(self.scope, "scope")?,
+        })
+    }
+
+    /// The value; it may not be NULL.
+    pub(crate) fn value(&self) -> Result<pg_sys::Datum, Error> {
+        self.value.ok_or(Error::NullField { field: "value" })
+    }
+}

@@ -1,0 +1,162 @@
+//! Writing through the `credentials` view: values are sealed on their way to `encrypted_credentials`, which is
+//! written with the caller's rights, so that its privileges and policies decide.
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use crate::error::{Error, or_raise};
+use crate::identity::{Fields, Packed};
+use crate::instance::{self, OpenError};
+use crate::open;
+use crate::statement::{IDENTITY_MATCHES, arguments, change, first_bytes, qualified};
+use crate::raw::raw_function;
+use crate::trigger::{Call, Columns, Event};
+
+raw_function!(credentials_write_wrapper, pg_finfo_credentials_write_wrapper, credentials_write);
+
+/// INSTEAD OF INSERT, UPDATE or DELETE, for each row of the view.
+///
+/// # Safety
+/// Called by Postgres.
+unsafe fn credentials_write(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: Postgres's own call.
+    let done = unsafe { Call::new(fcinfo) }.and_then(|call| match call.event() {
+        Event::Insert => insert(&call),
+        Event::Update => update(&call),
+        Event::Delete => delete(&call),
+        Event::Truncate => Err(Error::InvalidArgument("a view cannot be truncated".to_owned())),
+    });
+    match or_raise(done) {
+        Some(tuple) => pg_sys::Datum::from(tuple),
+        // A trigger's NULL is a null pointer with isnull unset: the row counts as not changed.
+        None => pg_sys::Datum::null(),
+    }
+}
+
+fn insert(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
+    let table = call.table_of_view()?;
+    let new = call.new_row()?;
+    let fields = new.fields()?;
+    let sealed = open::seal(table, &fields, new.value()?)?;
+    let sql = format!(
+        "insert into {} (name, kind, principal, scope, value) values ($1, $2, $3, $4, $5)",
+        qualified(table)
+    );
+    let written = Spi::connect_mut(|client| change(client, &sql, &arguments(&fields, Some(sealed))))?;
+    Ok((written > 0).then_some(new.tuple))
+}
+
+fn update(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
+    let table = call.table_of_view()?;
+    let (old, new) = (call.old()?, call.new_row()?);
+    let (from, to) = (old.fields()?, new.fields()?);
+    let Some(current) = current_value(table, &old, &from)? else {
+        return Ok(None);
+    };
+    let same_value = match (old.value, new.value) {
+        (None, None) => true,
+        (Some(old), Some(new)) => same_bytes(old, new),
+        _ => false,
+    };
+    if same_value && same_identity(&from, &to) {
+        return Ok(Some(new.tuple));
+    }
+    let value = match new.value {
+        Some(value) => value,
+        // The value could not be read, so it cannot be sealed for another identity.
+        None if same_value => return Err(unreadable(table, &from, &current)?),
+        None => return Err(Error::NullField { field: "value" }),
+    };
+    let sealed = open::seal(table, &to, value)?;
+    let sql = format!(
+        "update {} set name = $6, kind = $7, principal = $8, scope = $9, value = $10 \
+         where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5",
+        qualified(table)
+    );
+    let mut parameters = arguments(&from, Some(open::bytea(&current)));
+    parameters.extend(arguments(&to, Some(sealed)));
+    finish(table, &from, &current, &sql, &parameters, new.tuple)
+}
+
+fn delete(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
+    let table = call.table_of_view()?;
+    let old = call.old()?;
+    let fields = old.fields()?;
+    let Some(current) = current_value(table, &old, &fields)? else {
+        return Ok(None);
+    };
+    let sql = format!(
+        "delete from {} where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5",
+        qualified(table)
+    );
+    let parameters = arguments(&fields, Some(open::bytea(&current)));
+    finish(table, &fields, &current, &sql, &parameters, old.tuple)
+}
+
+/// Changes the row if its sealed value is still `current`. No row changed means that a policy hides it from this
+/// command (then it counts as not changed) or that another session was faster (then the caller must try again).
+fn finish(
+    table: pg_sys::Oid,
+    fields: &Fields,
+    current: &[u8],
+    sql: &str,
+    parameters: &[pgrx::datum::DatumWithOid<'_>],
+    tuple: pg_sys::HeapTuple,
+) -> Result<Option<pg_sys::HeapTuple>, Error> {
+    if Spi::connect_mut(|client| change(client, sql, parameters))? > 0 {
+        return Ok(Some(tuple));
+    }
+    match sealed_value(table, fields)? {
+        Some(now) if now != current => Err(Error::ConcurrentChange { name: fields.display_name() }),
+        _ => Ok(None),
+    }
+}
+
+/// The row's sealed value as it is committed now, if it is still the one that the statement read. The value is
+/// compared in the clear, because the view shows no sealed bytes; `None` where the row is gone.
+fn current_value(table: pg_sys::Oid, old: &Columns, fields: &Fields) -> Result<Option<Vec<u8>>, Error> {
+    let Some(sealed) = sealed_value(table, fields)? else {
+        return Ok(None);
+    };
+    let handle = instance::of_table(table)?;
+    let unchanged = match (open::open_unchecked(&handle, fields, open::bytea(&sealed)), old.value) {
+        (Ok(value), Some(old)) => {
+            // SAFETY: the datum of a bytea that is not NULL.
+            let old = unsafe { Packed::new(old) };
+            old.bytes() == value.as_slice()
+        }
+        (Err(OpenError::Value(_)), None) => true,
+        (Err(OpenError::Store(error)), _) => return Err(error),
+        _ => false,
+    };
+    if unchanged { Ok(Some(sealed)) } else { Err(Error::ConcurrentChange { name: fields.display_name() }) }
+}
+
+fn sealed_value(table: pg_sys::Oid, fields: &Fields) -> Result<Option<Vec<u8>>, Error> {
+    let sql = format!("select value from {} where {IDENTITY_MATCHES}", qualified(table));
+    Spi::connect_mut(|client| first_bytes(client, &sql, &arguments(fields, None)))
+}
+
+/// Why the stored value cannot be read, as an error.
+fn unreadable(table: pg_sys::Oid, fields: &Fields, sealed: &[u8]) -> Result<Error, Error> {
+    let handle = instance::of_table(table)?;
+    Ok(match open::readable(&handle, fields, open::bytea(sealed))? {
+        Err(reason) => Error::Unreadable { name: fields.display_name(), reason },
+        Ok(()) => Error::ConcurrentChange { name: fields.display_name() },
+    })
+}
+
+
+fn same_identity(a: &Fields, b: &Fields) -> bool {
+    same_bytes(a.name, b.name)
+        && a.kind.value() == b.kind.value()
+        && a.principal.value() == b.principal.value()
+        && same_bytes(a.scope, b.scope)
+}
+
+/// Whether two varlena datums hold the same bytes.
+fn same_bytes(a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
+    // SAFETY: both are non-null datums of the same varlena type.
+    let (a, b) = unsafe { (Packed::new(a), Packed::new(b)) };
+    a.bytes() == b.bytes()
+}
