@@ -2,6 +2,7 @@
 //! by the owner of the copy. Each is one statement, so it is all or nothing.
 
 use pgrx::datum::DatumWithOid;
+use pgrx::PgMemoryContexts;
 use pgrx::iter::TableIterator;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -10,7 +11,7 @@ use crate::error::{Error, or_raise};
 use crate::identity::{self, Fields};
 use crate::instance::{self, Handle};
 use crate::statement::{IDENTITY_MATCHES, arguments, change, qualified};
-use crate::raw::Jsonb;
+use crate::raw::{AnyDatum, Jsonb};
 use crate::{heap, interrupt, open, secret};
 
 type Finding = (String, String, String, Jsonb, String);
@@ -178,19 +179,26 @@ fn each_row(
     let sql = format!("select name, value, kind, principal, scope from {} where {condition}", qualified(table));
     Spi::connect_mut(|client| {
         let mut cursor = client.try_open_cursor_mut(sql.as_str(), parameters)?;
+        // What a row takes is given back after it: values can have a mebibyte each.
+        let mut memory = PgMemoryContexts::new("omni_credentials row");
         loop {
             let rows = cursor.fetch(BATCH)?;
             if rows.is_empty() {
                 return Ok(());
             }
             for row in rows {
-                let column = |n| row.get_datum_by_ordinal(n).ok().and_then(|d| d.value::<pg_sys::Datum>().ok().flatten());
+                let column = |n| row.get::<AnyDatum>(n).ok().flatten().map(|datum| datum.0);
                 let (Some(name), Some(sealed), Some(kind), Some(principal), Some(scope)) =
                     (column(1), column(2), column(3), column(4), column(5))
                 else {
                     return Err(Error::Internal(format!("{} has a NULL", heap::relation_name(table))));
                 };
-                visit(Row { fields: Fields { name, kind, principal, scope }, sealed })?;
+                let row = Row { fields: Fields { name, kind, principal, scope }, sealed };
+                // SAFETY: the closure keeps nothing that it allocates there.
+                unsafe {
+                    memory.switch_to(|_| visit(row))?;
+                    memory.reset();
+                }
                 pgrx::check_for_interrupts!();
             }
         }

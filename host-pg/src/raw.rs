@@ -68,3 +68,36 @@ unsafe impl SqlTranslatable for Jsonb {
     const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("jsonb"));
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
 }
+
+/// A column of a query's result as it is. It lives as long as the result.
+pub(crate) struct AnyDatum(pub(crate) pg_sys::Datum);
+
+impl FromDatum for AnyDatum {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        (!is_null).then_some(Self(datum))
+    }
+
+    unsafe fn from_datum_in_memory_context(
+        _: pgrx::PgMemoryContexts,
+        datum: pg_sys::Datum,
+        is_null: bool,
+        _: pg_sys::Oid,
+    ) -> Option<Self> {
+        // Not copied: a copy would need the type, and the caller is done with it before the next fetch.
+        (!is_null).then_some(Self(datum))
+    }
+}
+
+impl IntoDatum for AnyDatum {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        Some(self.0)
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::ANYELEMENTOID
+    }
+
+    fn is_compatible_with(_: pg_sys::Oid) -> bool {
+        true
+    }
+}
