@@ -26,12 +26,6 @@ def expected_file(case: str, major: int) -> Path:
     return own if own.exists() else HERE / "expected" / f"{case}.out"
 
 
-def test_there_are_cases_and_no_orphans() -> None:
-    assert CASES
-    expected = {path.name.split(".")[0] for path in (HERE / "expected").glob("*.out")}
-    assert expected == set(CASES)
-
-
 @pytest.fixture
 def empty(server: Server) -> Iterator[Database]:
     """A database for one case. Roles that the case makes go with it."""
@@ -73,3 +67,9 @@ def test_sql(case: str, empty: Database, request: pytest.FixtureRequest) -> None
         )
         pytest.fail("\n".join(difference), pytrace=False)
     assert done.returncode == 0, f"psql ended with {done.returncode}"
+
+
+def test_there_are_cases_and_no_orphans() -> None:
+    assert CASES
+    expected = {path.name.split(".")[0] for path in (HERE / "expected").glob("*.out")}
+    assert expected == set(CASES)
