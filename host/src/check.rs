@@ -1,7 +1,201 @@
 //! Known-answer tests and properties, run in throw-away stores before a module is trusted.
+//!
+//! They find a module that is broken, miscompiled or not what it says. A module that lies on
+//! purpose can pass them: trust in a module rests on its digest.
 
-use crate::{Error, Module};
+mod vectors;
+
+use crate::{Costs, EntryRef, Error, ErrorCode, Failure, Files, Identity, Module, Preference};
+
+/// The least that Argon2id can be asked for.
+const CHEAP: Option<Costs> = Some(Costs { memory_kib: 8, passes: 1, lanes: 1 });
+const SECRET: &[u8] = b"correct horse battery staple";
+const STRIPE: Identity<'static> =
+    Identity { name: b"stripe", kind: b"api_key", principal: b"app", scope: br#"{"all": true, "n": 1.0}"# };
+const VALUE: &[u8] = b"sk_live_51H8zQ2eZvKYlo2C7xJ3mN0pR";
 
 pub(crate) fn run(module: &Module) -> Result<(), Error> {
-    module.describe().map(drop)
+    vectors::run(module)?;
+    derivation(module)?;
+    values(module)?;
+    keys(module)?;
+    file(module)
+}
+
+fn derivation(module: &Module) -> Result<(), Error> {
+    let made = module.create_keyring(SECRET, CHEAP)?;
+    let kek = module.derive_kek(SECRET, &made.keyring)?;
+    require(kek.as_bytes() == made.kek.as_bytes(), "a derived KEK is the one of creation")?;
+    refused(
+        module.derive_kek(b"another secret", &made.keyring),
+        ErrorCode::WrongMasterSecret,
+        "a wrong master secret is refused",
+    )?;
+    let other = module.create_keyring(SECRET, CHEAP)?;
+    require(other.keyring != made.keyring, "keyrings are random")?;
+    require(other.kek.as_bytes() != made.kek.as_bytes(), "the salt enters the KEK")?;
+    let beyond = Some(Costs { memory_kib: u32::MAX, passes: 1, lanes: 1 });
+    refused(
+        module.create_keyring(SECRET, beyond),
+        ErrorCode::KdfOutOfBounds,
+        "costs beyond the limits are refused",
+    )?;
+
+    let generated = module.generate_master_key()?;
+    require(generated.starts_with(b"omck1_") && generated.len() == 54, "a generated master key")?;
+    let expanded = module.create_keyring(&generated, None)?;
+    let kek = module.derive_kek(&generated, &expanded.keyring)?;
+    require(kek.as_bytes() == expanded.kek.as_bytes(), "a generated master key derives its KEK")
+}
+
+fn values(module: &Module) -> Result<(), Error> {
+    let made = module.create_keyring(SECRET, CHEAP)?;
+    let mut keyring = module.unlock(&made.keyring, &made.kek)?;
+
+    for length in [0, 1, 31, 32, 33, 1000, 100_000] {
+        let value = vec![0x80; length];
+        let sealed = keyring.seal(&STRIPE, &value)?;
+        require(*keyring.open(&STRIPE, &sealed)? == value, "what is sealed opens")?;
+    }
+
+    let sealed = keyring.seal(&STRIPE, VALUE)?;
+    let again = keyring.seal(&STRIPE, VALUE)?;
+    require(sealed != again, "nonces are fresh")?;
+    require(!contains(&sealed, VALUE), "a sealed value does not show its plaintext")?;
+    require(keyring.seal(&STRIPE, b"")?.len() == keyring.seal(&STRIPE, b"x")?.len(), "lengths are padded")?;
+
+    let same = Identity { scope: br#"{"n":1,"all":true}"#, ..STRIPE };
+    require(*keyring.open(&same, &sealed)? == VALUE, "equal scopes are one identity")?;
+    let others = [
+        Identity { name: b"stripe2", ..STRIPE },
+        Identity { kind: b"password", ..STRIPE },
+        Identity { principal: b"other", ..STRIPE },
+        Identity { scope: br#"{"all": false, "n": 1.0}"#, ..STRIPE },
+        // A module that joins the fields without their lengths takes these two for STRIPE.
+        Identity { name: b"stripeapi", kind: b"_key", ..STRIPE },
+        Identity { kind: b"api_keyapp", principal: b"a", ..STRIPE },
+    ];
+    for other in &others {
+        let moved = keyring.open(other, &sealed);
+        refused(moved, ErrorCode::NotAuthentic, "a value of another identity does not open")?;
+    }
+
+    for at in 0..sealed.len() {
+        let mut altered = sealed.clone();
+        if let Some(byte) = altered.get_mut(at) {
+            *byte ^= 1;
+        }
+        let opened = keyring.open(&STRIPE, &altered);
+        require(matches!(opened, Err(Error::Refused(_))), "an altered value does not open")?;
+        let cut = sealed.get(..at).unwrap_or_default();
+        require(
+            matches!(keyring.open(&STRIPE, cut), Err(Error::Refused(_))),
+            "a truncated value does not open",
+        )?;
+    }
+    // After all those refusals, each row still gets its own plaintext.
+    let second = keyring.seal(&same, b"another value")?;
+    require(*keyring.open(&STRIPE, &sealed)? == VALUE, "a value opens to itself")?;
+    require(*keyring.open(&same, &second)? == b"another value", "a value opens to itself")?;
+    require(keyring.instantiations() == 1, "a refusal is no trap")
+}
+
+fn keys(module: &Module) -> Result<(), Error> {
+    let made = module.create_keyring(SECRET, CHEAP)?;
+    let mut keyring = module.unlock(&made.keyring, &made.kek)?;
+    let sealed = keyring.seal(&STRIPE, VALUE)?;
+    require(keyring.is_current(&sealed)?, "a fresh value is of the current key")?;
+    keyring.add_key()?;
+    require(!keyring.is_current(&sealed)?, "an added key is current")?;
+    require(*keyring.open(&STRIPE, &sealed)? == VALUE, "an older key still opens")?;
+    let stored = keyring.to_bytes()?;
+
+    let rewrapped = module.rewrap(&stored, &made.kek, b"a new secret", CHEAP)?;
+    let kek = module.derive_kek(b"a new secret", &rewrapped.keyring)?;
+    let mut renewed = module.unlock(&rewrapped.keyring, &kek)?;
+    require(*renewed.open(&STRIPE, &sealed)? == VALUE, "a rewrapped keyring opens what was sealed")?;
+    refused(
+        module.unlock(&rewrapped.keyring, &made.kek),
+        ErrorCode::WrongMasterSecret,
+        "the KEK of before does not unlock a rewrapped keyring",
+    )?;
+
+    let other = module.create_keyring(SECRET, CHEAP)?;
+    let theirs = module.unlock(&other.keyring, &other.kek)?.seal(&STRIPE, VALUE)?;
+    refused(
+        renewed.open(&STRIPE, &theirs),
+        ErrorCode::UnknownKey,
+        "the value of another keyring does not open",
+    )?;
+    require(renewed.absorb(&other.keyring, &other.kek)? == 1, "an absorbed keyring adds its key")?;
+    require(*renewed.open(&STRIPE, &theirs)? == VALUE, "an absorbed key opens")?;
+
+    for at in 0..stored.len() {
+        let mut altered = stored.clone();
+        if let Some(byte) = altered.get_mut(at) {
+            *byte ^= 1;
+        }
+        let unlocked = module.unlock(&altered, &made.kek);
+        require(matches!(unlocked, Err(Error::Refused(_))), "an altered keyring does not unlock")?;
+    }
+    Ok(())
+}
+
+fn file(module: &Module) -> Result<(), Error> {
+    let made = module.create_keyring(SECRET, CHEAP)?;
+    let sealed = module.unlock(&made.keyring, &made.kek)?.seal(&STRIPE, VALUE)?;
+    let mut files = module.files()?;
+    let keyring = files.unlock(&made.keyring, &made.kek)?;
+    let document = files.create(&made.keyring)?;
+    let aws = Identity { name: b"aws", ..STRIPE };
+    let live = EntryRef { identity: STRIPE, sealed: &sealed, deleted: false };
+    let deleted = EntryRef { identity: aws, sealed: b"", deleted: true };
+    files.put(document, &[live, deleted])?;
+    let bytes = files.write(document, keyring, 41)?;
+
+    let parsed = files.parse(&bytes)?;
+    files.verify(parsed, keyring)?;
+    require(files.generation(parsed)? == 42, "the generation is one more")?;
+    require(files.keyring_bytes(parsed)? == made.keyring, "a file carries its keyring")?;
+    let entries = files.entries(parsed)?;
+    let found: Vec<_> = entries.iter().map(|entry| (entry.name.as_slice(), entry.deleted)).collect();
+    require(found == [(&b"aws"[..], true), (&b"stripe"[..], false)], "a file holds its records")?;
+    require(entries.iter().any(|entry| entry.sealed == sealed), "a file holds sealed values as they are")?;
+    let base = files.manifest(parsed)?;
+    let merged = files.merge(&base, parsed, parsed, true, keyring, Preference::Neither)?;
+    require(
+        merged.conflicts.is_empty() && merged.to_ours.is_empty() && merged.to_theirs.is_empty(),
+        "a merge of equals is nothing to do",
+    )?;
+    require(files.agreed(&base, parsed, parsed)? == base, "equals agree")?;
+    altered_files(&mut files, &bytes, keyring)
+}
+
+/// No altered file is believed, wherever it was altered.
+fn altered_files(files: &mut Files, bytes: &[u8], keyring: crate::KeyringHandle) -> Result<(), Error> {
+    for at in 0..bytes.len() {
+        let mut altered = bytes.to_vec();
+        if let Some(byte) = altered.get_mut(at) {
+            *byte ^= 1;
+        }
+        let result = files.parse(&altered).and_then(|document| files.verify(document, keyring));
+        require(matches!(result, Err(Error::Refused(_))), "an altered file is refused")?;
+    }
+    Ok(())
+}
+
+fn require(holds: bool, what: &'static str) -> Result<(), Error> {
+    if holds { Ok(()) } else { Err(Error::FailedCheck(what)) }
+}
+
+fn refused<T>(result: Result<T, Error>, code: ErrorCode, what: &'static str) -> Result<(), Error> {
+    match result {
+        Err(Error::Refused(Failure { code: found, .. })) if found == code => Ok(()),
+        Ok(_) | Err(Error::Refused(_)) => Err(Error::FailedCheck(what)),
+        Err(error) => Err(error),
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }

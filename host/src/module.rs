@@ -12,7 +12,7 @@ use crate::store::{Kind, Sandbox, State};
 use crate::{Costs, Description, Digest, Error, Failure, Files, Kek, Keyring, ProtectedKeyring, check};
 
 /// The contract this host knows.
-const CONTRACT: &str = "omni:credentials@0.1.0";
+pub(crate) const CONTRACT: &str = "omni:credentials@0.1.0";
 
 /// A loaded module. A clone is another handle on the same one.
 #[derive(Clone)]
