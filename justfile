@@ -1,6 +1,7 @@
 # Every task of the project. Run it as ./just, which first brings in what is missing.
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
+set positional-arguments
 
 target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 python := env("OMNI_PYTHON", "run-this-as-./just")
@@ -30,12 +31,12 @@ demo: build
 # Opens psql on the demo's server; arguments go to psql.
 [group('see it work')]
 psql *arguments:
-    @{{ throwaway }} psql demo -- {{ arguments }}
+    @{{ throwaway }} psql demo -- "$@"
 
 # Starts the demo's server again, with these variables if any are given (NAME=VALUE).
 [group('see it work')]
 start *variables:
-    @{{ throwaway }} restart demo {{ prepend("--env ", variables) }}
+    @{{ throwaway }} restart demo "$@"
 
 # Stops the demo's server and removes its data.
 [group('see it work')]
@@ -78,7 +79,7 @@ clean:
 [group('test')]
 test *arguments: build
     @echo "running the Rust tests, then the SQL tests against {{ pg }} (5 minutes the first time)"
-    @{{ python }} tests/run.py just test-rust -- {{ arguments }}
+    @{{ python }} tests/run.py just test-rust -- "$@"
 
 # Unit, vector, sandbox and conformance tests.
 [group('test')]
@@ -91,21 +92,11 @@ test-rust: modules
 # SQL tests against a throw-away server; `--accept` writes the expected output anew.
 [group('test')]
 test-sql *arguments: build
-    @{{ python }} -m pytest {{ arguments }}
+    @{{ python }} -m pytest "$@"
 
 # Exactly what CI runs.
 [group('test')]
 ci: test
-
-# Fuzzes the parsers of core for SECONDS each.
-[group('test')]
-fuzz seconds="60":
-    @tools/fuzz.sh {{ seconds }}
-
-# Measures what the design promises.
-[group('test')]
-bench *arguments: build
-    @bench/run.sh {{ arguments }}
 
 # ---- Keep it clean
 

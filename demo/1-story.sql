@@ -33,9 +33,7 @@ insert into app_secrets.credentials (name, value, kind) values ('search', 'ak-de
 -- A file to commit to git, kept up to date by every commit of a transaction.
 select * from omni_credentials.instantiate_file_store('credentials.omni', 'app_secrets');
 insert into app_secrets.credentials (name, value, kind) values ('mail', 'm4il-p4ssw0rd', 'password');
-\pset format unaligned
-select pg_read_file('credentials.omni');
-\pset format aligned
+select pg_read_file('credentials.omni') \g (format=unaligned tuples_only=on)
 
 -- A colleague's database takes the file over and adds a credential to it, as a git pull would bring it.
 create database colleague;

@@ -169,7 +169,7 @@ class Server:
         try:
             saved = json.loads((folder / "server.json").read_text())
         except FileNotFoundError:
-            raise ServerError(f"there is no server {name!r}") from None
+            raise ServerError(f"there is no server {name!r}: ./just demo starts one") from None
         installation = Installation(Path(saved["pg_config"]), Path(saved["target"]))
         return cls(
             name, installation, folder, account, Path(saved["socket"]), saved["environment"], saved["settings"]
@@ -356,7 +356,7 @@ def main() -> None:
         sub = commands.add_parser(command, help=text)
         sub.add_argument("name")
         if command in ("create", "restart"):
-            sub.add_argument("--env", action="append", metavar="NAME=VALUE", help="a variable of the server")
+            sub.add_argument("variables", nargs="*", metavar="NAME=VALUE", help="a variable of the server")
         if command == "psql":
             sub.add_argument("arguments", nargs="*", help="arguments for psql, after --")
     options = parser.parse_args()
@@ -367,7 +367,10 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    variables = dict(item.split("=", 1) for item in getattr(options, "env", None) or [])
+    given = getattr(options, "variables", [])
+    if wrong := [item for item in given if "=" not in item]:
+        raise ServerError(f"{wrong[0]!r} is not of the form NAME=VALUE")
+    variables = dict(item.split("=", 1) for item in given)
     if options.command == "create":
         Server.create(options.name).start(variables)
         return
