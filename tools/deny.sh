@@ -8,7 +8,8 @@ version=0.20.2
 home=$CARGO_TARGET_DIR/tools/cargo-deny
 if [[ ! -e $home/.$version ]]; then
     echo "installing cargo-deny $version into $home (about 5 minutes)"
-    CARGO_TARGET_DIR=$home-build cargo install --quiet cargo-deny --version "$version" --locked --debug --root "$home"
+    CARGO_TARGET_DIR=$home-build cargo install --quiet cargo-deny --version "$version" --locked --debug \
+        --no-default-features --root "$home"
     touch "$home/.$version"
     rm -rf "$home-build"
 fi
