@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,10 @@ class Account:
         self.entry = None
         if os.geteuid() == 0:
             self.entry = _first_account("postgres", "nobody")
+
+    @property
+    def name(self) -> str:
+        return self.entry.pw_name if self.entry else pwd.getpwuid(os.geteuid()).pw_name
 
     @property
     def popen(self) -> dict:
@@ -86,7 +91,7 @@ class Installation:
 
     @cached_property
     def major(self) -> int:
-        return int(self.ask("version").split()[1].split(".")[0].rstrip("abcdefghijklmnopqrstuvwxyz"))
+        return int(re.search(r"\d+", self.ask("version"))[0])
 
     @cached_property
     def bin(self) -> Path:
@@ -107,15 +112,29 @@ class Installation:
         if account.reaches(programs) and (not self.stage.exists() or account.reaches(self.stage)):
             return self
         home = _shared_home()
-        for what in ("bindir", "pkglibdir", "sharedir"):
-            folder = self.ask(what)
-            shutil.copytree(folder, f"{home}/pg{folder}", dirs_exist_ok=True)
-        copy = Installation(Path(f"{home}/pg{self.bin}/pg_config"), home)
+        try:
+            inside = programs.relative_to(self.target / "pg")
+        except ValueError:
+            raise ServerError(f"{programs} is closed to the account that runs servers, {account.name}") from None
+        # The whole tree: programs find their files and libraries relative to themselves.
+        tree = inside.parts[0]
+        _renew_tree(self.target / "pg" / tree, home / "pg" / tree)
+        copy = Installation(home / "pg" / inside.with_name("pg_config"), home)
         if self.stage.exists():
-            # Removed first: a running server must not see its library change.
-            shutil.rmtree(copy.stage, ignore_errors=True)
-            shutil.copytree(self.stage, copy.stage)
+            _renew_tree(self.stage, copy.stage)
         return copy
+
+
+def _renew_tree(source: Path, destination: Path) -> None:
+    shutil.copytree(source, destination, copy_function=_renew_file, dirs_exist_ok=True)
+
+
+def _renew_file(source: str, destination: str) -> None:
+    """Copies what has changed, by rename: a running server keeps what it has open."""
+    new, old = os.stat(source), os.stat(destination) if os.path.exists(destination) else None
+    if old is None or (new.st_size, new.st_mtime_ns) != (old.st_size, old.st_mtime_ns):
+        shutil.copy2(source, f"{destination}.new")
+        os.replace(f"{destination}.new", destination)
 
 
 def _shared_home() -> Path:
