@@ -75,6 +75,11 @@ impl<'a> Lines<'a> {
         Ok(None)
     }
 
+    /// Whether a merge left the line that was put back.
+    pub(super) fn at_marker(&self) -> bool {
+        self.back.is_some_and(is_marker)
+    }
+
     /// Nothing may follow.
     pub(super) fn end(mut self) -> Result<(), Failure> {
         if self.rest.is_empty() {
@@ -96,9 +101,12 @@ impl<'a> Lines<'a> {
 
     /// The failure for a line that has no place here.
     pub(super) fn unexpected(&self, line: &str) -> Failure {
-        let marker = MARKERS.iter().any(|marker| line.starts_with(marker));
-        self.fail(if marker { Error::ConflictMarkers } else { Error::BadSyntax })
+        self.fail(if is_marker(line) { Error::ConflictMarkers } else { Error::BadSyntax })
     }
+}
+
+fn is_marker(line: &str) -> bool {
+    MARKERS.iter().any(|marker| line.starts_with(marker))
 }
 
 /// The first line. A file of another version says so even where nothing else of it can be read.

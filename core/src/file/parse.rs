@@ -20,16 +20,16 @@ pub(super) fn parse<S: Suite>(file: &[u8]) -> Result<Document<S>, Failure> {
     let mut lines = Lines::open(file)?;
     let mut document = head::<S>(&mut lines)?;
     let count = lines.field("  records ")?;
-    match decimal(count) {
-        Some(count) if count == document.records.len() as u64 => {}
-        Some(_) => {
-            return Err(lines.fail(Failure::found(Error::CountMismatch, document.records.len() as u64)));
-        }
-        None => return Err(lines.fail(Error::BadSyntax)),
-    }
+    let count = decimal(count).ok_or_else(|| lines.fail(Error::BadSyntax))?;
+    let records = document.records.len() as u64;
+    let mismatch = lines.fail(Failure::found(Error::CountMismatch, records));
     let generation = lines.field("  generation ")?;
     document.generation = decimal(generation).ok_or_else(|| lines.fail(Error::BadSyntax))?;
     let text = lines.field("  seal ")?;
+    // Not before the markers of a merge would have shown: git joins counts that are the same.
+    if count != records {
+        return Err(mismatch);
+    }
     let seal = parse_seal::<S>(text).map_err(|failure| lines.fail(failure))?;
     if seal.0 != document.current {
         return Err(lines.fail(Error::NotCanonical));
@@ -123,6 +123,10 @@ fn base64(lines: &mut Lines<'_>, indent: &str, empty: Error) -> Result<Vec<u8>, 
         let decoded = Base64::decode(text, &mut bytes).map_err(|_| lines.fail(Error::BadSyntax))?;
         out.extend_from_slice(decoded);
         last = decoded.len() < BASE64_BYTES;
+    }
+    // What a merge left in the middle of a value is no damage to the value.
+    if lines.at_marker() {
+        return Err(lines.line().map_or_else(|failure| failure, |line| lines.unexpected(line)));
     }
     if out.is_empty() { Err(lines.fail(empty)) } else { Ok(out) }
 }

@@ -1,0 +1,128 @@
+//! What the vectors are run against.
+
+use serde::{Deserialize, Serialize};
+
+pub use omni_credentials_core::kdf::Costs;
+
+/// The outcome of a call.
+pub type Answer<T> = Result<T, Refusal>;
+
+/// A refusal, as the contract names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The case of `types.error`, such as `not-authentic`; a trap is `trap` and what it said.
+    pub class: String,
+    /// The line, or 0.
+    pub line: u32,
+    /// What was found, or 0.
+    pub found: u64,
+}
+
+/// A vector that came out differently.
+#[derive(Debug, thiserror::Error)]
+#[error("{case}: expected {expected}, found {found}")]
+pub struct Mismatch {
+    /// Which vector.
+    pub case: String,
+    /// What it says.
+    pub expected: String,
+    /// What came out.
+    pub found: String,
+}
+
+/// The four fields, as text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Name.
+    pub name: String,
+    /// Kind.
+    pub kind: String,
+    /// Principal.
+    pub principal: String,
+    /// Scope.
+    pub scope: String,
+}
+
+/// A record of a file; a tombstone has no value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Whose.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// The value, opened; hexadecimal.
+    pub value: Option<String>,
+}
+
+/// Who wins a conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Prefer {
+    /// Nobody.
+    Neither,
+    /// Ours.
+    Ours,
+    /// Theirs.
+    Theirs,
+}
+
+/// A merge to make: files, a manifest, and the KEK of the keyring in `theirs`.
+#[derive(Clone, Copy, Debug)]
+pub struct MergeCase<'a> {
+    /// Manifest.
+    pub base: &'a [u8],
+    /// File.
+    pub ours: &'a [u8],
+    /// File.
+    pub theirs: &'a [u8],
+    /// Whether what ours lacks was deleted.
+    pub ours_complete: bool,
+    /// Who wins.
+    pub prefer: Prefer,
+    /// The KEK.
+    pub kek: &'a [u8; 32],
+}
+
+/// What a merge came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergeResult {
+    /// The merged records.
+    pub records: Vec<Record>,
+    /// Names that ours must take over.
+    pub to_ours: Vec<String>,
+    /// Names that theirs must take over.
+    pub to_theirs: Vec<String>,
+    /// Names in conflict.
+    pub conflicts: Vec<String>,
+    /// The merged document's manifest, hexadecimal.
+    pub manifest: String,
+    /// What both agree on afterwards if nothing is taken over, hexadecimal.
+    pub agreed: String,
+}
+
+/// An implementation with one suite.
+#[allow(clippy::missing_errors_doc, reason = "every call may be refused; the vectors say how")]
+pub trait Subject {
+    /// The number of its suite.
+    fn suite(&self) -> u8;
+    /// `primitives.aead-open`.
+    fn aead_open(&mut self, key: &[u8], nonce: &[u8], aad: &[u8], sealed: &[u8]) -> Answer<Vec<u8>>;
+    /// `primitives.hkdf-sha256`.
+    fn hkdf_sha256(&mut self, ikm: &[u8], salt: &[u8], info: &[u8], length: u32) -> Answer<Vec<u8>>;
+    /// `primitives.argon2id`.
+    fn argon2id(&mut self, password: &[u8], salt: &[u8], costs: Costs, length: u32) -> Answer<Vec<u8>>;
+    /// `key-derivation.derive-kek`.
+    fn derive_kek(&mut self, secret: &[u8], keyring: &[u8]) -> Answer<[u8; 32]>;
+    /// `keyring.unlock`, then `to-bytes`.
+    fn unlock(&mut self, keyring: &[u8], kek: &[u8; 32]) -> Answer<Vec<u8>>;
+    /// `keyring.seal`.
+    fn seal(&mut self, keyring: &[u8], kek: &[u8; 32], identity: &Identity, value: &[u8]) -> Answer<Vec<u8>>;
+    /// `keyring.open`.
+    fn open(&mut self, keyring: &[u8], kek: &[u8; 32], identity: &Identity, sealed: &[u8])
+    -> Answer<Vec<u8>>;
+    /// A scope as a document returns it.
+    fn canonical_scope(&mut self, keyring: &[u8], scope: &[u8]) -> Answer<Vec<u8>>;
+    /// A file parsed, unlocked, verified and opened; its records and generation.
+    fn read_file(&mut self, file: &[u8], kek: &[u8; 32]) -> Answer<(Vec<Record>, u64)>;
+    /// `merge` and `agreed` of verified files.
+    fn merge(&mut self, case: MergeCase<'_>) -> Answer<MergeResult>;
+}
