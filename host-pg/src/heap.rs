@@ -66,15 +66,15 @@ impl Table {
     /// Visits every row that is committed now, or that this transaction wrote: newer than the snapshot of a
     /// REPEATABLE READ transaction, because a key or a setting counts as it is, not as it was.
     pub(crate) fn scan(&self, mut visit: impl FnMut(&Row) -> Result<Visit, Error>) -> Result<(), Error> {
-        // SAFETY: the snapshot is registered for as long as the scan runs and unregistered after it; the relation is
-        // open and locked. An error raised in between is cleaned up by the resource owner.
+        // SAFETY: the relation is open and locked. Without a snapshot the scan takes a catalog snapshot, which is
+        // fresh for a relation without a syscache, and allowed in parallel mode. An error raised in between is
+        // cleaned up by the resource owner.
         unsafe {
-            let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
             let scan = pg_sys::systable_beginscan(
                 self.relation,
                 pg_sys::InvalidOid,
                 false,
-                snapshot,
+                core::ptr::null_mut(),
                 0,
                 core::ptr::null_mut(),
             );
@@ -95,7 +95,6 @@ impl Table {
                 pgrx::check_for_interrupts!();
             }
             pg_sys::systable_endscan(scan);
-            pg_sys::UnregisterSnapshot(snapshot);
             result
         }
     }

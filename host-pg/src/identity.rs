@@ -60,9 +60,9 @@ pub(crate) fn with_identity<T>(
         let label = oid(fields.kind);
         let kind = cache.labels.entry(label).or_insert_with(|| enum_label(label).unwrap_or_default());
         if cache.scope.raw != scope.bytes() {
-            cache.scope.raw.clear();
-            cache.scope.raw.extend_from_slice(scope.bytes());
-            cache.scope.text = jsonb_text(&scope);
+            // Made before either half is replaced: an error on the way must not pair one scope with another's text.
+            let text = jsonb_text(&scope);
+            cache.scope = LastScope { raw: scope.bytes().to_vec(), text };
         }
         Ok(f(&Identity { name: name.bytes(), kind, principal: role, scope: &cache.scope.text }))
     })

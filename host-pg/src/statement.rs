@@ -17,7 +17,8 @@ pub(crate) const IDENTITY_MATCHES: &str = "name operator(pg_catalog.=) $1 and ki
      and principal operator(pg_catalog.=) $3 and scope operator(pg_catalog.=) $4";
 
 thread_local! {
-    static PLANS: RefCell<HashMap<String, Rc<OwnedPreparedStatement>>> = RefCell::default();
+    /// By text and argument types: a copy dropped and made again has another enum under the same names.
+    static PLANS: RefCell<HashMap<(String, Vec<pg_sys::Oid>), Rc<OwnedPreparedStatement>>> = RefCell::default();
 }
 
 /// `schema.table`, quoted.
@@ -71,11 +72,12 @@ fn plan(
     sql: &str,
     arguments: &[DatumWithOid<'_>],
 ) -> Result<Rc<OwnedPreparedStatement>, Error> {
-    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(sql).cloned()) {
+    let key = (sql.to_owned(), arguments.iter().map(DatumWithOid::oid).collect::<Vec<_>>());
+    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(&key).cloned()) {
         return Ok(plan);
     }
-    let types: Vec<_> = arguments.iter().map(|argument| pgrx::PgOid::from(argument.oid())).collect();
+    let types: Vec<_> = key.1.iter().copied().map(pgrx::PgOid::from).collect();
     let plan = Rc::new(client.prepare_mut(sql, &types)?.keep());
-    PLANS.with_borrow_mut(|plans| plans.insert(sql.to_owned(), Rc::clone(&plan)));
+    PLANS.with_borrow_mut(|plans| plans.insert(key, Rc::clone(&plan)));
     Ok(plan)
 }
