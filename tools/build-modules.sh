@@ -38,3 +38,6 @@ for name; do
     "$target/tools/release/componentize" \
         "$target/guest/$triple/module/omni_credentials_module_$name.wasm" "$target/modules/$name.wasm"
 done
+
+# Modules that do one evil thing each, for the tests of every host.
+CARGO_TARGET_DIR=$target/tools cargo run --quiet --release -p hostile-modules -- "$target/modules/hostile"

@@ -15,8 +15,7 @@
 //! }
 //! ```
 //!
-//! What a module can do is decided in [`engine`](self): it computes, within a memory limit and until
-//! it is interrupted, and it can ask for random bytes. There is no thread, no signal handler and no
+//! A module computes, within a memory limit and until it is interrupted, and can ask for random bytes. There is no thread, no signal handler and no
 //! unwinding through module frames, so that a database backend can be the host.
 //!
 //! - [`Runtime`] owns the one engine of a process and the cache of compiled modules.
@@ -36,6 +35,7 @@ mod files;
 mod keyring;
 mod module;
 mod runtime;
+mod signals;
 mod store;
 mod types;
 

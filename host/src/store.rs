@@ -7,7 +7,7 @@ use crate::bindings::omni::credentials::types;
 use crate::bindings::wasi::random::random;
 use crate::module::Loaded;
 use crate::runtime::Shared;
-use crate::{Error, Failure};
+use crate::{Error, Failure, signals};
 
 /// Most random bytes a module gets in one request; it needs 32 at a time.
 const MAX_RANDOM: u64 = 64 << 10;
@@ -36,8 +36,8 @@ impl Kind {
     const fn returned(self) -> usize {
         match self {
             Self::Row => 1 << 20,
-            // The entries of a file of 64 MiB, once as both sides of a merge.
-            Self::Work => 256 << 20,
+            // The records of a file of 64 MiB, once for each side of a merge.
+            Self::Work => 128 << 20,
         }
     }
 }
@@ -75,6 +75,7 @@ struct NoEntropy(getrandom::Error);
 impl Sandbox {
     /// A fresh instance of the module.
     pub(crate) fn new(shared: &Shared, module: &Loaded, kind: Kind) -> Result<Self, Error> {
+        signals::keep_alternate_stack();
         let state = State { kind, memory: 0, refused_memory: false, interrupt: shared.interrupt() };
         let mut store = Store::new(shared.engine(), state);
         store.limiter(|state| state);
@@ -103,6 +104,8 @@ impl Sandbox {
         export: &'static str,
         call: impl FnOnce(&CryptoModule, &mut Store<State>) -> wasmtime::Result<Result<T, F>>,
     ) -> Result<T, Error> {
+        // A store may be moved to a thread that has not called into a module before.
+        signals::keep_alternate_stack();
         match call(&self.bindings, &mut self.store) {
             Ok(result) => result.map_err(|failure| Error::Refused(failure.into())),
             Err(error) => Err(convert(&error, self.store.data(), export)),

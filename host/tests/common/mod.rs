@@ -3,8 +3,9 @@
 #![allow(dead_code, reason = "every test file uses its own part")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "tests")]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use omni_credentials_host::{Config, Costs, Digest, Identity, Module, Runtime};
 
@@ -39,7 +40,13 @@ pub(crate) fn runtime() -> &'static Runtime {
     RUNTIME.get_or_init(|| Runtime::new(Config::default()).unwrap())
 }
 
+/// A module that ships, compiled once for each test program.
 pub(crate) fn load(name: &str) -> Module {
-    let wasm = wasm(name);
-    runtime().load(&wasm, &Digest::of(&wasm)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    static LOADED: Mutex<BTreeMap<String, Module>> = Mutex::new(BTreeMap::new());
+    let mut loaded = LOADED.lock().unwrap();
+    let module = loaded.entry(name.to_owned()).or_insert_with(|| {
+        let wasm = wasm(name);
+        runtime().load(&wasm, &Digest::of(&wasm)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    });
+    module.clone()
 }
