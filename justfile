@@ -78,7 +78,7 @@ clean:
 [group('test')]
 test *arguments: build
     @echo "running the Rust tests, then the SQL tests against {{ pg }} (5 minutes the first time)"
-    @{{ python }} tests/run.py just test-rust -- "$@"
+    @{{ python }} tests/run.py cargo test --release --locked {{ packages }} --no-fail-fast -- "$@"
 
 # Unit, vector, sandbox and conformance tests.
 [group('test')]
