@@ -17,12 +17,10 @@ put() {
     cp "$1" "$to.new" && chmod 755 "$to.new" && mv "$to.new" "$to"
 }
 
-if [[ ! $stage/.staged -nt $library ]]; then
+if [[ ! $stage/.staged -nt $library || -n $(find host-pg/sql host-pg/upgrade host-pg/*.control -newer "$stage/.staged" 2>/dev/null) ]]; then
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
-    # The SQL is in the library, which is why it is read before stripping.
-    cargo pgrx schema -p omni_credentials --release --skip-build --no-default-features --features "$feature" \
-        --out "$work/omni_credentials--$version.sql" "$feature" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+    cat host-pg/sql/functions.sql host-pg/sql/default_copy.sql >"$work/omni_credentials--$version.sql"
     sed "s/@CARGO_VERSION@/$version/" host-pg/omni_credentials.control >"$work/omni_credentials.control"
     strip --strip-unneeded --remove-section=.comment --remove-section=.pgrxsc -o "$work/omni_credentials.so" "$library"
 

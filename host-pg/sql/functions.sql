@@ -1,3 +1,5 @@
+\echo Use "CREATE EXTENSION omni_credentials" to load this file. \quit
+
 -- The functions in the library, and what all copies share.
 -- Nothing here is granted to PUBLIC; omni_credentials.grant_access gives a role what it needs.
 

@@ -29,9 +29,6 @@ use pgrx::prelude::*;
 
 pgrx::pg_module_magic!();
 
-extension_sql_file!("../sql/functions.sql", name = "functions");
-extension_sql_file!("../sql/default_copy.sql", name = "default_copy", requires = ["functions"], finalize);
-
 /// Called when the library is loaded.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {

@@ -14,8 +14,6 @@
 . tools/setup/rust.sh
 # shellcheck source=tools/setup/python.sh
 . tools/setup/python.sh
-# shellcheck source=tools/setup/pgrx.sh
-. tools/setup/pgrx.sh
 # shellcheck source=tools/setup/postgres.sh
 . tools/setup/postgres.sh
 
@@ -42,9 +40,6 @@ set_up() {
 
     find_postgres
     link_into "$bin" "$pg_config"
-
-    set_up_cargo_pgrx
-    link_into "$bin" "$tools/cargo-pgrx/bin/cargo-pgrx"
 
     write_settings "$file" "$id" "$bin"
 }
