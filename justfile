@@ -14,6 +14,7 @@ packages := "-p omni_credentials -p omni-credentials-host -p omni-credentials-co
     + " --no-default-features --features omni_credentials/" + pg
 
 export OMNI_CREDENTIALS_MODULES := target / "modules"
+export OMNI_CREDENTIALS_PYTHON := python
 
 # Lists the recipes.
 [private]

@@ -18,6 +18,9 @@ lock_setup() {
     flock -n 9 || { say "waiting for another setup in $tools"; flock 9; }
 }
 
+# Closing the file releases the lock; what runs after the setup must not inherit it.
+unlock_setup() { exec 9>&-; }
+
 # link_into FOLDER FILE…: symlinks to those of the files that exist.
 link_into() {
     local folder=$1 file

@@ -42,6 +42,7 @@ set_up() {
     link_into "$bin" "$pg_config"
 
     write_settings "$file" "$id" "$bin"
+    unlock_setup
 }
 
 write_settings() {

@@ -21,11 +21,14 @@ find_python() {
 
 set_up_venv() {
     local pins
-    pins=$(cat tools/requirements.txt tests/requirements.txt | cksum)
+    pins=$(cat {tools,tests,tests/independent}/requirements.txt | cksum)
     if [[ $(cat "$tools/venv/.pins" 2>/dev/null) == "$pins" ]]; then return; fi
     say "installing just and pytest into $tools/venv (about 15 seconds)"
-    rm -rf "$tools/venv"
-    quietly "$tools/venv.log" "$python" -m venv "$tools/venv" || exit 1
+    # One that works is kept: somebody may be using it.
+    if ! "$tools/venv/bin/python" -m pip --version >/dev/null 2>&1; then
+        rm -rf "$tools/venv"
+        quietly "$tools/venv.log" "$python" -m venv "$tools/venv" || exit 1
+    fi
     pip_install -r tools/requirements.txt -r tests/requirements.txt || exit 1
     printf '%s\n' "$pins" >"$tools/venv/.pins"
 }
