@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Unreadable};
 use crate::heap::{self, Table, Visit, datum};
-use crate::{interrupt, modules, secret};
+use crate::{identity, interrupt, modules, secret};
 
 /// Columns of `credentials_config`, counted from 0.
 mod config_column {
@@ -53,6 +53,8 @@ pub(crate) struct StoredKeyring {
 pub(crate) struct Instance {
     pub(crate) schema: pg_sys::Oid,
     pub(crate) table: pg_sys::Oid,
+    /// The view `credentials`; `None` where it was dropped or is somebody else's.
+    pub(crate) view: Option<pg_sys::Oid>,
     config: pg_sys::Oid,
     keyrings: pg_sys::Oid,
     settings: Settings,
@@ -148,6 +150,22 @@ impl Instance {
 
     /// Opens a value with whichever keyring has its key.
     pub(crate) fn open(&mut self, identity: &Identity<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        match self.open_with_known_keys(identity, sealed) {
+            // Logical replication brings keyrings without telling the backends: look again before giving up.
+            Err(OpenError::Value(Unreadable::UnknownKey | Unreadable::UnknownSuite(_))) => {
+                self.stale = true;
+                self.refresh()?;
+                self.open_with_known_keys(identity, sealed)
+            }
+            result => result,
+        }
+    }
+
+    fn open_with_known_keys(
+        &mut self,
+        identity: &Identity<'_>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let mut first = None;
         for index in 0..self.rings.len() {
             let keyring = self.unlocked(index)?;
@@ -240,12 +258,14 @@ impl Instance {
             return Err(Error::KeyringMissing { schema: self.schema_name() });
         };
         let table = Table::open(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
+        // Whatever happens now, look at the table before the next use.
+        self.stale = true;
         table.scan(|row| {
             if row.get::<i32>(keyring_column::ID) != Some(current.id) {
                 return Ok(Visit::Continue);
             }
             if row.get::<Vec<u8>>(keyring_column::KEYRING).as_deref() != Some(current.bytes.as_slice()) {
-                return Err(Error::ConcurrentChange { name: "keyring".to_owned() });
+                return Err(Error::ConcurrentChange { what: format!("the keyring of schema {}", heap::schema_name(self.schema)) });
             }
             table.update(row, &mut keyring_row(current.id, &current.module, &bytes))?;
             Ok(Visit::Stop)
@@ -287,8 +307,10 @@ impl Instance {
                 return Err(refused());
             }
         }
+        let view = heap::relation_oid(schema, c"credentials")
+            .filter(|view| heap::owner(*view).is_some_and(crate::may_instantiate));
         let settings = Settings { variable: String::new(), module: None, costs: None };
-        Ok(Self { schema, table, config, keyrings, settings, rings: Vec::new(), stale: true })
+        Ok(Self { schema, table, view, config, keyrings, settings, rings: Vec::new(), stale: true })
     }
 
     /// Reads settings and keyrings again where they may have changed.
@@ -296,13 +318,10 @@ impl Instance {
         if !self.stale {
             return Ok(());
         }
-        if heap::relation_oid(self.schema, c"encrypted_credentials") != Some(self.table)
-            || heap::relation_oid(self.schema, c"credentials_config") != Some(self.config)
-            || heap::relation_oid(self.schema, c"credentials_keyrings") != Some(self.keyrings)
-        {
-            // Dropped, renamed or made anew: look again from the start.
-            *self = Self::locate(self.table)?;
-        }
+        // Parts may have been dropped, renamed, made anew or given to another owner: look again from the start, but
+        // keep what is unlocked.
+        let rings = std::mem::take(&mut self.rings);
+        *self = Self { rings, ..Self::locate(self.table)? };
         self.settings = read_settings(self.config)?;
         let mut stored = read_keyrings(self.keyrings)?;
         stored.sort_by_key(|keyring| std::cmp::Reverse(keyring.id));
@@ -394,7 +413,7 @@ fn refused_field(error: host::Error, identity: &Identity<'_>) -> Error {
     let host::Error::Refused(failure) = error else {
         return modules::module_error(error);
     };
-    let name = format!("{:?}", String::from_utf8_lossy(identity.name.get(..64).unwrap_or(identity.name)));
+    let name = identity::display_name(identity.name);
     let (field, problem) = match failure.code {
         E::InvalidName => ("name", "must have 1 to 512 bytes".to_owned()),
         E::InvalidKind => ("kind", "must have 1 to 63 bytes".to_owned()),
