@@ -23,6 +23,7 @@
 //! - [`Keyring`] seals and opens values in a long-lived *row store* with little memory.
 //! - [`Files`] works on credentials files in a *work store*, which is dropped as a whole.
 //! - [`file`] reads, locks and replaces files, the same way for every host.
+//! - [`secret`] finds the master secret in the environment.
 
 mod bindings;
 mod cache;
@@ -35,6 +36,7 @@ mod files;
 mod keyring;
 mod module;
 mod runtime;
+pub mod secret;
 mod signals;
 mod store;
 mod types;

@@ -149,6 +149,23 @@ impl Module {
         Ok(Primitives { sandbox: self.sandbox(Kind::Work)? })
     }
 
+    /// The names of the functions that the module imports, such as
+    /// `wasi:random/random@0.2.3#get-random-bytes`. More than entropy was refused when it was loaded.
+    pub fn imports(&self) -> Vec<String> {
+        let component = self.loaded.instance_pre().component().component_type();
+        let engine = self.shared.engine();
+        let mut found = Vec::new();
+        for (name, import) in component.imports(engine) {
+            if let ComponentItem::ComponentInstance(instance) = import.ty {
+                let functions = instance
+                    .exports(engine)
+                    .filter(|(_, export)| matches!(export.ty, ComponentItem::ComponentFunc(_)));
+                found.extend(functions.map(|(item, _)| format!("{name}#{item}")));
+            }
+        }
+        found
+    }
+
     /// Runs known-answer tests and the properties that every module must have, in throw-away stores.
     /// A host does so before it trusts a module for the first time; it takes about a second.
     ///

@@ -1,0 +1,291 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+use crate::identity::{DEFAULT_KIND, DEFAULT_SCOPE};
+
+/// The values of the database's type `credential_kind`.
+pub(crate) const KINDS: [&str; 11] = [
+    "credential",
+    "api_key",
+    "api_secret",
+    "password",
+    "token",
+    "token[jwt]",
+    "token[oauth]",
+    "ssh",
+    "certificate",
+    "otp",
+    "saml_assertion",
+];
+
+const EXIT_CODES: &str = "\
+Exit status:
+  0    done
+  1    something else went wrong
+  2    the command line is wrong
+  3    no such credential, or several
+  4    the file does not exist, exists already, or cannot be reached
+  5    the file is damaged or was altered
+  6    the file needs a newer version or another crypto module
+  7    a secret or a value is needed, and there is nobody to ask
+  8    the master secret is wrong
+  9    the file is locked by another process
+  10   both sides changed the same credentials
+  11   no editor, or it failed
+  12   a name, scope, value or edited text is not valid
+  13   the crypto module was refused or failed
+  14   some values do not open
+  15   diff --exit-code: there are differences
+  126  exec: the program cannot be run
+  127  exec: there is no such program
+  128+ ended by the signal of that number less 128";
+
+/// Keep application credentials encrypted in a file that belongs into the repository.
+#[derive(Debug, Parser)]
+#[command(name = "omni-credentials", version, after_long_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What all commands understand.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The credentials file [default: $OMNI_CREDENTIALS_FILE, or credentials.omni]
+    #[arg(long, short, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+    /// Another crypto module than the one this command carries
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) module: Option<PathBuf>,
+    /// The environment variable that holds the master secret; NAME_FILE may name a file that does
+    #[arg(long, global = true, value_name = "NAME", default_value = "OMNI_CREDENTIALS_MASTER_PASSWORD")]
+    pub(crate) secret_env: String,
+    /// How long to wait for another process that holds the file's lock
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) wait: u64,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// Which credentials, beside the name.
+#[derive(Debug, Args, Default, Clone)]
+pub(crate) struct Which {
+    /// Of this kind
+    #[arg(long, short, value_parser = PossibleValuesParser::new(KINDS))]
+    pub(crate) kind: Option<String>,
+    /// Of this role
+    #[arg(long, short, value_name = "ROLE")]
+    pub(crate) principal: Option<String>,
+    /// Of this scope
+    #[arg(long, short, value_name = "JSON")]
+    pub(crate) scope: Option<String>,
+}
+
+/// Which credential is set.
+#[derive(Debug, Args)]
+pub(crate) struct What {
+    /// Its kind
+    #[arg(long, short, default_value = DEFAULT_KIND, value_parser = PossibleValuesParser::new(KINDS))]
+    pub(crate) kind: String,
+    /// The role it belongs to [default: $PGUSER, or the user's name]
+    #[arg(long, short, value_name = "ROLE")]
+    pub(crate) principal: Option<String>,
+    /// Where it is valid
+    #[arg(long, short, value_name = "JSON", default_value = DEFAULT_SCOPE)]
+    pub(crate) scope: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a new credentials file and set up git for it
+    Init {
+        /// Make a master key, and keep it in a file
+        #[arg(long)]
+        generate: bool,
+        /// Where the generated key is kept
+        #[arg(
+            long,
+            value_name = "FILE",
+            default_value = "credentials.key",
+            requires = "generate",
+            value_hint = ValueHint::FilePath
+        )]
+        key_file: PathBuf,
+        /// Only set up git, for this clone of a repository
+        #[arg(long, conflicts_with = "generate")]
+        git: bool,
+    },
+    /// Print a new master key
+    Keygen,
+    /// List the credentials; needs no secret
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// Deleted ones, too
+        #[arg(long)]
+        deleted: bool,
+    },
+    /// Print the value of a credential
+    Get {
+        /// The credential's name
+        name: String,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Set a credential to a value from standard input, or from a hidden prompt on a terminal
+    Set {
+        /// The credential's name
+        name: String,
+        #[command(flatten)]
+        what: What,
+        /// Keep a line end at the end of the value
+        #[arg(long)]
+        exact: bool,
+        /// The value is empty
+        #[arg(long, conflicts_with = "exact")]
+        empty: bool,
+    },
+    /// Delete a credential
+    Rm {
+        /// The credential's name
+        name: String,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Edit all credentials in $VISUAL or $EDITOR
+    Edit,
+    /// Show what a file holds; needs no secret
+    Show {
+        /// The file [default: the one that --file says]
+        #[arg(value_hint = ValueHint::FilePath)]
+        path: Option<PathBuf>,
+        /// Show values, too
+        #[arg(long)]
+        values: bool,
+        /// For git: what cannot be read is shown as it stands
+        #[arg(long)]
+        textconv: bool,
+    },
+    /// Show which credentials changed; needs no secret
+    Diff {
+        /// A file, or a commit of git
+        #[arg(default_value = "HEAD")]
+        old: String,
+        /// A file, or a commit of git [default: the file that --file says]
+        new: Option<String>,
+        /// Show values, too
+        #[arg(long)]
+        values: bool,
+        /// End with status 15 if there are differences
+        #[arg(long)]
+        exit_code: bool,
+    },
+    /// Merge two versions, as git's merge driver; or finish a merge that left conflict markers
+    Merge {
+        /// The common ancestor (%O)
+        #[arg(requires = "ours", requires = "theirs", value_hint = ValueHint::FilePath)]
+        base: Option<PathBuf>,
+        /// Our version (%A), which is replaced by the merged one
+        #[arg(value_hint = ValueHint::FilePath)]
+        ours: Option<PathBuf>,
+        /// Their version (%B)
+        #[arg(value_hint = ValueHint::FilePath)]
+        theirs: Option<PathBuf>,
+        /// The side that wins where both changed a credential
+        #[arg(long, value_name = "SIDE")]
+        prefer: Option<Side>,
+    },
+    /// Run a program with credentials as environment variables
+    Exec {
+        /// Only these, by name
+        #[arg(long, value_name = "NAME", value_delimiter = ',')]
+        only: Vec<String>,
+        #[command(flatten)]
+        which: Which,
+        /// The program and its arguments
+        #[arg(last = true, required = true, value_name = "PROGRAM", value_hint = ValueHint::CommandWithArguments)]
+        program: Vec<OsString>,
+    },
+    /// Add a data key and encrypt all values anew with it
+    Rotate,
+    /// Change the master secret
+    Rewrap {
+        /// The environment variable that holds the new secret; NAME_FILE may name a file that does
+        #[arg(long, value_name = "NAME", default_value = "OMNI_CREDENTIALS_NEW_MASTER_PASSWORD")]
+        new_secret_env: String,
+        /// Make a master key, and keep it in a file
+        #[arg(long)]
+        generate: bool,
+        /// Where the generated key is kept
+        #[arg(
+            long,
+            value_name = "FILE",
+            default_value = "credentials.new.key",
+            requires = "generate",
+            value_hint = ValueHint::FilePath
+        )]
+        key_file: PathBuf,
+    },
+    /// Check the file and open every value
+    Verify,
+    /// Forget deleted credentials for good
+    Compact,
+    /// Look at a crypto module
+    #[command(subcommand)]
+    Module(ModuleCommand),
+    /// Print a completion script
+    Completions {
+        /// For this shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write all of them to a folder
+    Man {
+        /// The folder
+        #[arg(value_hint = ValueHint::DirPath)]
+        folder: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModuleCommand {
+    /// Tell what a module is
+    Inspect {
+        /// The component [default: the module in use]
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        path: Option<PathBuf>,
+    },
+    /// Test a module
+    Verify {
+        /// The component [default: the module in use]
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        path: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Side {
+    /// The version that was checked out
+    Ours,
+    /// The version that is merged in
+    Theirs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

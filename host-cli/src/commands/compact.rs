@@ -1,0 +1,30 @@
+use omni_credentials_host::Entry;
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::output::Object;
+use crate::{store, terminal};
+
+pub(crate) fn run(context: &Context) -> Result<(), Error> {
+    let count = store::change(context, |opened| {
+        let store = &mut opened.store;
+        let count = store.entries.iter().filter(|entry| entry.deleted).count();
+        if count == 0 {
+            return Ok((0, false));
+        }
+        let document = store.files.create(&store.keyring_bytes)?;
+        let live: Vec<_> = store.live().cloned().collect();
+        let live: Vec<_> = live.iter().map(Entry::as_ref).collect();
+        store.files.put(document, &live)?;
+        store.document = document;
+        Ok((count, true))
+    })?;
+    if context.json {
+        return Object::default().number("forgotten", count).print();
+    }
+    terminal::note(&format!("{count} deleted credentials forgotten"));
+    if count > 0 {
+        terminal::note("a branch or a database that still has them brings them back when it is merged");
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+use std::cmp::Ordering;
+use std::path::{Path, PathBuf};
+
+use omni_credentials_host::{Entry, Keyring};
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::output::{self, Object};
+use crate::store::Store;
+use crate::{git, identity, terminal};
+
+/// One of the two versions.
+struct Side {
+    store: Store,
+    keyring: Option<Keyring>,
+}
+
+/// A credential that is not the same in both.
+struct Change<'a> {
+    what: &'static str,
+    sign: char,
+    old: Option<&'a Entry>,
+    new: Option<&'a Entry>,
+}
+
+pub(crate) fn run(
+    context: &Context,
+    old: &str,
+    new: Option<&str>,
+    values: bool,
+    exit_code: bool,
+) -> Result<(), Error> {
+    // Without being asked for values, nobody is asked for the secret; where it is at hand it tells a value that was
+    // only encrypted anew from one that is different.
+    let open = values || context.has_secret();
+    let mut old = side(context, old, open)?;
+    let mut new = match new {
+        Some(new) => side(context, new, open)?,
+        None => load(context, Store::read(context)?, open)?,
+    };
+    let keyring_changed = old.store.keyring_bytes != new.store.keyring_bytes;
+    let (old_entries, new_entries) = (old.store.entries.clone(), new.store.entries.clone());
+    let mut changes = changes(&old_entries, &new_entries);
+    for change in &mut changes {
+        if change.what == "changed" && same_value(change, &mut old, &mut new)? {
+            (change.what, change.sign) = ("re-encrypted", '=');
+        }
+    }
+    let mut shown = Vec::with_capacity(changes.len());
+    for change in &changes {
+        let before = if values { value(change.old, &mut old)? } else { None };
+        let after = if values { value(change.new, &mut new)? } else { None };
+        shown.push(describe(context, change, before, after));
+    }
+    if context.json {
+        Object::default().boolean("keyring_changed", keyring_changed).list("changes", shown).print()?;
+    } else {
+        output::write(shown.concat().as_bytes())?;
+        if keyring_changed {
+            terminal::note("the keyring changed: a new data key or a new master secret");
+        }
+    }
+    if exit_code && (keyring_changed || !changes.is_empty()) { Err(Error::Different) } else { Ok(()) }
+}
+
+/// A file where there is one, otherwise the file of a commit.
+fn side(context: &Context, which: &str, open: bool) -> Result<Side, Error> {
+    let path = Path::new(which);
+    if path.is_file() {
+        return load(context, Store::read_at(context, path)?, open);
+    }
+    let bytes = git::version(&context.file, which)?;
+    let name = PathBuf::from(format!("{which}:{}", context.file.display()));
+    load(context, Store::parse(context, &name, &bytes)?, open)
+}
+
+fn load(context: &Context, store: Store, open: bool) -> Result<Side, Error> {
+    if !open {
+        return Ok(Side { store, keyring: None });
+    }
+    let opened = store.unlock(context)?;
+    Ok(Side { store: opened.store, keyring: Some(opened.keyring) })
+}
+
+/// Both lists are sorted by identity. A deleted credential is as good as none.
+fn changes<'a>(old: &'a [Entry], new: &'a [Entry]) -> Vec<Change<'a>> {
+    let key = |entry: &'a Entry| (&entry.name, &entry.kind, &entry.principal, &entry.scope);
+    let (mut old, mut new) = (
+        old.iter().filter(|entry| !entry.deleted).peekable(),
+        new.iter().filter(|entry| !entry.deleted).peekable(),
+    );
+    let mut changes = Vec::new();
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return changes,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(old), Some(new)) => key(old).cmp(&key(new)),
+        };
+        let before = if order.is_le() { old.next() } else { None };
+        let after = if order.is_ge() { new.next() } else { None };
+        let (what, sign) = match (before, after) {
+            (Some(before), Some(after)) if before.sealed == after.sealed => continue,
+            (Some(_), Some(_)) => ("changed", '~'),
+            (Some(_), None) => ("removed", '-'),
+            (None, _) => ("added", '+'),
+        };
+        changes.push(Change { what, sign, old: before, new: after });
+    }
+}
+
+fn same_value(change: &Change<'_>, old: &mut Side, new: &mut Side) -> Result<bool, Error> {
+    let (Some(before), Some(after)) = (value(change.old, old)?, value(change.new, new)?) else {
+        return Ok(false);
+    };
+    Ok(matches!((before, after), (Ok(before), Ok(after)) if before == after))
+}
+
+type Value = Result<zeroize::Zeroizing<Vec<u8>>, String>;
+
+/// The value on one side; none where it has none or nothing may be opened.
+fn value(entry: Option<&Entry>, side: &mut Side) -> Result<Option<Value>, Error> {
+    let (Some(entry), Some(keyring)) = (entry, &mut side.keyring) else { return Ok(None) };
+    match keyring.open(&entry.identity(), &entry.sealed) {
+        Ok(value) => Ok(Some(Ok(value))),
+        Err(error @ omni_credentials_host::Error::Refused(_)) => Ok(Some(Err(error.to_string()))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn describe(context: &Context, change: &Change<'_>, before: Option<Value>, after: Option<Value>) -> String {
+    let Some(entry) = change.new.or(change.old) else { return String::new() };
+    let values = [("old", before), ("new", after)];
+    if context.json {
+        let mut object = Object::default().identity(&entry.identity()).text("change", change.what);
+        for (side, value) in values {
+            object = match value {
+                Some(Ok(value)) => object.bytes(&format!("{side}_value"), &value),
+                Some(Err(reason)) => object.text(&format!("{side}_unreadable"), &reason),
+                None => object,
+            };
+        }
+        return object.to_json();
+    }
+    let note = if change.what == "re-encrypted" { " (re-encrypted)" } else { "" };
+    let mut text = format!("{} {}{note}\n", change.sign, identity::shown(&entry.identity()));
+    for (side, value) in values {
+        match value {
+            Some(Ok(value)) => text.push_str(&format!("    {side} {}\n", output::escaped(&value))),
+            Some(Err(reason)) => text.push_str(&format!("    {side} unreadable: {reason}\n")),
+            None => {}
+        }
+    }
+    text
+}

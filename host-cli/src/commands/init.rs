@@ -1,0 +1,185 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::output::Object;
+use crate::{git, secret, store, terminal};
+
+/// What git calls the driver.
+const DRIVER: &str = "omni-credentials";
+
+pub(crate) fn run(context: &Context, key_file: Option<PathBuf>) -> Result<(), Error> {
+    refuse_existing(context)?;
+    let module = context.module()?;
+    let secret = match &key_file {
+        Some(path) => {
+            let key = module.generate_master_key()?;
+            secret::keep(path, &key)?;
+            key
+        }
+        None => secret::new(&context.variable)?,
+    };
+    let made = create(context, &secret);
+    if let (Err(_), Some(path)) = (&made, &key_file) {
+        // Nothing was made with it.
+        let _ = fs::remove_file(path);
+    }
+    made?;
+    let tracked = set_up(context, key_file.as_deref())?;
+    if context.json {
+        let object =
+            Object::default().text("file", &context.file.display().to_string()).boolean("git", tracked);
+        return match &key_file {
+            Some(path) => object.text("key_file", &path.display().to_string()).print(),
+            None => object.print(),
+        };
+    }
+    tell(context, key_file.as_deref(), tracked);
+    Ok(())
+}
+
+/// Sets up a clone whose repository has the file already.
+pub(crate) fn git_only(context: &Context) -> Result<(), Error> {
+    if !set_up(context, None)? {
+        return Err(Error::Git("the file is not in a work tree of a repository".to_owned()));
+    }
+    if context.json {
+        return Object::default().boolean("git", true).print();
+    }
+    terminal::note("git diff and git merge understand the credentials file in this clone");
+    Ok(())
+}
+
+fn refuse_existing(context: &Context) -> Result<(), Error> {
+    match context.file.symlink_metadata() {
+        Ok(_) => Err(Error::Exists(context.file.clone())),
+        Err(_) => Ok(()),
+    }
+}
+
+fn create(context: &Context, secret: &[u8]) -> Result<(), Error> {
+    let module = context.module()?;
+    let made = module.create_keyring(secret, None).map_err(Error::of_argument("the master secret"))?;
+    let mut files = module.files()?;
+    let document = files.create(&made.keyring)?;
+    let keyring = files.unlock(&made.keyring, &made.kek)?;
+    let bytes = files.write(document, keyring, 0)?;
+    let lock = store::lock(context)?;
+    refuse_existing(context)?;
+    store::publish(&lock, &bytes)
+}
+
+/// Writes .gitattributes and .gitignore and configures this clone. False outside a work tree.
+fn set_up(context: &Context, key_file: Option<&Path>) -> Result<bool, Error> {
+    let folder = git::folder_of(&context.file);
+    if !git::is_work_tree(&folder) {
+        return Ok(false);
+    }
+    let name = context.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let pattern = escape(&name);
+    add_line(
+        &folder.join(".gitattributes"),
+        &format!("{} text eol=lf diff={DRIVER} merge={DRIVER}", quote(&pattern)),
+    )?;
+    let ignored = folder.join(".gitignore");
+    add_line(&ignored, &format!("/{pattern}.lock*"))?;
+    add_line(&ignored, &format!("/.{pattern}.*.tmp"))?;
+    if let Some(path) = key_file {
+        let folder = git::folder_of(path);
+        let name = escape(&path.file_name().unwrap_or_default().to_string_lossy());
+        if git::is_work_tree(&folder) {
+            add_line(&folder.join(".gitignore"), &format!("/{name}"))?;
+        }
+    }
+    let program = program();
+    git::configure(&folder, &format!("diff.{DRIVER}.textconv"), &format!("{program} show --textconv"))?;
+    git::configure(&folder, &format!("merge.{DRIVER}.name"), "merge of credentials files")?;
+    git::configure(&folder, &format!("merge.{DRIVER}.driver"), &format!("{program} merge %O %A %B"))?;
+    Ok(true)
+}
+
+fn tell(context: &Context, key_file: Option<&Path>, tracked: bool) {
+    let file = context.file.display();
+    terminal::note(&format!("made {file}, which may be committed: its values are encrypted"));
+    match key_file {
+        Some(path) => {
+            let path = path.display();
+            terminal::note(&format!(
+                "the master key is in {path}: save it in your password manager, never commit it"
+            ));
+            terminal::note(&format!("to use it: export {}_FILE=\"$PWD/{path}\"", context.variable));
+        }
+        None => terminal::note(
+            "save the master secret in your password manager: without it nobody can read the file again",
+        ),
+    }
+    if tracked {
+        terminal::note("commit it together with .gitattributes and .gitignore");
+        terminal::note("in every other clone, for git diff and git merge: omni-credentials init --git");
+    } else {
+        terminal::note("the file is not in a git repository; after git init: omni-credentials init --git");
+    }
+}
+
+/// Adds a line to a file that people edit, unless it is there.
+fn add_line(path: &Path, line: &str) -> Result<(), Error> {
+    let doing = || Error::io(path.display().to_string());
+    let mut text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(doing()(error)),
+    };
+    if text.lines().any(|other| other == line) {
+        return Ok(());
+    }
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(line);
+    text.push('\n');
+    fs::write(path, text).map_err(doing())
+}
+
+/// This program as git's shell finds it: by name where the search path has it, otherwise by its place.
+fn program() -> String {
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join("omni-credentials").is_file())
+    });
+    match std::env::current_exe() {
+        Ok(place) if !found => format!("'{}'", place.display().to_string().replace('\'', r"'\''")),
+        _ => "omni-credentials".to_owned(),
+    }
+}
+
+/// A file name as a pattern that matches nothing else.
+fn escape(name: &str) -> String {
+    let mut pattern = String::with_capacity(name.len());
+    for letter in name.chars() {
+        if matches!(letter, '*' | '?' | '[' | '\\' | '!' | '#') {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern
+}
+
+/// A pattern as .gitattributes wants it.
+fn quote(pattern: &str) -> String {
+    if pattern.contains([' ', '"']) {
+        format!("\"/{}\"", pattern.replace('\\', "\\\\").replace('"', "\\\""))
+    } else {
+        format!("/{pattern}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_patterns() {
+        assert_eq!(quote(&escape("credentials.omni")), "/credentials.omni");
+        assert_eq!(quote(&escape("my file[1].omni")), r#""/my file\\[1].omni""#);
+    }
+}

@@ -1,0 +1,24 @@
+use crate::args::Which;
+use crate::context::Context;
+use crate::error::Error;
+use crate::identity;
+use crate::output::{self, Object};
+use crate::store::Store;
+
+pub(crate) fn run(context: &Context, which: &Which, deleted: bool) -> Result<(), Error> {
+    let mut store = Store::read(context)?;
+    let mut found = identity::matching(&mut store, None, which)?;
+    if deleted {
+        found.extend(store.entries.iter().filter(|entry| entry.deleted).cloned());
+        found.sort_by(|a, b| {
+            (&a.name, &a.kind, &a.principal, &a.scope).cmp(&(&b.name, &b.kind, &b.principal, &b.scope))
+        });
+    }
+    if !context.json {
+        return output::write(output::table(&found).as_bytes());
+    }
+    let entries = found.iter().map(|entry| {
+        Object::default().identity(&entry.identity()).boolean("deleted", entry.deleted).to_json()
+    });
+    Object::default().number("generation", store.generation).list("credentials", entries).print()
+}

@@ -1,0 +1,136 @@
+use std::path::Path;
+
+use omni_credentials_host::{Error as HostError, ErrorCode, Preference, file};
+
+use crate::args::Side;
+use crate::combine::{Combined, combine};
+use crate::context::{Context, MAX_FILE};
+use crate::error::Error;
+use crate::output::{self, Object};
+use crate::store::{self, Store};
+use crate::{git, identity, terminal};
+
+/// git's merge driver: the merged file replaces ours. What cannot be merged is left as git's own merge of text
+/// would leave it, markers and all, and the status says that there is a conflict.
+pub(crate) fn driver(
+    context: &Context,
+    base: &Path,
+    ours: &Path,
+    theirs: &Path,
+    prefer: Option<Side>,
+) -> Result<(), Error> {
+    let merged = if context.has_secret() {
+        let read = |path| file::read(path, MAX_FILE);
+        combine(context, ours, &read(base)?, &read(ours)?, &read(theirs)?, preference(prefer))
+    } else {
+        // Nobody is asked in the middle of git's work.
+        Err(Error::NoSecret { variable: context.variable.clone() })
+    };
+    match merged {
+        Ok(merged) => {
+            file::Staged::write(ours, &merged.bytes)?.publish()?;
+            tell(context, &merged)
+        }
+        Err(error @ Error::Interrupted(_)) => Err(error),
+        Err(error) => {
+            git::merge_text(ours, base, theirs)?;
+            terminal::note("left as a merge of text; once the secret is at hand, or to choose a side:");
+            terminal::note("    omni-credentials merge [--prefer ours|theirs]");
+            Err(error)
+        }
+    }
+}
+
+/// Finishes a merge that nobody with the secret was there for.
+pub(crate) fn mend(context: &Context, prefer: Option<Side>) -> Result<(), Error> {
+    file::read(&context.file, MAX_FILE)?;
+    // A person is asked before the lock is taken, and nobody waits for them.
+    context.secret()?;
+    let lock = store::lock(context)?;
+    let bytes = file::read(lock.path(), MAX_FILE)?;
+    let whole = match Store::parse(context, lock.path(), &bytes) {
+        Ok(store) => match store.unlock(context) {
+            Ok(_) => true,
+            Err(Error::Damaged { failure, .. }) if failure.code == ErrorCode::SealMismatch => false,
+            Err(error) => return Err(error),
+        },
+        Err(Error::Damaged { .. }) => false,
+        Err(error) => return Err(error),
+    };
+    if whole {
+        if context.json {
+            return Object::default().boolean("merged", false).print();
+        }
+        terminal::note("there is nothing to merge: the file is whole");
+        return Ok(());
+    }
+    // With the versions at hand nothing has to be guessed.
+    if let Some((base, ours, theirs)) = git::unmerged(lock.path()) {
+        let base = base.unwrap_or_default();
+        let merged = combine(context, lock.path(), &base, &ours, &theirs, preference(prefer))?;
+        store::publish(&lock, &merged.bytes)?;
+        tell(context, &merged)?;
+        terminal::note(&format!("to finish: git add {}", context.file.display()));
+        return Ok(());
+    }
+    mend_trailer(context, &lock, &bytes)
+}
+
+/// A file whose records git joined without conflict. Its seal no longer vouches for the list of records, so every
+/// value must open, and the person is told what to look at.
+fn mend_trailer(context: &Context, lock: &file::Lock, bytes: &[u8]) -> Result<(), Error> {
+    let mut files = context.module()?.files()?;
+    let document = files.parse_unsealed(bytes).map_err(|error| match error {
+        HostError::Refused(failure) if failure.code == ErrorCode::ConflictMarkers => {
+            Error::NotMendable(context.file.clone())
+        }
+        other => Error::of_file(lock.path())(other),
+    })?;
+    let mut opened = Store::of(lock.path(), files, document)?.unlock_unsealed(context)?;
+    let live: Vec<_> = opened.store.live().cloned().collect();
+    for entry in &live {
+        opened.value_of(entry)?;
+    }
+    opened.save(lock)?;
+    if context.json {
+        return Object::default().boolean("merged", true).number("credentials", live.len()).print();
+    }
+    terminal::note(&format!("sealed anew with {} credentials, all of which open", live.len()));
+    terminal::note("whether one was dropped on the way only a comparison shows: omni-credentials diff");
+    Ok(())
+}
+
+fn preference(side: Option<Side>) -> Preference {
+    match side {
+        None => Preference::Neither,
+        Some(Side::Ours) => Preference::Ours,
+        Some(Side::Theirs) => Preference::Theirs,
+    }
+}
+
+fn tell(context: &Context, merged: &Combined) -> Result<(), Error> {
+    if context.json {
+        let list = |entries: &[omni_credentials_host::Entry]| -> Vec<String> {
+            entries
+                .iter()
+                .map(|it| Object::default().identity(&it.identity()).boolean("deleted", it.deleted).to_json())
+                .collect()
+        };
+        return Object::default()
+            .boolean("merged", true)
+            .list("to_ours", list(&merged.to_ours))
+            .list("to_theirs", list(&merged.to_theirs))
+            .list("settled", merged.conflicts.iter().map(|name| output::quoted(name)))
+            .print();
+    }
+    for (side, entries) in [("theirs", &merged.to_ours), ("ours", &merged.to_theirs)] {
+        for entry in entries {
+            let what = if entry.deleted { "deleted" } else { "set" };
+            terminal::note(&format!("from {side}: {what} {}", identity::shown(&entry.identity())));
+        }
+    }
+    for name in &merged.conflicts {
+        terminal::note(&format!("changed by both, settled as you said: {name}"));
+    }
+    Ok(())
+}

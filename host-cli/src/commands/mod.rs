@@ -1,0 +1,55 @@
+//! The commands, a file each.
+
+mod compact;
+mod diff;
+mod edit;
+mod exec;
+mod get;
+mod init;
+mod keygen;
+mod list;
+mod merge;
+mod module;
+mod pages;
+mod rewrap;
+mod rm;
+mod rotate;
+mod set;
+mod show;
+mod verify;
+
+use crate::args::Command;
+use crate::context::Context;
+use crate::error::Error;
+
+pub(crate) fn run(context: &Context, command: Command) -> Result<(), Error> {
+    match command {
+        Command::Init { git: true, .. } => init::git_only(context),
+        Command::Init { generate, key_file, .. } => init::run(context, generate.then_some(key_file)),
+        Command::Keygen => keygen::run(context),
+        Command::List { which, deleted } => list::run(context, &which, deleted),
+        Command::Get { name, which } => get::run(context, &name, &which),
+        Command::Set { name, what, exact, empty } => set::run(context, &name, what, exact, empty),
+        Command::Rm { name, which } => rm::run(context, &name, &which),
+        Command::Edit => edit::run(context),
+        Command::Show { path, textconv: true, values } => show::textconv(context, path, values),
+        Command::Show { path, values, .. } => show::run(context, path, values),
+        Command::Diff { old, new, values, exit_code } => {
+            diff::run(context, &old, new.as_deref(), values, exit_code)
+        }
+        Command::Merge { base: Some(base), ours: Some(ours), theirs: Some(theirs), prefer } => {
+            merge::driver(context, &base, &ours, &theirs, prefer)
+        }
+        Command::Merge { prefer, .. } => merge::mend(context, prefer),
+        Command::Exec { only, which, program } => exec::run(context, &only, &which, &program),
+        Command::Rotate => rotate::run(context),
+        Command::Rewrap { new_secret_env, generate, key_file } => {
+            rewrap::run(context, &new_secret_env, generate.then_some(key_file))
+        }
+        Command::Verify => verify::run(context),
+        Command::Compact => compact::run(context),
+        Command::Module(command) => module::run(context, command),
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Man { folder } => pages::manual(folder.as_deref()),
+    }
+}

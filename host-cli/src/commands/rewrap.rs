@@ -1,0 +1,50 @@
+use std::path::PathBuf;
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::output::Object;
+use crate::store::Store;
+use crate::{secret, store, terminal};
+
+pub(crate) fn run(context: &Context, variable: &str, key_file: Option<PathBuf>) -> Result<(), Error> {
+    // The old secret first: without it there is nothing to be done with a new one.
+    drop(Store::read(context)?.unlock(context)?);
+    let new = match &key_file {
+        Some(path) => {
+            let key = context.module()?.generate_master_key()?;
+            secret::keep(path, &key)?;
+            key
+        }
+        None => secret::new(variable)?,
+    };
+    let changed = store::change(context, |opened| {
+        let module = context.module()?;
+        let made = module
+            .rewrap(&opened.store.keyring_bytes, &opened.kek, &new, None)
+            .map_err(Error::of_argument("the new master secret"))?;
+        opened.set_keyring(context, &made.keyring, &made.kek)?;
+        Ok(((), true))
+    });
+    if let (Err(_), Some(path)) = (&changed, &key_file) {
+        // A key that opens nothing would only be mistaken for one that does.
+        let _ = std::fs::remove_file(path);
+    }
+    changed?;
+    if context.json {
+        let object = Object::default().boolean("rewrapped", true);
+        return match &key_file {
+            Some(path) => object.text("key_file", &path.display().to_string()).print(),
+            None => object.print(),
+        };
+    }
+    if let Some(path) = &key_file {
+        terminal::note(&format!(
+            "the new master key is in {}: save it in your password manager",
+            path.display()
+        ));
+    }
+    terminal::note(
+        "the file opens with the new secret only; its older versions in git still open with the old one",
+    );
+    Ok(())
+}

@@ -1,0 +1,35 @@
+use omni_credentials_host::EntryRef;
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::output::Object;
+use crate::terminal::Progress;
+use crate::{store, terminal};
+
+pub(crate) fn run(context: &Context) -> Result<(), Error> {
+    let count = store::change(context, |opened| {
+        opened.keyring.add_key().map_err(Error::of_file(&opened.store.path))?;
+        let (keyring, kek) = (opened.keyring.to_bytes()?, opened.kek.clone());
+        let live: Vec<_> = opened.store.live().cloned().collect();
+        let mut progress = Progress::new("encrypting anew", live.len());
+        let mut sealed = Vec::with_capacity(live.len());
+        for (done, entry) in live.iter().enumerate() {
+            progress.at(done)?;
+            let value = opened.value_of(entry)?;
+            sealed.push(opened.seal(&entry.identity(), &value)?);
+        }
+        let entries: Vec<_> = live
+            .iter()
+            .zip(&sealed)
+            .map(|(entry, sealed)| EntryRef { identity: entry.identity(), sealed, deleted: false })
+            .collect();
+        opened.put(&entries)?;
+        opened.set_keyring(context, &keyring, &kek)?;
+        Ok((live.len(), true))
+    })?;
+    if context.json {
+        return Object::default().number("reencrypted", count).print();
+    }
+    terminal::note(&format!("a new data key encrypts {count} values; older keys stay, for versions in git"));
+    Ok(())
+}

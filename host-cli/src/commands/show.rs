@@ -1,0 +1,93 @@
+use std::path::PathBuf;
+
+use omni_credentials_host::{Digest, Entry, Keyring, file};
+
+use crate::context::{Context, MAX_FILE};
+use crate::error::Error;
+use crate::identity;
+use crate::output::{self, Object};
+use crate::store::Store;
+
+/// Set, it makes `git diff` show values, too.
+const SHOW_VALUES: &str = "OMNI_CREDENTIALS_SHOW_VALUES";
+
+pub(crate) fn run(context: &Context, path: Option<PathBuf>, values: bool) -> Result<(), Error> {
+    let path = path.unwrap_or_else(|| context.file.clone());
+    let store = Store::read_at(context, &path)?;
+    if values {
+        let mut opened = store.unlock(context)?;
+        return print(context, &opened.store, Some(&mut opened.keyring));
+    }
+    print(context, &store, None)
+}
+
+/// What git compares in place of the file. It fails for nothing that can be read at all, since git would then show
+/// no differences of any file.
+pub(crate) fn textconv(context: &Context, path: Option<PathBuf>, values: bool) -> Result<(), Error> {
+    let path = path.unwrap_or_else(|| context.file.clone());
+    let bytes = file::read(&path, MAX_FILE)?;
+    let Ok(store) = Store::parse(context, &path, &bytes) else { return output::write(&bytes) };
+    let wanted = values || std::env::var_os(SHOW_VALUES).is_some_and(|value| !value.is_empty());
+    if wanted
+        && context.has_secret()
+        && let Ok(mut opened) = Store::parse(context, &path, &bytes)?.unlock(context)
+    {
+        return print(context, &opened.store, Some(&mut opened.keyring));
+    }
+    print(context, &store, None)
+}
+
+fn print(context: &Context, store: &Store, mut keyring: Option<&mut Keyring>) -> Result<(), Error> {
+    let mut records = Vec::with_capacity(store.entries.len());
+    for entry in &store.entries {
+        let value = match &mut keyring {
+            Some(keyring) if !entry.deleted => Some(keyring.open(&entry.identity(), &entry.sealed)),
+            _ => None,
+        };
+        let value = match value {
+            Some(Err(error @ omni_credentials_host::Error::Refused(_))) => Some(Err(error.to_string())),
+            Some(Err(error)) => return Err(error.into()),
+            Some(Ok(value)) => Some(Ok(value)),
+            None => None,
+        };
+        records.push(if context.json { json(entry, value) } else { text(entry, value) });
+    }
+    if context.json {
+        return Object::default()
+            .number("generation", store.generation)
+            .text("keyring", &fingerprint(&store.keyring_bytes))
+            .list("credentials", records)
+            .print();
+    }
+    output::write(format!("keyring {}\n{}", fingerprint(&store.keyring_bytes), records.concat()).as_bytes())
+}
+
+type Value = Result<zeroize::Zeroizing<Vec<u8>>, String>;
+
+fn json(entry: &Entry, value: Option<Value>) -> String {
+    let object = Object::default().identity(&entry.identity()).boolean("deleted", entry.deleted);
+    let object = if entry.deleted { object } else { object.text("sealed", &fingerprint(&entry.sealed)) };
+    match value {
+        Some(Ok(value)) => object.bytes("value", &value),
+        Some(Err(reason)) => object.text("unreadable", &reason),
+        None => object,
+    }
+    .to_json()
+}
+
+/// One line, so that a difference shows the whole credential.
+fn text(entry: &Entry, value: Option<Value>) -> String {
+    let shown = identity::shown(&entry.identity());
+    let rest = match value {
+        _ if entry.deleted => "deleted".to_owned(),
+        Some(Ok(value)) => output::escaped(&value),
+        Some(Err(reason)) => format!("unreadable: {reason}"),
+        None => format!("sealed {}", fingerprint(&entry.sealed)),
+    };
+    format!("{shown}: {rest}\n")
+}
+
+/// Tells two states apart: the first eight bytes of the SHA-256.
+fn fingerprint(bytes: &[u8]) -> String {
+    Digest::of(bytes).to_string().chars().take(16).collect()
+}

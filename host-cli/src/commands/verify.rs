@@ -1,0 +1,48 @@
+use crate::context::Context;
+use crate::error::Error;
+use crate::output::{self, Object};
+use crate::store::Store;
+use crate::terminal::Progress;
+use crate::{identity, terminal};
+
+pub(crate) fn run(context: &Context) -> Result<(), Error> {
+    let mut opened = Store::read(context)?.unlock(context)?;
+    let live: Vec<_> = opened.store.live().cloned().collect();
+    let mut progress = Progress::new("opening", live.len());
+    let (mut unreadable, mut older) = (Vec::new(), 0_usize);
+    for (done, entry) in live.iter().enumerate() {
+        progress.at(done)?;
+        match opened.value(entry) {
+            Ok(_) if opened.keyring.is_current(&entry.sealed)? => {}
+            Ok(_) => older += 1,
+            Err(error @ omni_credentials_host::Error::Refused(_)) => unreadable.push((entry, error)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    drop(progress);
+    if context.json {
+        let failures = unreadable.iter().map(|(entry, error)| {
+            Object::default().identity(&entry.identity()).text("reason", &error.to_string()).to_json()
+        });
+        Object::default()
+            .number("generation", opened.store.generation)
+            .number("values", live.len())
+            .number("under_older_keys", older)
+            .list("unreadable", failures)
+            .print()?;
+    } else {
+        for (entry, error) in &unreadable {
+            output::line(&format!("{}: {error}", identity::shown(&entry.identity())))?;
+        }
+    }
+    if !unreadable.is_empty() {
+        return Err(Error::Unreadable { unreadable: unreadable.len(), total: live.len() });
+    }
+    terminal::note(&format!("the seal is right and all {} values open", live.len()));
+    if older > 0 {
+        terminal::note(&format!(
+            "{older} are under older keys; to encrypt them anew: omni-credentials rotate"
+        ));
+    }
+    Ok(())
+}

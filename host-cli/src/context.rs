@@ -1,0 +1,124 @@
+//! What all commands share: the file they work on, the crypto module, and the master secret.
+
+use std::cell::{OnceCell, RefCell};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use omni_credentials_host::{Config, Digest, Kek, Module, Runtime, file};
+
+use crate::args::Global;
+use crate::error::Error;
+use crate::interrupt;
+use crate::secret::{self, Secret};
+
+/// The default module's bytes; `build.rs` finds them.
+static BUILTIN: &[u8] = include_bytes!(env!("OMNI_CREDENTIALS_BUILTIN_MODULE"));
+/// The longest credentials file, in bytes: the format's limit.
+pub(crate) const MAX_FILE: u64 = 64 << 20;
+/// The longest module that is read, in bytes.
+const MAX_MODULE: u64 = 64 << 20;
+/// The file that is worked on when none is named.
+const DEFAULT_FILE: &str = "credentials.omni";
+
+pub(crate) struct Context {
+    pub(crate) file: PathBuf,
+    pub(crate) json: bool,
+    pub(crate) wait: Duration,
+    pub(crate) variable: String,
+    module_file: Option<PathBuf>,
+    module: OnceCell<Module>,
+    secret: OnceCell<Secret>,
+    /// KEKs derived so far, by keyring: a derivation costs a fifth of a second.
+    keks: RefCell<Vec<(Vec<u8>, Kek)>>,
+}
+
+impl Context {
+    pub(crate) fn new(global: Global) -> Self {
+        let file = global.file.or_else(|| {
+            let named = std::env::var_os("OMNI_CREDENTIALS_FILE").filter(|name| !name.is_empty());
+            named.map(PathBuf::from)
+        });
+        Self {
+            file: file.unwrap_or_else(|| DEFAULT_FILE.into()),
+            json: global.json,
+            wait: Duration::from_secs(global.wait),
+            variable: global.secret_env,
+            module_file: global.module,
+            module: OnceCell::new(),
+            secret: OnceCell::new(),
+            keks: RefCell::default(),
+        }
+    }
+
+    /// The crypto module, loaded on first use.
+    pub(crate) fn module(&self) -> Result<&Module, Error> {
+        if let Some(module) = self.module.get() {
+            return Ok(module);
+        }
+        let module = match &self.module_file {
+            Some(path) => load(&read_module(path)?)?,
+            None => load(BUILTIN)?,
+        };
+        Ok(self.module.get_or_init(|| module))
+    }
+
+    /// The master secret, asked for at most once.
+    pub(crate) fn secret(&self) -> Result<&Secret, Error> {
+        if let Some(secret) = self.secret.get() {
+            return Ok(secret);
+        }
+        let secret = secret::existing(&self.variable)?;
+        Ok(self.secret.get_or_init(|| secret))
+    }
+
+    /// Whether there is a master secret without asking anybody.
+    pub(crate) fn has_secret(&self) -> bool {
+        self.secret.get().is_some() || secret::from_environment(&self.variable).is_ok_and(|it| it.is_some())
+    }
+
+    /// The KEK of the keyring of the file at `path`.
+    pub(crate) fn kek(&self, path: &Path, keyring: &[u8]) -> Result<Kek, Error> {
+        let known = self.keks.borrow().iter().find(|(bytes, _)| bytes == keyring).map(|(_, kek)| kek.clone());
+        if let Some(kek) = known {
+            return Ok(kek);
+        }
+        let kek = self.module()?.derive_kek(self.secret()?, keyring).map_err(Error::of_file(path))?;
+        self.remember(keyring, &kek);
+        Ok(kek)
+    }
+
+    /// Remembers the KEK of a keyring that was changed or made here.
+    pub(crate) fn remember(&self, keyring: &[u8], kek: &Kek) {
+        self.keks.borrow_mut().push((keyring.to_vec(), kek.clone()));
+    }
+}
+
+/// Reads a module, which may be piped in as `-`.
+pub(crate) fn read_module(path: &Path) -> Result<Vec<u8>, Error> {
+    if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        let read = || io::stdin().take(MAX_MODULE).read_to_end(&mut bytes);
+        interrupt::blocking(read)?.map_err(Error::io("standard input"))?;
+        return Ok(bytes);
+    }
+    Ok(file::read(path, MAX_MODULE)?)
+}
+
+/// Loads a module with the process's one runtime.
+pub(crate) fn load(wasm: &[u8]) -> Result<Module, Error> {
+    let runtime = Runtime::new(Config {
+        cache_dir: cache_folder(),
+        interrupt: Some(interrupt::requested),
+        // Compiling anew takes less than a second: not worth a word.
+        warn: None,
+    })?;
+    interrupt::tick(runtime.ticker());
+    Ok(runtime.load(wasm, &Digest::of(wasm))?)
+}
+
+fn cache_folder() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(base.join("omni-credentials"))
+}

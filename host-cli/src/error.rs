@@ -1,0 +1,246 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use omni_credentials_host::file::FileFault;
+use omni_credentials_host::{self as host, ErrorCode, Failure};
+
+use crate::exit::Exit;
+use crate::interrupt;
+
+/// Why the command ends without having done what it was asked. No case holds a secret.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A file could not be read, locked or replaced.
+    #[error("{}: {fault}", path.display())]
+    File { path: PathBuf, fault: FileFault },
+    /// The module did not accept what is in the file.
+    #[error("{}: {failure}", path.display())]
+    Damaged { path: PathBuf, failure: Failure },
+    /// `init` found a file.
+    #[error("{} exists already", .0.display())]
+    Exists(PathBuf),
+    /// The file that a generated key would be kept in exists.
+    #[error("{} exists already, and a key in use must not be overwritten", .0.display())]
+    KeyExists(PathBuf),
+    /// Neither the environment nor a person at a terminal gave the master secret.
+    #[error("the master secret is needed, but {variable} is not set and there is no terminal to ask at")]
+    NoSecret { variable: String },
+    /// The secret is not this file's.
+    #[error("{}: {}", path.display(), ErrorCode::WrongMasterSecret.explanation())]
+    WrongSecret { path: PathBuf },
+    /// The secret cannot be one.
+    #[error("{}", ErrorCode::InvalidMasterSecret.explanation())]
+    InvalidSecret,
+    /// Two entries of a new secret differ.
+    #[error("the two entries are not the same")]
+    SecretsDiffer,
+    /// Nothing came from standard input.
+    #[error("no value came from standard input; an empty value must be asked for")]
+    NoValue,
+    /// No credential of this name, kind, principal and scope.
+    #[error("there is no credential {0}")]
+    NotFound(String),
+    /// Several credentials of this name.
+    #[error("there are {} credentials {name}: {}", found.len(), found.join("; "))]
+    Ambiguous { name: String, found: Vec<String> },
+    /// The principal is not given and the environment does not tell it.
+    #[error("whose credential it is must be said: neither PGUSER nor USER is set")]
+    NoPrincipal,
+    /// The module did not accept an argument.
+    #[error("{subject}: {failure}")]
+    Invalid { subject: String, failure: Failure },
+    /// An argument or an edited text means nothing.
+    #[error("{0}")]
+    Meaningless(String),
+    /// Both sides changed these credentials.
+    #[error("both sides changed {}", .0.join("; "))]
+    Conflict(Vec<String>),
+    /// The markers in the file are not only around its trailer, and git has no versions to merge.
+    #[error("{}: a conflict inside the records can only be settled with both versions at hand", .0.display())]
+    NotMendable(PathBuf),
+    /// Neither VISUAL nor EDITOR is set.
+    #[error("no editor: neither VISUAL nor EDITOR is set")]
+    NoEditor,
+    /// The editor could not be run or ended with a failure.
+    #[error("the editor {editor} failed: {reason}; nothing was changed")]
+    Editor { editor: String, reason: String },
+    /// The module itself was refused or failed.
+    #[error("{0}")]
+    Module(host::Error),
+    /// `verify` found values that do not open.
+    #[error("{unreadable} of {total} values do not open")]
+    Unreadable { unreadable: usize, total: usize },
+    /// `diff --exit-code` found differences.
+    #[error("the files differ")]
+    Different,
+    /// Two credentials would be one variable, or one cannot be any.
+    #[error("{0}")]
+    Variable(String),
+    /// `exec` could not run the program.
+    #[error("{program} cannot be run: {error}")]
+    Program { program: String, error: io::Error },
+    /// git could not do what it was asked.
+    #[error("git: {0}")]
+    Git(String),
+    /// A signal came.
+    #[error("interrupted; nothing was changed")]
+    Interrupted(i32),
+    /// Whoever reads the output has gone.
+    #[error("nobody reads the output any more")]
+    BrokenPipe,
+    /// The system did not do what it was asked.
+    #[error("{doing}: {error}")]
+    Io { doing: String, error: io::Error },
+}
+
+impl Error {
+    /// The system's error with what was being done.
+    pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::BrokenPipe,
+            _ => Self::Io { doing, error },
+        }
+    }
+
+    /// The runtime's error about the file at `path`.
+    pub(crate) fn of_file(path: &Path) -> impl Fn(host::Error) -> Self {
+        move |error| match error {
+            host::Error::Refused(failure) => match failure.code {
+                ErrorCode::WrongMasterSecret => Self::WrongSecret { path: path.to_owned() },
+                ErrorCode::InvalidMasterSecret => Self::InvalidSecret,
+                _ => Self::Damaged { path: path.to_owned(), failure },
+            },
+            other => other.into(),
+        }
+    }
+
+    /// The runtime's error about an argument.
+    pub(crate) fn of_argument(subject: impl Into<String>) -> impl FnOnce(host::Error) -> Self {
+        let subject = subject.into();
+        move |error| match error {
+            host::Error::Refused(failure) if failure.code == ErrorCode::InvalidMasterSecret => {
+                Self::InvalidSecret
+            }
+            host::Error::Refused(failure) => Self::Invalid { subject, failure },
+            other => other.into(),
+        }
+    }
+
+    /// How the command ends.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::File { fault: FileFault::Locked { .. }, .. } => Exit::Locked,
+            Self::File { .. } | Self::Exists(_) | Self::KeyExists(_) => Exit::File,
+            Self::Damaged { failure, .. } => match failure.code {
+                ErrorCode::UnknownVersion | ErrorCode::UnknownSuite => Exit::NeedsNewer,
+                _ => Exit::Damaged,
+            },
+            Self::NoSecret { .. } | Self::NoValue | Self::NoPrincipal => Exit::NoInput,
+            Self::WrongSecret { .. } | Self::InvalidSecret | Self::SecretsDiffer => Exit::WrongSecret,
+            Self::NotFound(_) | Self::Ambiguous { .. } => Exit::NotFound,
+            Self::Invalid { .. } | Self::Meaningless(_) | Self::Variable(_) => Exit::Invalid,
+            Self::Conflict(_) | Self::NotMendable(_) => Exit::Conflict,
+            Self::NoEditor | Self::Editor { .. } => Exit::Editor,
+            Self::Module(_) => Exit::Module,
+            Self::Unreadable { .. } => Exit::Unreadable,
+            Self::Different => Exit::Different,
+            Self::Program { error, .. } if error.kind() == io::ErrorKind::NotFound => Exit::NoProgram,
+            Self::Program { .. } => Exit::CannotRun,
+            Self::Interrupted(signal) => Exit::Signal(*signal),
+            // As if SIGPIPE had not been ignored.
+            Self::BrokenPipe => Exit::Signal(signal_hook::consts::SIGPIPE),
+            Self::Git(_) | Self::Io { .. } => Exit::Other,
+        }
+    }
+
+    /// Whether there is nothing to say.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self, Self::BrokenPipe | Self::Different)
+    }
+
+    /// What to do about it: where possible, the exact command.
+    pub(crate) fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::File { path, fault } => return file_hint(path, fault),
+            Self::Damaged { path, failure } => return Some(damage_hint(path, failure.code)),
+            Self::Exists(_) => {
+                "to set up this clone of the repository only: omni-credentials init --git".into()
+            }
+            Self::KeyExists(_) => "choose another place: --key-file FILE".into(),
+            Self::NoSecret { variable } => {
+                format!("export {variable}=..., or {variable}_FILE with the name of a file that holds it")
+            }
+            Self::WrongSecret { .. } => "see which secret is used: omni-credentials show tells the file, \
+                 --secret-env NAME chooses another variable"
+                .into(),
+            Self::InvalidSecret => "a new generated key: omni-credentials keygen".into(),
+            Self::NoValue => "an empty value: omni-credentials set NAME --empty".into(),
+            Self::NotFound(_) => "what there is: omni-credentials list".into(),
+            Self::Ambiguous { .. } => "say which one with --kind, --principal or --scope".into(),
+            Self::NoPrincipal => "add --principal ROLE".into(),
+            Self::Invalid { failure, .. } => match failure.code {
+                ErrorCode::InvalidScope => r#"a scope is JSON: --scope '{"all": true}'"#.into(),
+                _ => return None,
+            },
+            Self::Conflict(_) => {
+                "keep one side: omni-credentials merge --prefer ours, or --prefer theirs".into()
+            }
+            Self::NotMendable(path) => {
+                let path = path.display();
+                format!("take one side, git checkout --theirs {path}, and set anew what it lacks")
+            }
+            Self::NoEditor => "for this once: EDITOR=vi omni-credentials edit".into(),
+            Self::Module(host::Error::DigestMismatch { .. }) => return None,
+            Self::Module(_) => "leave --module away to use the module this command carries".into(),
+            Self::Unreadable { .. } => "set these anew: omni-credentials set NAME".into(),
+            Self::Variable(_) => "choose with --only, --kind, --principal or --scope".into(),
+            _ => return None,
+        };
+        Some(hint)
+    }
+}
+
+impl From<host::Error> for Error {
+    fn from(error: host::Error) -> Self {
+        match error {
+            host::Error::File { fault: FileFault::Interrupted, .. } | host::Error::Interrupted => {
+                interrupt::error()
+            }
+            host::Error::File { path, fault } => Self::File { path, fault },
+            other => Self::Module(other),
+        }
+    }
+}
+
+fn file_hint(path: &Path, fault: &FileFault) -> Option<String> {
+    match fault {
+        FileFault::NotFound => Some(format!(
+            "a new one: omni-credentials init --file {0}, or name another with --file or OMNI_CREDENTIALS_FILE",
+            path.display()
+        )),
+        FileFault::Locked { lock, .. } => Some(format!("if nobody is at work on it: rm {}", lock.display())),
+        FileFault::NoPermission => Some(format!("ls -l {}", path.display())),
+        _ => None,
+    }
+}
+
+fn damage_hint(path: &Path, code: ErrorCode) -> String {
+    let path = path.display();
+    match code {
+        ErrorCode::UnknownVersion => {
+            "install a newer omni-credentials, or name a newer module: --module FILE".into()
+        }
+        ErrorCode::UnknownSuite => "name a module of that suite: --module FILE".into(),
+        ErrorCode::ConflictMarkers => format!("finish the merge: omni-credentials merge --file {path}"),
+        ErrorCode::NotACredentialsFile => {
+            format!("to make one elsewhere: omni-credentials init --file NAME; {path} is left as it is")
+        }
+        ErrorCode::CarriageReturn => {
+            format!(
+                "let git keep its lines as they are: omni-credentials init --git, then git checkout {path}"
+            )
+        }
+        _ => format!("go back to a sound version: git checkout HEAD -- {path}"),
+    }
+}

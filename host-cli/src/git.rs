@@ -1,0 +1,80 @@
+//! git, as a program: it need not be there.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use crate::error::Error;
+
+/// The three versions of a file whose merge is not finished: ancestor (which may lack), ours, theirs.
+pub(crate) type Versions = (Option<Vec<u8>>, Vec<u8>, Vec<u8>);
+
+/// The folder of a file, for git to be run in.
+pub(crate) fn folder_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Whether a folder is in the work tree of a repository.
+pub(crate) fn is_work_tree(folder: &Path) -> bool {
+    let answer = run(folder, ["rev-parse", "--is-inside-work-tree"]);
+    answer.is_ok_and(|answer| answer.status.success() && answer.stdout.starts_with(b"true"))
+}
+
+/// Sets an option of this clone.
+pub(crate) fn configure(folder: &Path, option: &str, value: &str) -> Result<(), Error> {
+    succeeded(run(folder, ["config", "--local", option, value]))?;
+    Ok(())
+}
+
+/// A file as it was in a commit.
+pub(crate) fn version(file: &Path, commit: &str) -> Result<Vec<u8>, Error> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    if commit.starts_with('-') {
+        return Err(Error::Git(format!("{commit} is not a commit")));
+    }
+    Ok(succeeded(run(&folder_of(file), ["cat-file", "blob", &format!("{commit}:./{name}")]))?.stdout)
+}
+
+/// The versions of a file with an unfinished merge.
+pub(crate) fn unmerged(file: &Path) -> Option<Versions> {
+    let stage = |number: u8| version(file, &format!(":{number}")).ok();
+    Some((stage(1), stage(2)?, stage(3)?))
+}
+
+/// Merges three files as text into the first, with markers around what conflicts.
+pub(crate) fn merge_text(ours: &Path, base: &Path, theirs: &Path) -> Result<(), Error> {
+    let labels = ["merge-file", "-L", "ours", "-L", "base", "-L", "theirs"].map(OsStr::new);
+    let files = [ours, base, theirs].map(Path::as_os_str);
+    let done = run(Path::new("."), labels.into_iter().chain(files)).map_err(no_git)?;
+    // The status is the number of conflicts.
+    match done.status.code() {
+        Some(0..=127) => Ok(()),
+        _ => Err(Error::Git(said(&done))),
+    }
+}
+
+fn run<S: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = S>) -> io::Result<Output> {
+    Command::new("git").current_dir(folder).args(arguments).stdin(Stdio::null()).output()
+}
+
+fn succeeded(done: io::Result<Output>) -> Result<Output, Error> {
+    let done = done.map_err(no_git)?;
+    if done.status.success() { Ok(done) } else { Err(Error::Git(said(&done))) }
+}
+
+fn no_git(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::Git("the program git is not installed".to_owned()),
+        _ => Error::Git(error.to_string()),
+    }
+}
+
+fn said(done: &Output) -> String {
+    let text = String::from_utf8_lossy(&done.stderr);
+    let line = text.lines().next().unwrap_or("it failed and said nothing");
+    line.strip_prefix("fatal: ").unwrap_or(line).to_owned()
+}

@@ -1,0 +1,85 @@
+//! Signals. The first SIGINT, SIGTERM or SIGHUP is remembered, and whatever is at work ends at its next
+//! safe point: locks are freed and temporary files removed on the way out. The second ends the process.
+
+use std::io;
+use std::process;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::thread;
+
+use omni_credentials_host::Ticker;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::error::Error;
+use crate::exit::Exit;
+
+/// The signal that came; 0 while there was none.
+static SIGNAL: AtomicI32 = AtomicI32::new(0);
+/// Nothing is held that had to be given back, and a system call waits for a person or a pipe.
+static BLOCKING: AtomicBool = AtomicBool::new(false);
+/// The terminal belongs to an editor, or to a prompt that ends by itself: SIGINT is meant for that.
+static ATTENDED: AtomicBool = AtomicBool::new(false);
+static TICKER: OnceLock<Ticker> = OnceLock::new();
+
+/// Starts to listen.
+pub(crate) fn listen() -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            if signal == SIGINT && ATTENDED.load(Ordering::SeqCst) {
+                continue;
+            }
+            let before = SIGNAL.swap(signal, Ordering::SeqCst);
+            if before != 0 || BLOCKING.load(Ordering::SeqCst) {
+                process::exit(Exit::Signal(signal).status().into());
+            }
+            if let Some(ticker) = TICKER.get() {
+                ticker.tick();
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Ends calls of crypto modules, too. For the one runtime of the process.
+pub(crate) fn tick(ticker: Ticker) {
+    let _ = TICKER.set(ticker);
+}
+
+/// Whether to stop.
+pub(crate) fn requested() -> bool {
+    SIGNAL.load(Ordering::SeqCst) != 0
+}
+
+/// For use between the steps of long work.
+pub(crate) fn check() -> Result<(), Error> {
+    match SIGNAL.load(Ordering::SeqCst) {
+        0 => Ok(()),
+        signal => Err(Error::Interrupted(signal)),
+    }
+}
+
+/// The error for work that ended because of a signal.
+pub(crate) fn error() -> Error {
+    Error::Interrupted(match SIGNAL.load(Ordering::SeqCst) {
+        0 => SIGINT,
+        signal => signal,
+    })
+}
+
+/// Runs what may block for long and holds nothing: a signal ends the process at once.
+pub(crate) fn blocking<T>(wait: impl FnOnce() -> io::Result<T>) -> Result<io::Result<T>, Error> {
+    BLOCKING.store(true, Ordering::SeqCst);
+    let result = check().map(|()| wait());
+    BLOCKING.store(false, Ordering::SeqCst);
+    result
+}
+
+/// Runs what takes care of SIGINT itself.
+pub(crate) fn attended<T>(run: impl FnOnce() -> T) -> T {
+    ATTENDED.store(true, Ordering::SeqCst);
+    let result = run();
+    ATTENDED.store(false, Ordering::SeqCst);
+    result
+}

@@ -1,0 +1,174 @@
+//! A credentials file: read, unlocked, changed and written.
+
+use std::path::{Path, PathBuf};
+
+use omni_credentials_host::file::{self, Lock, Staged};
+use omni_credentials_host::{
+    Document, Entry, EntryRef, Error as HostError, Files, Identity, Kek, Keyring, KeyringHandle,
+};
+use zeroize::Zeroizing;
+
+use crate::context::{Context, MAX_FILE};
+use crate::error::Error;
+use crate::{identity, interrupt};
+
+/// A file that was parsed. Nobody has vouched for it yet: see [`Store::unlock`].
+pub(crate) struct Store {
+    pub(crate) path: PathBuf,
+    pub(crate) files: Files,
+    pub(crate) document: Document,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) generation: u64,
+    pub(crate) keyring_bytes: Vec<u8>,
+}
+
+/// A file whose keyring is unlocked and whose seal is right.
+pub(crate) struct Opened {
+    pub(crate) store: Store,
+    pub(crate) kek: Kek,
+    pub(crate) keyring: Keyring,
+    pub(crate) handle: KeyringHandle,
+}
+
+impl Store {
+    /// Reads the file that the command works on.
+    pub(crate) fn read(context: &Context) -> Result<Self, Error> {
+        Self::read_at(context, &context.file)
+    }
+
+    /// Reads a file.
+    pub(crate) fn read_at(context: &Context, path: &Path) -> Result<Self, Error> {
+        let bytes = file::read(path, MAX_FILE)?;
+        Self::parse(context, path, &bytes)
+    }
+
+    /// Parses the bytes of a file; `path` is for messages.
+    pub(crate) fn parse(context: &Context, path: &Path, bytes: &[u8]) -> Result<Self, Error> {
+        let mut files = context.module()?.files()?;
+        let document = files.parse(bytes).map_err(Error::of_file(path))?;
+        Self::of(path, files, document)
+    }
+
+    /// A document made in `files`.
+    pub(crate) fn of(path: &Path, mut files: Files, document: Document) -> Result<Self, Error> {
+        Ok(Self {
+            path: path.to_owned(),
+            entries: files.entries(document)?,
+            generation: files.generation(document)?,
+            keyring_bytes: files.keyring_bytes(document)?,
+            files,
+            document,
+        })
+    }
+
+    /// Unlocks the keyring and checks the seal.
+    pub(crate) fn unlock(self, context: &Context) -> Result<Opened, Error> {
+        let mut opened = self.unlock_unsealed(context)?;
+        let Store { path, files, document, .. } = &mut opened.store;
+        files.verify(*document, opened.handle).map_err(Error::of_file(path))?;
+        Ok(opened)
+    }
+
+    /// Unlocks the keyring of a document that has no seal yet.
+    pub(crate) fn unlock_unsealed(mut self, context: &Context) -> Result<Opened, Error> {
+        let kek = context.kek(&self.path, &self.keyring_bytes)?;
+        let keyring = context.module()?.unlock(&self.keyring_bytes, &kek);
+        let keyring = keyring.map_err(Error::of_file(&self.path))?;
+        let handle = self.files.unlock(&self.keyring_bytes, &kek).map_err(Error::of_file(&self.path))?;
+        Ok(Opened { store: self, kek, keyring, handle })
+    }
+
+    /// The credentials that are not deleted.
+    pub(crate) fn live(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| !entry.deleted)
+    }
+
+    /// The canonical form of an identity.
+    pub(crate) fn canonical(&mut self, identity: Identity<'_>) -> Result<Entry, Error> {
+        let scratch = self.files.create(&self.keyring_bytes)?;
+        let entry = EntryRef { identity, sealed: b"", deleted: true };
+        let refused = Error::of_argument(identity::shown(&identity));
+        self.files.put(scratch, &[entry]).map_err(refused)?;
+        let mut entries = self.files.entries(scratch)?;
+        entries
+            .pop()
+            .ok_or_else(|| Error::Module(HostError::FailedCheck("a document holds what was put into it")))
+    }
+}
+
+impl Opened {
+    /// The value of a credential.
+    pub(crate) fn value(&mut self, entry: &Entry) -> Result<Zeroizing<Vec<u8>>, HostError> {
+        self.keyring.open(&entry.identity(), &entry.sealed)
+    }
+
+    /// The value of a credential that has to open.
+    pub(crate) fn value_of(&mut self, entry: &Entry) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.value(entry).map_err(Error::of_argument(identity::shown(&entry.identity())))
+    }
+
+    /// Seals a value.
+    pub(crate) fn seal(&mut self, identity: &Identity<'_>, value: &[u8]) -> Result<Vec<u8>, Error> {
+        self.keyring.seal(identity, value).map_err(Error::of_argument(identity::shown(identity)))
+    }
+
+    /// Adds or replaces records.
+    pub(crate) fn put(&mut self, entries: &[EntryRef<'_>]) -> Result<(), Error> {
+        let put = self.store.files.put(self.store.document, entries);
+        put.map_err(Error::of_argument("the file"))
+    }
+
+    /// Puts another keyring into the header; `kek` unlocks it.
+    pub(crate) fn set_keyring(&mut self, context: &Context, bytes: &[u8], kek: &Kek) -> Result<(), Error> {
+        self.store.files.set_keyring(self.store.document, bytes)?;
+        self.handle = self.store.files.unlock(bytes, kek)?;
+        self.keyring = context.module()?.unlock(bytes, kek)?;
+        self.store.keyring_bytes = bytes.to_vec();
+        self.kek = kek.clone();
+        context.remember(bytes, kek);
+        Ok(())
+    }
+
+    /// The file's new bytes.
+    pub(crate) fn to_bytes(&mut self) -> Result<Vec<u8>, Error> {
+        let Store { files, document, generation, path, .. } = &mut self.store;
+        files
+            .write(*document, self.handle, *generation)
+            .map_err(Error::of_argument(path.display().to_string()))
+    }
+
+    /// Replaces the file, for whoever holds its lock.
+    pub(crate) fn save(&mut self, lock: &Lock) -> Result<(), Error> {
+        let bytes = self.to_bytes()?;
+        publish(lock, &bytes)
+    }
+}
+
+/// Takes the lock of the file that the command works on.
+pub(crate) fn lock(context: &Context) -> Result<Lock, Error> {
+    Ok(Lock::acquire(&context.file, context.wait, Some(interrupt::requested))?)
+}
+
+/// Replaces a file, for whoever holds its lock. A signal that came before leaves it as it was.
+pub(crate) fn publish(lock: &Lock, bytes: &[u8]) -> Result<(), Error> {
+    interrupt::check()?;
+    let staged = Staged::write(lock.path(), bytes)?;
+    interrupt::check()?;
+    Ok(staged.publish()?)
+}
+
+/// Changes the file under its lock: `change` gets it unlocked, and says whether to write it. Secrets are asked
+/// for and derived from before the lock is taken.
+pub(crate) fn change<T>(
+    context: &Context,
+    change: impl FnOnce(&mut Opened) -> Result<(T, bool), Error>,
+) -> Result<T, Error> {
+    drop(Store::read(context)?.unlock(context)?);
+    let lock = lock(context)?;
+    let mut opened = Store::read_at(context, lock.path())?.unlock(context)?;
+    let (result, write) = change(&mut opened)?;
+    if write {
+        opened.save(&lock)?;
+    }
+    Ok(result)
+}

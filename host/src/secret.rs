@@ -1,0 +1,79 @@
+//! The master secret, found the same way by every host.
+
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::{Error, file};
+
+/// The longest file that is read, in bytes: the longest secret and a line end.
+const MAX_FILE: u64 = 4096 + 2;
+
+/// The secret in environment variable `variable`, or in the file that `variable`_FILE names; none where
+/// neither is set. Whether it is a secret that a module takes is not looked at.
+///
+/// # Errors
+///
+/// [`Error::File`] for a file that cannot be read or is longer than a secret can be.
+pub fn from_environment(variable: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+    if !is_variable_name(variable) {
+        return Ok(None);
+    }
+    if let Some(value) = std::env::var_os(variable) {
+        use std::os::unix::ffi::OsStringExt;
+        return Ok(Some(Zeroizing::new(value.into_vec())));
+    }
+    match std::env::var_os(format!("{variable}_FILE")) {
+        Some(path) => from_file(Path::new(&path)).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The secret in a file: all of it but one trailing line end.
+///
+/// # Errors
+///
+/// As [`from_environment`].
+pub fn from_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let mut secret = Zeroizing::new(file::read(path, MAX_FILE)?);
+    if secret.last() == Some(&b'\n') {
+        secret.pop();
+        if secret.last() == Some(&b'\r') {
+            secret.pop();
+        }
+    }
+    Ok(secret)
+}
+
+/// Whether a name can stand in an environment: not empty, without `=` and U+0000.
+pub fn is_variable_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0'])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn one_line_end_is_not_part_of_a_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        for (text, secret) in [("s", "s"), ("s\n", "s"), ("s\r\n", "s"), ("s\n\n", "s\n"), ("", "")] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(*from_file(&path).unwrap(), secret.as_bytes());
+        }
+        std::fs::write(&path, vec![b'x'; 4099]).unwrap();
+        assert!(matches!(from_file(&path), Err(Error::File { .. })));
+        assert!(matches!(from_file(folder.path()), Err(Error::File { .. })));
+    }
+
+    #[test]
+    fn names_of_variables() {
+        assert!(is_variable_name("A"));
+        for name in ["", "A=B", "A\0"] {
+            assert!(!is_variable_name(name) && from_environment(name).unwrap().is_none());
+        }
+    }
+}
