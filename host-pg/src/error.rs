@@ -52,14 +52,29 @@ pub(crate) enum Error {
     #[error("must be owner of {table}")]
     NotOwner { table: String },
     /// The row changed between reading and writing.
-    #[error("could not serialize access: {what} was changed by another session, or twice by this statement")]
-    ConcurrentChange { what: String },
-    /// `DROP EXTENSION` would destroy the credentials of the default copy.
-    #[error("cannot drop extension omni_credentials because table omni_credentials.encrypted_credentials holds credentials")]
-    HoldsCredentials,
+    #[error("could not serialize access: credential {name} was changed by another session")]
+    ConcurrentChange { name: String },
     /// No module with that digest.
     #[error("crypto module {digest} is not installed")]
     ModuleMissing { digest: String },
+    /// The server's configuration leaves the module out.
+    #[error("crypto module {digest} is not allowed on this server")]
+    ModuleNotAllowed { digest: String },
+    /// The bytes are not those of the digest.
+    #[error("the component has digest {found}, not {expected}")]
+    ModuleDigest { expected: String, found: String },
+    /// No module of that name or digest.
+    #[error("there is no crypto module {module:?}")]
+    ModuleUnknown { module: String },
+    /// Several modules have the name.
+    #[error("there are several crypto modules named {module:?}: {digests}")]
+    ModuleAmbiguous { module: String, digests: String },
+    /// Keyrings or settings refer to the module.
+    #[error("crypto module {digest} is in use by {users}")]
+    ModuleInUse { digest: String, users: String },
+    /// Crypto code is for superusers.
+    #[error("permission denied to change crypto modules")]
+    NotSuperuser,
     /// The component does not keep the contract.
     #[error("the component is not a usable crypto module: {reason}")]
     ModuleRefused { reason: String },
@@ -113,9 +128,6 @@ pub(crate) enum Unreadable {
     /// Not a sealed value.
     #[error("it is not a sealed value")]
     Malformed,
-    /// Name, kind, principal or scope outside the limits: no value can be sealed for such an identity.
-    #[error("its name, kind, principal or scope is outside the limits")]
-    InvalidIdentity,
     /// Written by a later version.
     #[error("it needs version {0} of the format")]
     UnknownVersion(u64),
@@ -176,7 +188,7 @@ impl Error {
             ),
             Self::KeyringFull { schema } => (
                 C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-                Some(format!("Move the store to a fresh keyring: select omni_credentials.use_module({}, ...).", quote(schema))),
+                Some(format!("Move the store to a fresh keyring: select omni_credentials.use_module({schema:?}).")),
             ),
             Self::NotAnInstance { .. } => (
                 C::ERRCODE_INVALID_SCHEMA_NAME,
@@ -192,12 +204,9 @@ impl Error {
             ),
             Self::InvalidField { .. } => (
                 C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-                Some("Limits in bytes: name 512, kind 63, scope 2048 as JSON, name and scope together 2600 as stored, value 1048576.".into()),
+                Some("Limits: name 512 bytes, kind 63, scope 2048 as JSON, value 1048576.".into()),
             ),
-            Self::NullField { .. } => (
-                C::ERRCODE_NOT_NULL_VIOLATION,
-                Some("A credential needs a name and a value. The other columns have defaults: leave them out or write DEFAULT.".into()),
-            ),
+            Self::NullField { .. } => (C::ERRCODE_NOT_NULL_VIOLATION, None),
             Self::NotPermitted { .. } => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 Some("Read it through the credentials view, as a member of its principal.".into()),
@@ -210,13 +219,33 @@ impl Error {
                 C::ERRCODE_T_R_SERIALIZATION_FAILURE,
                 Some("Run the transaction again.".into()),
             ),
-            Self::HoldsCredentials => (
-                C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
-                Some("Save them with pg_dump first. To destroy them: truncate omni_credentials.encrypted_credentials.".into()),
-            ),
             Self::ModuleMissing { .. } => (
                 C::ERRCODE_UNDEFINED_OBJECT,
                 Some("Restore omni_credentials.crypto_modules from a backup, or install the module: select omni_credentials.install_module(name, wasm, digest).".into()),
+            ),
+            Self::ModuleNotAllowed { .. } => (
+                C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                Some("If it may run here, add its digest to omni_credentials.allowed_modules in postgresql.conf and restart the server.".into()),
+            ),
+            Self::ModuleDigest { .. } => (
+                C::ERRCODE_CHECK_VIOLATION,
+                Some("The digest of a module is the SHA-256 of its bytes. Get the file again, or the digest from whoever made it.".into()),
+            ),
+            Self::ModuleUnknown { .. } => (
+                C::ERRCODE_UNDEFINED_OBJECT,
+                Some("The modules of this database: select name, digest from omni_credentials.crypto_modules. Another one is added by omni_credentials.install_module(name, wasm, digest).".into()),
+            ),
+            Self::ModuleAmbiguous { .. } => (
+                C::ERRCODE_AMBIGUOUS_ALIAS,
+                Some("Name the module by its digest.".into()),
+            ),
+            Self::ModuleInUse { .. } => (
+                C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+                Some("Move those stores to another module: select omni_credentials.use_module(schema, module). A keyring that was replaced keeps its module as long as it is in credentials_keyrings.".into()),
+            ),
+            Self::NotSuperuser => (
+                C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                Some("Must be superuser: a crypto module sees every credential in the clear.".into()),
             ),
             Self::ModuleRefused { .. } => (
                 C::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -261,16 +290,10 @@ impl Error {
             ),
             Self::PrepareRefused => (
                 C::ERRCODE_FEATURE_NOT_SUPPORTED,
-                Some("Use COMMIT, or take the file out of credential_file_stores first.".into()),
+                Some("Use COMMIT, or detach the file store first.".into()),
             ),
-            Self::InvalidArgument(_) => (
-                C::ERRCODE_INVALID_PARAMETER_VALUE,
-                Some("The functions and their arguments: \\df+ omni_credentials.*".into()),
-            ),
-            Self::Internal(_) => (
-                C::ERRCODE_INTERNAL_ERROR,
-                Some("This should not happen: please report it as a bug of omni_credentials.".into()),
-            ),
+            Self::InvalidArgument(_) => (C::ERRCODE_INVALID_PARAMETER_VALUE, None),
+            Self::Internal(_) => (C::ERRCODE_INTERNAL_ERROR, None),
         }
     }
 }
@@ -278,7 +301,7 @@ impl Error {
 impl Unreadable {
     fn sqlstate(self) -> PgSqlErrorCode {
         match self {
-            Self::NotAuthentic | Self::Malformed | Self::InvalidIdentity => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            Self::NotAuthentic | Self::Malformed => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
             Self::UnknownVersion(_) => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             Self::UnknownSuite(_) | Self::UnknownKey | Self::PrincipalDropped(_) => {
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT
@@ -293,7 +316,6 @@ impl Unreadable {
                 "If the principal was renamed: select omni_credentials.rename_principal(...). Otherwise set the value again or restore it."
             }
             Self::Malformed => "Set the value again or restore it from a backup.",
-            Self::InvalidIdentity => "Limits in bytes: name 512, kind 63, scope 2048 as JSON. Delete the row.",
             Self::UnknownVersion(_) => "Update omni_credentials.",
             Self::UnknownSuite(_) | Self::UnknownKey => {
                 "Restore the keyring it came with (credentials_keyrings), or set the value again."
@@ -309,10 +331,7 @@ impl Unreadable {
         use host::ErrorCode as E;
         Some(match failure.code {
             E::NotAuthentic => Self::NotAuthentic,
-            E::Malformed | E::ValueTooLarge => Self::Malformed,
-            E::InvalidName | E::InvalidKind | E::InvalidPrincipal | E::InvalidScope | E::ScopeTooLarge => {
-                Self::InvalidIdentity
-            }
+            E::Malformed => Self::Malformed,
             E::UnknownVersion => Self::UnknownVersion(failure.found),
             E::UnknownSuite => Self::UnknownSuite(failure.found),
             E::UnknownKey => Self::UnknownKey,

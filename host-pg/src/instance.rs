@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Unreadable};
 use crate::heap::{self, Table, Visit, datum};
-use crate::{identity, interrupt, modules, secret};
+use crate::keys::{self, KeyId};
+use crate::{modules, secret};
 
 /// Columns of `credentials_config`, counted from 0.
 mod config_column {
@@ -53,8 +54,6 @@ pub(crate) struct StoredKeyring {
 pub(crate) struct Instance {
     pub(crate) schema: pg_sys::Oid,
     pub(crate) table: pg_sys::Oid,
-    /// The view `credentials`; `None` where it was dropped or is somebody else's.
-    pub(crate) view: Option<pg_sys::Oid>,
     config: pg_sys::Oid,
     keyrings: pg_sys::Oid,
     settings: Settings,
@@ -65,6 +64,7 @@ pub(crate) struct Instance {
 
 struct Ring {
     stored: StoredKeyring,
+    kek: Option<Kek>,
     unlocked: Option<Keyring>,
 }
 
@@ -73,8 +73,6 @@ pub(crate) type Handle = Rc<RefCell<Instance>>;
 
 thread_local! {
     static INSTANCES: RefCell<HashMap<pg_sys::Oid, Handle>> = RefCell::default();
-    /// Derived keys by the digest of the keyring they unlock: a key is derived once per backend.
-    static KEKS: RefCell<HashMap<Digest, Kek>> = RefCell::default();
     static STALE: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -110,14 +108,36 @@ pub(crate) fn of_schema(schema: pg_sys::Oid) -> Result<Handle, Error> {
 
 /// Listens for changes of keyrings and settings. Called once, when the library is loaded.
 pub(crate) fn register() {
-    // SAFETY: called from _PG_init; the callback is a plain C function that only sets a flag.
-    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_invalidation), pg_sys::Datum::null()) }
+    // SAFETY: called from _PG_init; the callbacks are plain C functions that only set a flag.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(on_invalidation), pg_sys::Datum::null());
+        pg_sys::RegisterXactCallback(Some(on_transaction), core::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(on_subtransaction), core::ptr::null_mut());
+    }
 }
 
 /// Runs whenever the server likes, possibly while an instance is in use: so it only leaves a note. Reading the few
 /// rows again is cheap, and what is unlocked stays unlocked where the rows are the same.
 unsafe extern "C-unwind" fn on_invalidation(_: pg_sys::Datum, _: pg_sys::Oid) {
     STALE.set(true);
+}
+
+/// A keyring or a setting that an aborted transaction wrote was never there.
+unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *mut core::ffi::c_void) {
+    if event == pg_sys::XactEvent::XACT_EVENT_ABORT {
+        STALE.set(true);
+    }
+}
+
+unsafe extern "C-unwind" fn on_subtransaction(
+    event: pg_sys::SubXactEvent::Type,
+    _: pg_sys::SubTransactionId,
+    _: pg_sys::SubTransactionId,
+    _: *mut core::ffi::c_void,
+) {
+    if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
+        STALE.set(true);
+    }
 }
 
 /// How opening a value can fail: the value, or the store.
@@ -138,11 +158,6 @@ impl Instance {
         heap::schema_name(self.schema)
     }
 
-    /// What `credentials_config` says.
-    pub(crate) fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
     /// The current keyring as stored, if there is one.
     pub(crate) fn current(&self) -> Option<&StoredKeyring> {
         self.rings.first().map(|ring| &ring.stored)
@@ -150,41 +165,39 @@ impl Instance {
 
     /// Opens a value with whichever keyring has its key.
     pub(crate) fn open(&mut self, identity: &Identity<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        match self.open_with_known_keys(identity, sealed) {
-            // Logical replication brings keyrings without telling the backends: look again before giving up.
-            Err(OpenError::Value(Unreadable::UnknownKey | Unreadable::UnknownSuite(_))) => {
-                self.stale = true;
-                self.refresh()?;
-                self.open_with_known_keys(identity, sealed)
-            }
-            result => result,
+        let reason = match self.try_open(identity, sealed)? {
+            Ok(value) => return Ok(value),
+            Err(reason) => reason,
+        };
+        // A statement whose lock on the table is older than a new keyring is not told of it, but sees the rows that were
+        // sealed with it.
+        if matches!(reason, Unreadable::UnknownKey | Unreadable::UnknownSuite(_)) && self.reread()? {
+            return self.try_open(identity, sealed)?.map_err(OpenError::Value);
         }
+        Err(OpenError::Value(reason))
     }
 
-    fn open_with_known_keys(
+    fn try_open(
         &mut self,
         identity: &Identity<'_>,
         sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    ) -> Result<Result<Zeroizing<Vec<u8>>, Unreadable>, Error> {
         let mut first = None;
         for index in 0..self.rings.len() {
-            let keyring = self.unlocked(index)?;
-            interrupt::arm();
-            match keyring.open(identity, sealed) {
-                Ok(value) => return Ok(value),
+            match self.unlocked(index)?.open(identity, sealed) {
+                Ok(value) => return Ok(Ok(value)),
                 Err(host::Error::Refused(failure)) => {
-                    let reason = Unreadable::of(&failure).ok_or_else(|| {
-                        OpenError::Store(Error::ModuleFailed { reason: failure.to_string() })
-                    })?;
+                    let reason = Unreadable::of(&failure)
+                        .ok_or_else(|| Error::ModuleFailed { reason: failure.to_string() })?;
                     first.get_or_insert(reason);
                     if !matches!(reason, Unreadable::UnknownKey | Unreadable::UnknownSuite(_)) {
-                        break;
+                        return Ok(Err(reason));
                     }
                 }
-                Err(error) => return Err(OpenError::Store(modules::module_error(error))),
+                Err(error) => return Err(modules::module_error(error)),
             }
         }
-        Err(OpenError::Value(first.unwrap_or(Unreadable::UnknownKey)))
+        Ok(Err(first.unwrap_or(Unreadable::UnknownKey)))
     }
 
     /// Seals a value under the current key, making the keyring where the copy has none yet.
@@ -192,9 +205,7 @@ impl Instance {
         if self.rings.is_empty() {
             self.mint()?;
         }
-        let keyring = self.unlocked(0)?;
-        interrupt::arm();
-        keyring.seal(identity, value).map_err(|error| refused_field(error, identity))
+        self.unlocked(0)?.seal(identity, value).map_err(|error| refused_field(error, identity))
     }
 
     /// Adds a key to the current keyring and stores it.
@@ -203,15 +214,54 @@ impl Instance {
             return self.mint();
         }
         let schema = self.schema_name();
-        let keyring = self.unlocked(0)?;
-        let bytes = keyring.add_key().and_then(|()| keyring.to_bytes()).map_err(|error| match error {
-            host::Error::Refused(failure) if failure.code == host::ErrorCode::TooManyKeys => {
-                Error::KeyringFull { schema }
-            }
-            other => modules::module_error(other),
-        })?;
         let kek = self.kek(0)?;
+        // Not in the keyring that seals: if storing the new key fails, nothing may have been sealed with it.
+        let current = self.current().map(|current| current.bytes.clone()).unwrap_or_default();
+        let bytes = self
+            .current_module()?
+            .unlock(&current, &kek)
+            .and_then(|mut keyring| keyring.add_key().and_then(|()| keyring.to_bytes()))
+            .map_err(|error| match error {
+                host::Error::Refused(failure) if failure.code == host::ErrorCode::TooManyKeys => {
+                    Error::KeyringFull { schema }
+                }
+                other => modules::module_error(other),
+            })?;
         self.replace_current(bytes, kek)
+    }
+
+    /// Makes a keyring with a module, which becomes the current one. The keyrings before it stay, for reading.
+    pub(crate) fn add_keyring(&mut self, digest: &Digest) -> Result<(), Error> {
+        if !self.rings.is_empty() {
+            // Tells a wrong master secret before anything is written.
+            self.unlocked(0)?;
+        }
+        let module = modules::module(digest)?;
+        let secret = secret::master_secret(&self.settings.variable)?;
+        let made = module
+            .create_keyring(&secret, self.settings.costs)
+            .map_err(|error| self.secret_error(error, "this store"))?;
+        keys::remember(&KeyId::new(&secret, digest, &made.keyring), &made.kek);
+        self.store_keyring(digest, &made.keyring, made.kek)
+    }
+
+    /// Wraps every keyring under another master secret.
+    pub(crate) fn rewrap(&mut self, secret: &[u8]) -> Result<(), Error> {
+        for index in 0..self.rings.len() {
+            let kek = self.kek(index)?;
+            let Some(stored) = self.rings.get(index).map(|ring| ring.stored.clone()) else { break };
+            let made = modules::module(&stored.module)?
+                .rewrap(&stored.bytes, &kek, secret, self.settings.costs)
+                .map_err(|error| self.secret_error(error, &format!("schema {}", self.schema_name())))?;
+            keys::remember(&KeyId::new(secret, &stored.module, &made.keyring), &made.kek);
+            self.replace(&stored, made.keyring, made.kek)?;
+        }
+        Ok(())
+    }
+
+    /// The keyrings before the current one, newest first.
+    pub(crate) fn superseded(&self) -> Vec<StoredKeyring> {
+        self.rings.iter().skip(1).map(|ring| ring.stored.clone()).collect()
     }
 
     /// Whether the copy has no row, whoever may see it.
@@ -239,45 +289,45 @@ impl Instance {
 
     /// Derives the KEK of any keyring with this copy's master secret. `what` names it in errors.
     pub(crate) fn derive(&self, module: &Module, keyring: &[u8], what: &str) -> Result<Kek, Error> {
-        let digest = Digest::of(keyring);
-        if let Some(kek) = KEKS.with_borrow(|keks| keks.get(&digest).cloned()) {
+        let secret = secret::master_secret(&self.settings.variable)?;
+        let id = KeyId::new(&secret, module.digest(), keyring);
+        if let Some(kek) = keys::known(&id) {
             return Ok(kek);
         }
-        let secret = secret::master_secret(&self.settings.variable)?;
-        interrupt::arm();
-        let kek = module
-            .derive_kek(&secret, keyring)
-            .map_err(|error| self.secret_error(error, what))?;
-        KEKS.with_borrow_mut(|keks| keks.insert(digest, kek.clone()));
+        let kek = module.derive_kek(&secret, keyring).map_err(|error| self.secret_error(error, what))?;
+        keys::remember(&id, &kek);
         Ok(kek)
     }
 
     /// Stores a changed keyring in place of the current one.
     pub(crate) fn replace_current(&mut self, bytes: Vec<u8>, kek: Kek) -> Result<(), Error> {
-        let Some(current) = self.current().cloned() else {
-            return Err(Error::KeyringMissing { schema: self.schema_name() });
-        };
+        match self.current().cloned() {
+            Some(current) => self.replace(&current, bytes, kek),
+            None => Err(Error::KeyringMissing { schema: self.schema_name() }),
+        }
+    }
+
+    fn replace(&mut self, before: &StoredKeyring, bytes: Vec<u8>, kek: Kek) -> Result<(), Error> {
         let table = Table::open(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
-        // Whatever happens now, look at the table before the next use.
-        self.stale = true;
         table.scan(|row| {
-            if row.get::<i32>(keyring_column::ID) != Some(current.id) {
+            if row.get::<i32>(keyring_column::ID) != Some(before.id) {
                 return Ok(Visit::Continue);
             }
-            if row.get::<Vec<u8>>(keyring_column::KEYRING).as_deref() != Some(current.bytes.as_slice()) {
-                return Err(Error::ConcurrentChange { what: format!("the keyring of schema {}", heap::schema_name(self.schema)) });
+            if row.get::<Vec<u8>>(keyring_column::KEYRING).as_deref() != Some(before.bytes.as_slice()) {
+                return Err(Error::ConcurrentChange { name: "keyring".to_owned() });
             }
-            table.update(row, &mut keyring_row(current.id, &current.module, &bytes))?;
+            table.update(row, &mut keyring_row(before.id, &before.module, &bytes))?;
             Ok(Visit::Stop)
         })?;
         table.announce_change();
-        KEKS.with_borrow_mut(|keks| keks.insert(Digest::of(&bytes), kek));
-        self.stale = true;
-        self.refresh()
+        self.reread()?;
+        self.keep_kek(&bytes, kek);
+        Ok(())
     }
 
     /// Stores a further keyring, which becomes the current one.
     pub(crate) fn store_keyring(&mut self, module: &Digest, bytes: &[u8], kek: Kek) -> Result<(), Error> {
+        modules::pin(module)?;
         let table = Table::open(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
         let mut last = 0;
         table.scan(|row| {
@@ -286,9 +336,24 @@ impl Instance {
         })?;
         table.insert(&mut keyring_row(last.saturating_add(1), module, bytes))?;
         table.announce_change();
-        KEKS.with_borrow_mut(|keks| keks.insert(Digest::of(bytes), kek));
+        self.reread()?;
+        self.keep_kek(bytes, kek);
+        Ok(())
+    }
+
+    /// Remembers the KEK of a keyring that was made or changed here.
+    fn keep_kek(&mut self, bytes: &[u8], kek: Kek) {
+        if let Some(ring) = self.rings.iter_mut().find(|ring| ring.stored.bytes == bytes) {
+            ring.kek = Some(kek);
+        }
+    }
+
+    /// Reads settings and keyrings again. Tells whether the keyrings are others than before.
+    fn reread(&mut self) -> Result<bool, Error> {
+        let before: Vec<_> = self.rings.iter().map(|ring| ring.stored.clone()).collect();
         self.stale = true;
-        self.refresh()
+        self.refresh()?;
+        Ok(!self.rings.iter().map(|ring| &ring.stored).eq(&before))
     }
 
     /// Finds the tables beside `table` and checks whose they are.
@@ -307,10 +372,8 @@ impl Instance {
                 return Err(refused());
             }
         }
-        let view = heap::relation_oid(schema, c"credentials")
-            .filter(|view| heap::owner(*view).is_some_and(crate::may_instantiate));
         let settings = Settings { variable: String::new(), module: None, costs: None };
-        Ok(Self { schema, table, view, config, keyrings, settings, rings: Vec::new(), stale: true })
+        Ok(Self { schema, table, config, keyrings, settings, rings: Vec::new(), stale: true })
     }
 
     /// Reads settings and keyrings again where they may have changed.
@@ -318,10 +381,13 @@ impl Instance {
         if !self.stale {
             return Ok(());
         }
-        // Parts may have been dropped, renamed, made anew or given to another owner: look again from the start, but
-        // keep what is unlocked.
-        let rings = std::mem::take(&mut self.rings);
-        *self = Self { rings, ..Self::locate(self.table)? };
+        if heap::relation_oid(self.schema, c"encrypted_credentials") != Some(self.table)
+            || heap::relation_oid(self.schema, c"credentials_config") != Some(self.config)
+            || heap::relation_oid(self.schema, c"credentials_keyrings") != Some(self.keyrings)
+        {
+            // Dropped, renamed or made anew: look again from the start.
+            *self = Self::locate(self.table)?;
+        }
         self.settings = read_settings(self.config)?;
         let mut stored = read_keyrings(self.keyrings)?;
         stored.sort_by_key(|keyring| std::cmp::Reverse(keyring.id));
@@ -330,7 +396,7 @@ impl Instance {
             .into_iter()
             .map(|stored| match known.iter().position(|ring| ring.stored == stored) {
                 Some(index) => known.swap_remove(index),
-                None => Ring { stored, unlocked: None },
+                None => Ring { stored, kek: None, unlocked: None },
             })
             .collect();
         self.stale = false;
@@ -338,13 +404,11 @@ impl Instance {
     }
 
     fn unlocked(&mut self, index: usize) -> Result<&mut Keyring, Error> {
-        let missing = || Error::KeyringMissing { schema: String::new() };
         if self.rings.get(index).is_some_and(|ring| ring.unlocked.is_none()) {
             let kek = self.kek(index)?;
             let schema = self.schema_name();
-            let ring = self.rings.get_mut(index).ok_or_else(missing)?;
+            let ring = self.ring(index)?;
             let module = modules::module(&ring.stored.module)?;
-            interrupt::arm();
             let keyring = module.unlock(&ring.stored.bytes, &kek).map_err(|error| match error {
                 host::Error::Refused(_) => Error::KeyringTampered { schema },
                 other => modules::module_error(other),
@@ -352,17 +416,25 @@ impl Instance {
             ring.unlocked = Some(keyring);
         }
         let schema = self.schema;
-        self.rings
-            .get_mut(index)
-            .and_then(|ring| ring.unlocked.as_mut())
-            .ok_or_else(|| Error::KeyringMissing { schema: heap::schema_name(schema) })
+        let ring = self.ring(index)?;
+        ring.unlocked.as_mut().ok_or_else(|| Error::KeyringMissing { schema: heap::schema_name(schema) })
     }
 
-    fn kek(&self, index: usize) -> Result<Kek, Error> {
-        let schema = self.schema_name();
-        let ring = self.rings.get(index).ok_or_else(|| Error::KeyringMissing { schema: schema.clone() })?;
-        let module = modules::module(&ring.stored.module)?;
-        self.derive(&module, &ring.stored.bytes, &format!("schema {schema}"))
+    fn kek(&mut self, index: usize) -> Result<Kek, Error> {
+        let ring = self.ring(index)?;
+        if let Some(kek) = &ring.kek {
+            return Ok(kek.clone());
+        }
+        let stored = ring.stored.clone();
+        let module = modules::module(&stored.module)?;
+        let kek = self.derive(&module, &stored.bytes, &format!("schema {}", self.schema_name()))?;
+        self.ring(index)?.kek = Some(kek.clone());
+        Ok(kek)
+    }
+
+    fn ring(&mut self, index: usize) -> Result<&mut Ring, Error> {
+        let schema = self.schema;
+        self.rings.get_mut(index).ok_or_else(|| Error::KeyringMissing { schema: heap::schema_name(schema) })
     }
 
     /// Makes the copy's first keyring, unless another session just did. A copy that holds sealed values gets none:
@@ -371,22 +443,14 @@ impl Instance {
         // The lock makes two first writers wait for each other; it is held to the end of the transaction.
         let keyrings = Table::open(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
         drop(keyrings);
-        self.stale = true;
-        self.refresh()?;
+        self.reread()?;
         if !self.rings.is_empty() {
             return Ok(());
         }
         if !self.holds_nothing()? {
             return Err(Error::KeyringMissing { schema: self.schema_name() });
         }
-        let digest = self.module_for_new_keyring()?;
-        let module = modules::module(&digest)?;
-        let secret = secret::master_secret(&self.settings.variable)?;
-        interrupt::arm();
-        let made = module
-            .create_keyring(&secret, self.settings.costs)
-            .map_err(|error| self.secret_error(error, "this store"))?;
-        self.store_keyring(&digest, &made.keyring, made.kek)
+        self.add_keyring(&self.module_for_new_keyring()?)
     }
 
     /// What a failure of key derivation means to the person who set the secret.
@@ -413,7 +477,7 @@ fn refused_field(error: host::Error, identity: &Identity<'_>) -> Error {
     let host::Error::Refused(failure) = error else {
         return modules::module_error(error);
     };
-    let name = identity::display_name(identity.name);
+    let name = format!("{:?}", String::from_utf8_lossy(identity.name.get(..64).unwrap_or(identity.name)));
     let (field, problem) = match failure.code {
         E::InvalidName => ("name", "must have 1 to 512 bytes".to_owned()),
         E::InvalidKind => ("kind", "must have 1 to 63 bytes".to_owned()),

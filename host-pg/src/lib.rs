@@ -4,7 +4,6 @@
 //! in `wit/`, and its answers become rows, errors and files. `ARCHITECTURE.md` has the map.
 
 mod check;
-mod drop_guard;
 mod error;
 mod file_store;
 mod heap;
@@ -12,6 +11,8 @@ mod identity;
 mod instance;
 mod instantiate;
 mod interrupt;
+mod keys;
+mod module_guard;
 mod modules;
 mod open;
 mod operations;
@@ -19,6 +20,7 @@ mod raw;
 mod registry;
 mod secret;
 mod settings;
+mod shared_keys;
 mod statement;
 mod trigger;
 mod write;
@@ -37,6 +39,7 @@ pub extern "C-unwind" fn _PG_init() {
     identity::register();
     instance::register();
     file_store::register();
+    shared_keys::register();
 }
 
 /// The schema of the extension.
@@ -53,7 +56,7 @@ pub(crate) fn may_instantiate(role: pg_sys::Oid) -> bool {
         if pg_sys::superuser_arg(role) {
             return true;
         }
-        let signature = c"omni_credentials.instantiate(pg_catalog.regnamespace, pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4)";
+        let signature = c"omni_credentials.instantiate(regnamespace, text, integer, integer, integer)";
         let Some(signature) = signature.to_str().ok().and_then(IntoDatum::into_datum) else {
             return false;
         };

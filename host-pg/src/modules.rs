@@ -14,9 +14,10 @@ use crate::{interrupt, settings};
 pub(crate) static BUILTIN: &[u8] = include_bytes!(env!("OMNI_CREDENTIALS_BUILTIN_MODULE"));
 
 /// Columns of `omni_credentials.crypto_modules`, counted from 0.
-mod column {
-    pub(super) const DIGEST: usize = 0;
-    pub(super) const WASM: usize = 1;
+pub(crate) mod column {
+    pub(crate) const DIGEST: usize = 0;
+    pub(crate) const WASM: usize = 1;
+    pub(crate) const NAME: usize = 2;
 }
 
 struct Modules {
@@ -37,6 +38,7 @@ pub(crate) fn builtin_digest() -> Result<Digest, Error> {
 /// The module with this digest, loaded on first use: from the library for the default one, otherwise from
 /// `crypto_modules`. Its bytes are only looked at where this machine has no compiled artifact yet.
 pub(crate) fn module(digest: &Digest) -> Result<Module, Error> {
+    settings::require_allowed(digest)?;
     with_modules(|modules| {
         if let Some(module) = modules.loaded.get(digest) {
             return Ok(module.clone());
@@ -60,11 +62,39 @@ pub(crate) fn module(digest: &Digest) -> Result<Module, Error> {
     })
 }
 
+/// Loads a component that is not installed, for a look at it.
+pub(crate) fn candidate(wasm: &[u8], digest: &Digest) -> Result<Module, Error> {
+    settings::require_allowed(digest)?;
+    with_modules(|modules| modules.runtime.load(wasm, digest).map_err(module_error))
+}
+
+/// Keeps a module from being removed until the end of the transaction, which is about to refer to it.
+pub(crate) fn pin(digest: &Digest) -> Result<(), Error> {
+    if *digest == builtin_digest()? {
+        return Ok(());
+    }
+    let missing = || Error::ModuleMissing { digest: digest.to_string() };
+    // Removing takes a lock that conflicts with this one.
+    let table = table(pg_sys::RowShareLock)?.ok_or_else(missing)?;
+    if find(&table, digest, |_| ())?.is_some() { Ok(()) } else { Err(missing()) }
+}
+
+/// `crypto_modules`, if the extension is installed in this database.
+pub(crate) fn table(lock: u32) -> Result<Option<Table>, Error> {
+    match crate::extension_schema() {
+        Some(schema) => Table::open_in(schema, c"crypto_modules", lock),
+        None => Ok(None),
+    }
+}
+
 /// Turns a failure of the runtime, not of the data, into an error.
 pub(crate) fn module_error(error: host::Error) -> Error {
     match error {
         host::Error::Interrupted => Error::Interrupted,
-        host::Error::DigestMismatch { .. }
+        host::Error::DigestMismatch { expected, found } => {
+            Error::ModuleDigest { expected: expected.to_string(), found: found.to_string() }
+        }
+        host::Error::FailedCheck(_)
         | host::Error::ForbiddenImport(_)
         | host::Error::NotAComponent(_)
         | host::Error::WrongContract { .. } => Error::ModuleRefused { reason: error.to_string() },
@@ -80,6 +110,7 @@ fn with_modules<T>(f: impl FnOnce(&mut Modules) -> Result<T, Error>) -> Result<T
                 let runtime = Runtime::new(Config {
                     cache_dir: Some(settings::cache_directory()),
                     interrupt: Some(interrupt::wanted),
+                    before_call: Some(interrupt::arm),
                     warn: Some(|message| pgrx::log!("omni_credentials: {message}")),
                 })
                 .map_err(module_error)?;
@@ -94,17 +125,21 @@ fn with_modules<T>(f: impl FnOnce(&mut Modules) -> Result<T, Error>) -> Result<T
 /// The bytes of an installed module.
 fn installed(digest: &Digest) -> Result<Vec<u8>, Error> {
     let missing = || Error::ModuleMissing { digest: digest.to_string() };
-    let schema = crate::extension_schema().ok_or_else(missing)?;
-    let table = Table::open_in(schema, c"crypto_modules", pg_sys::AccessShareLock)?.ok_or_else(missing)?;
+    let table = table(pg_sys::AccessShareLock)?.ok_or_else(missing)?;
+    find(&table, digest, |row| row.get::<Vec<u8>>(column::WASM))?.flatten().ok_or_else(missing)
+}
+
+/// What `take` takes from the row of a module; `None` where there is no such row.
+fn find<T>(table: &Table, digest: &Digest, take: impl Fn(&heap::Row) -> T) -> Result<Option<T>, Error> {
     let mut found = None;
     table.scan(|row| {
         if row.get::<Vec<u8>>(column::DIGEST).as_deref() == Some(digest.as_bytes()) {
-            found = row.get::<Vec<u8>>(column::WASM);
+            found = Some(take(row));
             return Ok(Visit::Stop);
         }
         Ok(Visit::Continue)
     })?;
-    found.ok_or_else(missing)
+    Ok(found)
 }
 
 /// The digest in a column.

@@ -12,8 +12,7 @@ use crate::identity::{self, Fields};
 use crate::instance::{self, Handle};
 use crate::statement::{IDENTITY_MATCHES, arguments, change, qualified};
 use crate::raw::{AnyDatum, Jsonb};
-use crate::settings::{self, OnUnreadable};
-use crate::{heap, interrupt, open, secret};
+use crate::{heap, modules, open, registry, secret};
 
 type Finding = (String, String, String, Jsonb, String);
 
@@ -34,6 +33,11 @@ fn rotate_key(schema: pg_sys::Oid) -> i64 {
 }
 
 #[pg_extern(sql = false)]
+fn use_module(schema: Option<pg_sys::Oid>, module: Option<&str>) -> i64 {
+    or_raise(move_to(schema, module))
+}
+
+#[pg_extern(sql = false)]
 fn rotate_master_secret(new_env_var: &str, schema: pg_sys::Oid) {
     or_raise(rewrap(new_env_var, schema));
 }
@@ -47,7 +51,7 @@ fn findings(schema: pg_sys::Oid) -> Result<Vec<Finding>, Error> {
     let handle = instance::of_schema(schema)?;
     let table = handle.borrow().table;
     let mut found = Vec::new();
-    each_row(table, Purpose::Look, |row| {
+    each_row(table, "true", &[], |row| {
         if let Err(reason) = open::readable(&handle, &row.fields, row.sealed)? {
             let (name, kind, principal, scope) = describe(&row.fields);
             found.push((name, kind, principal, Jsonb(scope), reason.to_string()));
@@ -58,26 +62,66 @@ fn findings(schema: pg_sys::Oid) -> Result<Vec<Finding>, Error> {
 }
 
 fn rotate(schema: pg_sys::Oid) -> Result<i64, Error> {
-    let handle = instance::of_schema(schema)?;
-    let table = handle.borrow().table;
-    must_own(table)?;
-    // Writers wait: a row that they seal with the old key while this runs would be left behind.
-    lock(table)?;
+    let handle = locked(schema)?;
     if handle.borrow().current().is_none() {
         return Ok(0);
     }
     handle.borrow_mut().add_key()?;
+    seal_again(&handle)
+}
+
+/// Moves a copy to a fresh keyring, made with another module or, with `None`, with the one it has.
+fn move_to(schema: Option<pg_sys::Oid>, module: Option<&str>) -> Result<i64, Error> {
+    let schema = schema.ok_or_else(|| Error::InvalidArgument("schema must not be NULL".to_owned()))?;
+    let handle = locked(schema)?;
+    let (table, name) = {
+        let store = handle.borrow();
+        (store.table, store.schema_name())
+    };
+    let digest = match module {
+        Some(module) => registry::resolve(module)?,
+        None => handle.borrow().module_for_new_keyring()?,
+    };
+    modules::module(&digest)?;
+    if module.is_some() {
+        modules::pin(&digest)?;
+        let config = format!("{}.credentials_config", spi::quote_identifier(&name));
+        Spi::run_with_args(&format!("update {config} set module = $1"), &[digest.as_bytes().as_slice().into()])?;
+    }
+    if handle.borrow().current().is_none() {
+        return Ok(0);
+    }
+    handle.borrow_mut().add_keyring(&digest)?;
+    let count = seal_again(&handle)?;
+    // The files carry the keyring, too.
+    crate::file_store::changed(table);
+    Ok(count)
+}
+
+/// A copy whose owner asks, with its writers waiting: a row that they seal with the old key would be left behind.
+fn locked(schema: pg_sys::Oid) -> Result<Handle, Error> {
+    let table = instance::of_schema(schema)?.borrow().table;
+    must_own(table)?;
+    // SAFETY: a variable of the running transaction.
+    if unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as core::ffi::c_int {
+        return Err(Error::InvalidArgument(
+            "this needs a READ COMMITTED transaction: the snapshot of this one may lack rows".to_owned(),
+        ));
+    }
+    lock(table)?;
+    // Again, now that nobody else changes the keyring.
+    instance::of_table(table)
+}
+
+/// Seals every row again, with the current key.
+fn seal_again(handle: &Handle) -> Result<i64, Error> {
+    let table = handle.borrow().table;
     let sql = format!("update {} set value = $6 where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5", qualified(table));
-    let (mut count, mut unreadable) = (0_i64, 0_i64);
-    each_row(table, Purpose::Change, |row| {
-        let value = match open::open_unchecked(&handle, &row.fields, row.sealed) {
+    let mut count = 0_i64;
+    each_row(table, "true", &[], |row| {
+        let value = match open::open_unchecked(handle, &row.fields, row.sealed) {
             Ok(value) => value,
             Err(instance::OpenError::Store(error)) => return Err(error),
-            // As for reading: the setting says whether one bad row stops the others. It stays as it is.
-            Err(instance::OpenError::Value(_)) if settings::on_unreadable() == OnUnreadable::Null => {
-                unreadable = unreadable.saturating_add(1);
-                return Ok(());
-            }
             Err(instance::OpenError::Value(reason)) => {
                 return Err(Error::Unreadable { name: row.fields.display_name(), reason });
             }
@@ -93,9 +137,6 @@ fn rotate(schema: pg_sys::Oid) -> Result<i64, Error> {
         }
         Ok(())
     })?;
-    if unreadable > 0 {
-        pgrx::warning!("left {unreadable} credentials as they are, because they do not open; omni_credentials.verify lists them");
-    }
     Ok(count)
 }
 
@@ -107,17 +148,7 @@ fn rewrap(new_env_var: &str, schema: pg_sys::Oid) -> Result<(), Error> {
     };
     must_own(table)?;
     let secret = secret::master_secret(new_env_var)?;
-    if handle.borrow().current().is_some() {
-        let mut store = handle.borrow_mut();
-        let module = store.current_module()?;
-        let kek = store.current_kek()?;
-        let bytes = store.current().map(|current| current.bytes.clone()).unwrap_or_default();
-        interrupt::arm();
-        let made = module
-            .rewrap(&bytes, &kek, &secret, store.settings().costs)
-            .map_err(|error| store.secret_error(error, &format!("schema {name}")))?;
-        store.replace_current(made.keyring, made.kek)?;
-    }
+    handle.borrow_mut().rewrap(&secret)?;
     let config = format!("{}.credentials_config", spi::quote_identifier(&name));
     Spi::run_with_args(&format!("update {config} set environment_variable = $1"), &[new_env_var.into()])?;
     // The files carry the keyring, too.
@@ -136,7 +167,7 @@ fn rename(old_name: &str, principal: pg_sys::Oid, schema: pg_sys::Oid) -> Result
         qualified(table)
     );
     let mut count = 0_i64;
-    each_row(table, Purpose::Change, |row| {
+    each_row(table, "true", &[], |row| {
         let belongs = row.fields.principal_oid() == principal || identity::role_name(row.fields.principal_oid()).is_none();
         if !belongs || open::readable(&handle, &row.fields, row.sealed)?.is_ok() {
             return Ok(());
@@ -177,26 +208,17 @@ struct Row {
     sealed: pg_sys::Datum,
 }
 
-/// What rows are visited for: looking also works on a standby, where a cursor for changes cannot be opened.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Look,
-    Change,
-}
-
 /// Visits the rows that the caller may see, through a cursor, so that a large table is not held in memory.
 fn each_row(
     table: pg_sys::Oid,
-    purpose: Purpose,
+    condition: &str,
+    parameters: &[DatumWithOid<'_>],
     mut visit: impl FnMut(Row) -> Result<(), Error>,
 ) -> Result<(), Error> {
     const BATCH: core::ffi::c_long = 1_000;
-    let sql = format!("select name, value, kind, principal, scope from {}", qualified(table));
+    let sql = format!("select name, value, kind, principal, scope from {} where {condition}", qualified(table));
     Spi::connect_mut(|client| {
-        let mut cursor = match purpose {
-            Purpose::Look => client.try_open_cursor(sql.as_str(), &[])?,
-            Purpose::Change => client.try_open_cursor_mut(sql.as_str(), &[])?,
-        };
+        let mut cursor = client.try_open_cursor_mut(sql.as_str(), parameters)?;
         // What a row takes is given back after it: values can have a mebibyte each.
         let mut memory = PgMemoryContexts::new("omni_credentials row");
         loop {

@@ -1,8 +1,11 @@
 //! The settings of the extension.
 
+use omni_credentials_host::Digest;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use std::ffi::CString;
 use std::path::PathBuf;
+
+use crate::error::Error;
 
 /// What reading an unreadable row gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PostgresGucEnum)]
@@ -17,6 +20,7 @@ pub(crate) enum OnUnreadable {
 
 static ON_UNREADABLE: GucSetting<OnUnreadable> = GucSetting::<OnUnreadable>::new(OnUnreadable::Error);
 static CACHE_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static ALLOWED_MODULES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
 
 /// Defines the settings. Called once, when the library is loaded.
@@ -37,6 +41,17 @@ pub(crate) fn register() {
         GucContext::Sighup,
         GucFlags::SUPERUSER_ONLY,
     );
+    // A library that is loaded by a session is too late for settings of the postmaster.
+    // SAFETY: a flag of the server, read in its only thread.
+    let starting = unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress };
+    GucRegistry::define_string_guc(
+        c"omni_credentials.allowed_modules",
+        c"The crypto modules that may run, as SHA-256 digests separated by commas. Empty: all that are installed.",
+        c"With the library in shared_preload_libraries it changes with a restart only; otherwise it takes a reload.",
+        &ALLOWED_MODULES,
+        if starting { GucContext::Postmaster } else { GucContext::Sighup },
+        GucFlags::default(),
+    );
     GucRegistry::define_int_guc(
         c"omni_credentials.file_lock_timeout",
         c"How long a commit waits for another writer of a file store.",
@@ -52,6 +67,19 @@ pub(crate) fn register() {
 /// What to give for a row that does not open.
 pub(crate) fn on_unreadable() -> OnUnreadable {
     ON_UNREADABLE.get()
+}
+
+/// Refuses a module that `omni_credentials.allowed_modules` leaves out. What is no digest in that list allows nothing.
+pub(crate) fn require_allowed(digest: &Digest) -> Result<(), Error> {
+    let allowed = match ALLOWED_MODULES.get() {
+        Some(list) => {
+            let list = list.to_string_lossy();
+            let mut listed = list.split(',').map(str::trim).filter(|item| !item.is_empty()).peekable();
+            listed.peek().is_none() || listed.any(|item| item.parse() == Ok(*digest))
+        }
+        None => true,
+    };
+    if allowed { Ok(()) } else { Err(Error::ModuleNotAllowed { digest: digest.to_string() }) }
 }
 
 /// How long to wait for another writer of a file.

@@ -81,7 +81,26 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// All columns of the row before the change.
+    pub(crate) fn old_values(&self) -> Result<(pg_sys::HeapTuple, Vec<Option<pg_sys::Datum>>), Error> {
+        self.values(self.data.tg_trigtuple)
+    }
+
+    /// All columns of the row after the change.
+    pub(crate) fn new_values(&self) -> Result<(pg_sys::HeapTuple, Vec<Option<pg_sys::Datum>>), Error> {
+        match self.event() {
+            Event::Update => self.values(self.data.tg_newtuple),
+            _ => self.values(self.data.tg_trigtuple),
+        }
+    }
+
     fn columns(&self, tuple: pg_sys::HeapTuple) -> Result<Columns, Error> {
+        let (tuple, values) = self.values(tuple)?;
+        let at = |n: usize| values.get(n).copied().flatten();
+        Ok(Columns { tuple, name: at(0), value: at(1), kind: at(2), principal: at(3), scope: at(4) })
+    }
+
+    fn values(&self, tuple: pg_sys::HeapTuple) -> Result<(pg_sys::HeapTuple, Vec<Option<pg_sys::Datum>>), Error> {
         if tuple.is_null() {
             return Err(Error::InvalidArgument("this trigger function must be fired for each row".to_owned()));
         }
@@ -95,11 +114,8 @@ impl<'a> Call<'a> {
             pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
             (values, nulls)
         };
-        let at = |n: usize| match (values.get(n), nulls.get(n)) {
-            (Some(datum), Some(false)) => Some(*datum),
-            _ => None,
-        };
-        Ok(Columns { tuple, name: at(0), value: at(1), kind: at(2), principal: at(3), scope: at(4) })
+        let present = values.into_iter().zip(nulls).map(|(value, null)| (!null).then_some(value)).collect();
+        Ok((tuple, present))
     }
 }
 

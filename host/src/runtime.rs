@@ -19,6 +19,8 @@ pub struct Config {
     /// Asked after [`Ticker::tick`], from inside a call: true ends the call with
     /// [`Error::Interrupted`]. It must return: no unwinding, no `longjmp`.
     pub interrupt: Option<fn() -> bool>,
+    /// Called before every call into a module: the place to make sure that a tick will come.
+    pub before_call: Option<fn()>,
     /// Told, once for each runtime, that the cache is of no use, and why.
     pub warn: Option<fn(&str)>,
 }
@@ -40,6 +42,7 @@ pub(crate) struct Shared {
     linker: Linker<State>,
     cache: Option<Cache>,
     interrupt: Option<fn() -> bool>,
+    before_call: Option<fn()>,
 }
 
 impl Runtime {
@@ -54,7 +57,8 @@ impl Runtime {
         CryptoModule::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)
             .map_err(|error| Error::Engine(error.to_string()))?;
         let cache = config.cache_dir.map(|folder| Cache::new(folder, &engine, config.warn));
-        Ok(Self { shared: Arc::new(Shared { engine, linker, cache, interrupt: config.interrupt }) })
+        let Config { interrupt, before_call, .. } = config;
+        Ok(Self { shared: Arc::new(Shared { engine, linker, cache, interrupt, before_call }) })
     }
 
     /// Loads a module from its bytes.
@@ -133,6 +137,10 @@ impl Shared {
 
     pub(crate) fn interrupt(&self) -> Option<fn() -> bool> {
         self.interrupt
+    }
+
+    pub(crate) fn before_call(&self) -> Option<fn()> {
+        self.before_call
     }
 }
 

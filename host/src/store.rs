@@ -49,6 +49,7 @@ pub(crate) struct State {
     memory: usize,
     refused_memory: bool,
     interrupt: Option<fn() -> bool>,
+    before_call: Option<fn()>,
 }
 
 /// A store with a module instantiated in it.
@@ -76,7 +77,12 @@ impl Sandbox {
     /// A fresh instance of the module.
     pub(crate) fn new(shared: &Shared, module: &Loaded, kind: Kind) -> Result<Self, Error> {
         signals::keep_alternate_stack();
-        let state = State { kind, memory: 0, refused_memory: false, interrupt: shared.interrupt() };
+        let (interrupt, before_call) = (shared.interrupt(), shared.before_call());
+        let state = State { kind, memory: 0, refused_memory: false, interrupt, before_call };
+        // Instantiation runs the module's start function.
+        if let Some(before_call) = before_call {
+            before_call();
+        }
         let mut store = Store::new(shared.engine(), state);
         store.limiter(|state| state);
         store.set_hostcall_fuel(kind.returned());
@@ -106,6 +112,9 @@ impl Sandbox {
     ) -> Result<T, Error> {
         // A store may be moved to a thread that has not called into a module before.
         signals::keep_alternate_stack();
+        if let Some(before_call) = self.store.data().before_call {
+            before_call();
+        }
         match call(&self.bindings, &mut self.store) {
             Ok(result) => result.map_err(|failure| Error::Refused(failure.into())),
             Err(error) => Err(convert(&error, self.store.data(), export)),

@@ -5,10 +5,9 @@ use omni_credentials_host::{self as host, Digest, Preference};
 
 use super::registry::Store;
 use super::table::Rows;
-use super::{file_error, keyrings};
+use super::{file_error, keyrings, moved};
 use crate::error::Error;
 use crate::instance::Handle;
-use crate::interrupt;
 
 /// The names in an error message: enough to act on.
 const NAMES_SHOWN: usize = 10;
@@ -25,10 +24,14 @@ pub(super) fn export(handle: &Handle, store: &mut Store, file: Option<&[u8]>) ->
     }
     store.settle(file);
     let module = instance.current_module()?;
-    interrupt::arm();
     let mut files = module.files().map_err(fault)?;
+    let mut moved = false;
     let theirs = match file {
-        Some(bytes) => files.parse(bytes).map_err(fault)?,
+        Some(bytes) => {
+            let theirs = moved::parse(&mut instance, &module, &mut files, store, bytes)?;
+            moved = theirs.moved;
+            theirs.document
+        }
         None => {
             let keyring = instance.current().map(|current| current.bytes.clone()).unwrap_or_default();
             files.create(&keyring).map_err(fault)?
@@ -36,7 +39,7 @@ pub(super) fn export(handle: &Handle, store: &mut Store, file: Option<&[u8]>) ->
     };
     let carried = files.keyring_bytes(theirs).map_err(fault)?;
     let keyring = keyrings::unite(&mut instance, &module, &mut files, &filename, theirs)?;
-    if file.is_some() {
+    if file.is_some() && !moved {
         files.verify(theirs, keyring).map_err(fault)?;
     }
     let current = instance.current().map(|current| current.bytes.clone()).unwrap_or_default();
@@ -55,7 +58,7 @@ pub(super) fn export(handle: &Handle, store: &mut Store, file: Option<&[u8]>) ->
     }
     let known = files.generation(theirs).map_err(fault)?;
     let agreed = files.agreed(&store.base, ours, merged.document).map_err(fault)?;
-    if file.is_some() && merged.to_theirs.is_empty() && carried == current {
+    if file.is_some() && !moved && merged.to_theirs.is_empty() && carried == current {
         store.generation = i64::try_from(known).ok();
         store.base = agreed;
         store.file_digest = file.map(|bytes| Digest::of(bytes).as_bytes().to_vec());
@@ -63,7 +66,6 @@ pub(super) fn export(handle: &Handle, store: &mut Store, file: Option<&[u8]>) ->
         return Ok(None);
     }
     let at_least = store.generation.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-    interrupt::arm();
     let bytes = files.write(merged.document, keyring, at_least).map_err(fault)?;
     store.generation = i64::try_from(known.max(at_least).saturating_add(1)).ok();
     store.pending_digest = Some(Digest::of(&bytes).as_bytes().to_vec());

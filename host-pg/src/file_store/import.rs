@@ -7,11 +7,11 @@ use pgrx::prelude::*;
 
 use super::registry::{Registry, Store};
 use super::table::{self, Outcome, Rows};
-use super::{check_rights, export, file_error, keyrings, read, transaction};
+use super::{check_rights, export, file_error, keyrings, moved, read, transaction};
 use crate::error::{Error, or_raise};
 use crate::instance::{self, Handle};
 use crate::raw::Jsonb;
-use crate::{heap, interrupt};
+use crate::heap;
 
 type Report = (String, String, String, Jsonb, String, Option<String>);
 
@@ -118,17 +118,18 @@ fn import(
     let (table, mut files, theirs, merged) = {
         let mut instance = handle.borrow_mut();
         let module = instance.current_module()?;
-        interrupt::arm();
         let mut files = module.files().map_err(fault)?;
-        let theirs = files.parse(file).map_err(fault)?;
+        let moved::Theirs { document: theirs, moved } =
+            moved::parse(&mut instance, &module, &mut files, store, file)?;
         let keyring = keyrings::unite(&mut instance, &module, &mut files, &filename, theirs)?;
-        files.verify(theirs, keyring).map_err(fault)?;
+        if !moved {
+            files.verify(theirs, keyring).map_err(fault)?;
+        }
         let current = instance.current().map(|current| current.bytes.clone()).unwrap_or_default();
         files.set_keyring(theirs, &current).map_err(fault)?;
         let rows = Rows::read(instance.table)?;
         let ours = files.create(&current).map_err(fault)?;
         files.put(ours, &rows.refs()).map_err(fault)?;
-        interrupt::arm();
         let merged =
             files.merge(&store.base, ours, theirs, rows.complete, keyring, prefer).map_err(fault)?;
         (instance.table, files, theirs, merged)

@@ -8,7 +8,6 @@ use omni_credentials_host::{self as host, Document, Files, KeyringHandle, Module
 use super::file_error;
 use crate::error::Error;
 use crate::instance::Instance;
-use crate::interrupt;
 
 /// Makes sure that the table's keyring opens all that the file holds, and gives it unlocked for work on documents.
 ///
@@ -58,7 +57,6 @@ pub(super) fn unlock_current(
 ) -> Result<KeyringHandle, Error> {
     let kek = store.current_kek()?;
     let bytes = store.current().map(|current| current.bytes.clone()).unwrap_or_default();
-    interrupt::arm();
     files.unlock(&bytes, &kek).map_err(|error| file_error(filename, error))
 }
 

@@ -4,12 +4,14 @@
 //! - `table`: the copy's rows as records of a document, and records as rows.
 //! - `keyrings`: one keyring for file and table.
 //! - `export`: the three-way merge before a commit.
+//! - `moved`: files from before the copy moved to another keyring.
 //! - `import`: `instantiate_file_store` and `credential_file_store_reload`.
 //! - `transaction`: when it happens, and what becomes visible when.
 
 mod export;
 mod import;
 mod keyrings;
+mod moved;
 mod registry;
 mod table;
 mod transaction;

@@ -166,6 +166,26 @@ fn cases() -> Vec<(&'static str, Shell)> {
             "constant-value",
             shell().body(OPEN, &list("0", "32")).body("encryption.[method]keyring.seal", &list("0", "80")),
         ),
+        // Well-behaved until it is asked to open a value of one of these lengths; other values open as 32 zeros.
+        ("by-length", {
+            shell()
+                .fields("(func $deep (call $deep))")
+                .body(DERIVE, &list("0", "32"))
+                .body(OPEN, &format!(
+                    "(if (i32.eq (local.get 10) (i32.const 101)) (then unreachable))
+                     (if (i32.eq (local.get 10) (i32.const 102)) (then {LOOP}))
+                     (if (i32.eq (local.get 10) (i32.const 103)) (then
+                       (loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable))
+                     (if (i32.eq (local.get 10) (i32.const 104)) (then (call $deep)))
+                     (if (i32.eq (local.get 10) (i32.const 105)) (then
+                       (i32.store8 (i32.const 192) (i32.const 0))
+                       (i32.store (i32.const 200) (i32.const 0))
+                       (i32.store (i32.const 204) (i32.const -1))
+                       (return (i32.const 192))))
+                     {}",
+                    list("0", "32"),
+                ))
+        }),
         // Resources.
         ("handle-made-up", {
             let body = "(i32.store (i32.const 136) (i32.const 12345)) (i32.const 128)";

@@ -1,0 +1,49 @@
+//! Derived keys, remembered: Argon2id is made to be slow, so a key is derived once per backend, and once per server
+//! where the backends can share (see `shared_keys`).
+//!
+//! This is a memory of `derive_kek(secret, keyring)` and nothing more. An entry is found only by whoever names the same
+//! module, keyring *and master secret*: a copy of the store that has another secret cannot unlock a keyring by knowing
+//! its bytes, whoever unlocked it before.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use omni_credentials_host::{Digest, Kek};
+use zeroize::Zeroizing;
+
+use crate::shared_keys;
+
+/// What a KEK was derived from: SHA-256 over master secret, module and keyring.
+pub(crate) struct KeyId(Digest);
+
+thread_local! {
+    static OWN: RefCell<HashMap<Digest, Kek>> = RefCell::default();
+}
+
+impl KeyId {
+    /// Names the KEK of `keyring` under `secret`.
+    pub(crate) fn new(secret: &[u8], module: &Digest, keyring: &[u8]) -> Self {
+        // The two digests have a fixed length, so what is left is the secret.
+        let mut named = Zeroizing::new(Vec::with_capacity(64 + secret.len()));
+        named.extend_from_slice(module.as_bytes());
+        named.extend_from_slice(Digest::of(keyring).as_bytes());
+        named.extend_from_slice(secret);
+        Self(Digest::of(&named))
+    }
+}
+
+/// The KEK, if this backend or another one derived it.
+pub(crate) fn known(id: &KeyId) -> Option<Kek> {
+    if let Some(kek) = OWN.with_borrow(|own| own.get(&id.0).cloned()) {
+        return Some(kek);
+    }
+    let kek = shared_keys::find(&id.0)?;
+    OWN.with_borrow_mut(|own| own.insert(id.0, kek.clone()));
+    Some(kek)
+}
+
+/// Remembers a KEK that the module derived: it has checked it against the keyring's commitment.
+pub(crate) fn remember(id: &KeyId, kek: &Kek) {
+    shared_keys::keep(&id.0, kek);
+    OWN.with_borrow_mut(|own| own.insert(id.0, kek.clone()));
+}

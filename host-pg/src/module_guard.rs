@@ -1,0 +1,135 @@
+//! The rules for rows of `crypto_modules`, whoever writes them and however: the digest is that of the bytes, and a
+//! module that something refers to stays.
+
+use omni_credentials_host::Digest;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use crate::error::{Error, or_raise};
+use crate::heap::{self, Table, Visit};
+use crate::identity::Packed;
+use crate::modules::{self, column};
+use crate::raw::raw_function;
+use crate::registry;
+use crate::trigger::{Call, Event};
+
+raw_function!(crypto_modules_guard_wrapper, pg_finfo_crypto_modules_guard_wrapper, crypto_modules_guard);
+
+/// BEFORE INSERT OR UPDATE OR DELETE for each row, and BEFORE TRUNCATE.
+///
+/// # Safety
+/// Called by Postgres.
+unsafe fn crypto_modules_guard(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: Postgres's own call.
+    match or_raise(unsafe { Call::new(fcinfo) }.and_then(|call| guard(&call))) {
+        Some(tuple) => pg_sys::Datum::from(tuple),
+        None => pg_sys::Datum::null(),
+    }
+}
+
+/// The row to go on with.
+fn guard(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
+    registry::must_be_superuser()?;
+    match call.event() {
+        Event::Insert => {
+            let (tuple, values) = call.new_values()?;
+            check_digest(&values)?;
+            Ok(Some(tuple))
+        }
+        Event::Update => {
+            let (tuple, new) = call.new_values()?;
+            let new = check_digest(&new)?;
+            let (_, old) = call.old_values()?;
+            let old = digest_of(&old);
+            if old != new {
+                old.as_ref().map_or(Ok(()), refuse_removal)?;
+            }
+            Ok(Some(tuple))
+        }
+        Event::Delete => {
+            let (tuple, values) = call.old_values()?;
+            digest_of(&values).as_ref().map_or(Ok(()), refuse_removal)?;
+            Ok(Some(tuple))
+        }
+        Event::Truncate => {
+            let mut digests = Vec::new();
+            modules::table(pg_sys::AccessExclusiveLock)?.map_or(Ok(()), |table| {
+                table.scan(|row| {
+                    digests.push(modules::digest_of_column(row, column::DIGEST)?);
+                    Ok(Visit::Continue)
+                })
+            })?;
+            digests.iter().try_for_each(refuse_removal)?;
+            Ok(None)
+        }
+    }
+}
+
+/// The row's digest, which must be the one of its bytes. A row with NULLs is left to the table's constraints.
+fn check_digest(values: &[Option<pg_sys::Datum>]) -> Result<Option<Digest>, Error> {
+    let (Some(expected), Some(Some(wasm))) = (digest_of(values), values.get(column::WASM)) else {
+        return Ok(None);
+    };
+    // SAFETY: the datum of a bytea that is not NULL.
+    let found = Digest::of(unsafe { Packed::new(*wasm) }.bytes());
+    if found == expected {
+        Ok(Some(expected))
+    } else {
+        Err(Error::ModuleDigest { expected: expected.to_string(), found: found.to_string() })
+    }
+}
+
+fn digest_of(values: &[Option<pg_sys::Datum>]) -> Option<Digest> {
+    let datum = (*values.get(column::DIGEST)?)?;
+    // SAFETY: the datum of a bytea that is not NULL.
+    let digest = unsafe { Packed::new(datum) };
+    Some(Digest::from_bytes(digest.bytes().try_into().ok()?))
+}
+
+/// Fails where a copy of this database refers to the module, or where it is the one that copies start with.
+fn refuse_removal(digest: &Digest) -> Result<(), Error> {
+    // Waits for those who are about to refer to it, and keeps others from doing so.
+    let lock = modules::table(pg_sys::ExclusiveLock)?;
+    drop(lock);
+    let mut users = users(digest)?;
+    if *digest == modules::builtin_digest()? {
+        users.insert(0, "the extension itself".to_owned());
+    }
+    if users.is_empty() {
+        return Ok(());
+    }
+    Err(Error::ModuleInUse { digest: digest.to_string(), users: users.join(", ") })
+}
+
+/// The tables that refer to a module, in any copy.
+fn users(digest: &Digest) -> Result<Vec<String>, Error> {
+    const TABLES: &str = "select c.oid from pg_catalog.pg_class c where c.relkind operator(pg_catalog.=) 'r' \
+         and c.relname operator(pg_catalog.=) any ('{credentials_keyrings,credentials_config}'::pg_catalog.name[])";
+    let tables = Spi::connect(|client| {
+        let rows = client.select(TABLES, None, &[])?;
+        rows.into_iter().map(|row| row.get::<pg_sys::Oid>(1)).collect::<Result<Vec<_>, _>>()
+    })?;
+    let mut users = Vec::new();
+    for table in tables.into_iter().flatten() {
+        // In `credentials_keyrings` it is the second column, in `credentials_config` the third. A table of somebody else
+        // may have the name and other columns.
+        // SAFETY: syscache lookups by oid and column number.
+        let at = match unsafe { (pg_sys::get_atttype(table, 2), pg_sys::get_atttype(table, 3)) } {
+            (pg_sys::BYTEAOID, pg_sys::BYTEAOID) => 1,
+            (pg_sys::TEXTOID, pg_sys::BYTEAOID) => 2,
+            _ => continue,
+        };
+        let mut refers = false;
+        Table::open(table, pg_sys::AccessShareLock)?.scan(|row| {
+            refers = row.get::<Vec<u8>>(at).as_deref() == Some(digest.as_bytes());
+            Ok(if refers { Visit::Stop } else { Visit::Continue })
+        })?;
+        if refers {
+            // SAFETY: a syscache lookup by oid.
+            let schema = heap::schema_name(unsafe { pg_sys::get_rel_namespace(table) });
+            users.push(format!("{schema}.{}", heap::relation_name(table)));
+        }
+    }
+    users.sort();
+    Ok(users)
+}
