@@ -17,7 +17,7 @@ INSTALL = {
     "imports-more-of-random": "get-random-u64",
     "lacks-an-interface": "primitives",
     "lacks-a-function": "is-current",
-    "has-another-type": "is-current",
+    "has-another-type": "string",
     "is-of-another-version": "0.1.0",
 }
 EVIL = {
