@@ -173,10 +173,14 @@ class Server:
         # The path of a socket has room for some hundred characters, so it cannot be below the target folder.
         socket = Path(tempfile.mkdtemp(prefix="omni-", dir="/tmp"))
         account.own(folder, socket)
-        server = cls(name, installation.open_to(account), folder, account, socket, {}, settings or {})
-        server._save()
-        if initdb:
-            server._initdb()
+        try:
+            server = cls(name, installation.open_to(account), folder, account, socket, {}, settings or {})
+            server._save()
+            if initdb:
+                server._initdb()
+        except BaseException:
+            shutil.rmtree(socket, ignore_errors=True)
+            raise
         return server
 
     @classmethod
