@@ -72,15 +72,19 @@ class Database:
         """A new session. `options` are settings it starts with."""
         switches = " ".join(f"-c {name}={value}" for name, value in options.items())
         connection = psycopg.connect(
-            self.server.conninfo(self.name, user), autocommit=autocommit, options=switches or None
+            self.server.conninfo(self.name), user=user, autocommit=autocommit, options=switches or None
         )
         self._connections.append(connection)
         return connection
 
     def run(self, statement: str, *parameters: object, user: str = SUPERUSER) -> list[tuple]:
         """Runs one statement in a session of its own and gives its rows."""
-        with psycopg.connect(self.server.conninfo(self.name, user), autocommit=True) as connection:
+        with psycopg.connect(self.server.conninfo(self.name), user=user, autocommit=True) as connection:
             return rows(connection.execute(statement, parameters or None))
+
+    def grant(self, user: str, privileges: str = "SELECT, INSERT, UPDATE, DELETE", schema: str = "omni_credentials") -> None:
+        """What an administrator does for an application's role."""
+        self.run("select omni_credentials.grant_access(%s::regrole, %s, %s::regnamespace)", user, privileges, schema)
 
     def close(self) -> None:
         for connection in self._connections:
