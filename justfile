@@ -11,7 +11,7 @@ throwaway := python + " tools/throwaway.py"
 # What is built and tested together, always in one selection: with another, cargo would choose other features for shared
 # dependencies and compile wasmtime a second time. What makes modules has target folders of its own.
 packages := "-p omni_credentials -p omni-credentials-host -p omni-credentials-core -p omni-credentials-conformance" \
-    + " --no-default-features --features omni_credentials/" + pg
+    + " -p omni-credentials-cli --no-default-features --features omni_credentials/" + pg
 
 export OMNI_CREDENTIALS_MODULES := target / "modules"
 export OMNI_CREDENTIALS_PYTHON := python
@@ -94,6 +94,16 @@ test-sql *arguments: build
 # Exactly what CI runs.
 [group('test')]
 ci: test
+
+# Fuzzes the core; arguments go to fuzz/run.sh (needs a nightly toolchain and cargo-fuzz).
+[group('test')]
+fuzz *arguments:
+    @fuzz/run.sh "$@"
+
+# Measures the core in the sandbox against the same core natively; one table.
+[group('test')]
+bench: modules
+    @cargo run --release --locked -p omni-credentials-bench-native-vs-component -- {{ target / "modules" }}
 
 # ---- Keep it clean
 
