@@ -95,7 +95,7 @@ test-sql *arguments: build
 [group('test')]
 ci: test
 
-# Fuzzes the core; arguments go to fuzz/run.sh (needs a nightly toolchain and cargo-fuzz).
+# Fuzzes the core; arguments go to fuzz/run.sh (needs cargo-fuzz).
 [group('test')]
 fuzz *arguments:
     @fuzz/run.sh "$@"
