@@ -9,12 +9,12 @@ returns bytea
 language c stable strict parallel safe cost 100
 as 'MODULE_PATHNAME', 'open_credential_wrapper';
 comment on function omni_credentials.open_credential(oid, text, anyenum, regrole, jsonb, bytea) is
-'Opens a sealed value for its credential; what the credentials view calls. Members of the principal, roles past row-level security, and roles whom the policies show the row.';
+'Opens a sealed value for its credential; what the credentials view calls. For roles that may select from that view, and are members of the principal, past row-level security, or shown the row by the policies. Roles that may only change or delete get the sealed value as it is.';
 
 create function omni_credentials.seal_credential(
     store oid, name text, kind anyenum, principal regrole, scope jsonb, value bytea)
 returns bytea
-language c volatile strict parallel unsafe cost 100
+language c volatile parallel unsafe cost 100
 as 'MODULE_PATHNAME', 'seal_credential_wrapper';
 comment on function omni_credentials.seal_credential(oid, text, anyenum, regrole, jsonb, bytea) is
 'Seals a value for a row of encrypted_credentials. Roles that may insert into or update that table.';
@@ -200,6 +200,43 @@ comment on function omni_credentials.replace_config() is
 
 -- Rights
 
+create function omni_credentials.privilege_list(privileges text) returns text[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    list text[] := pg_catalog.regexp_split_to_array(pg_catalog.upper(pg_catalog.btrim(privileges)), '\s*,\s*');
+    privilege text;
+begin
+    foreach privilege in array coalesce(list, array[null::text]) loop
+        if privilege is null or privilege not in ('SELECT', 'INSERT', 'UPDATE', 'DELETE') then
+            raise exception using errcode = 'invalid_parameter_value',
+                message = pg_catalog.format('unknown privilege: %s', coalesce(privilege, 'NULL')),
+                hint = 'A list of SELECT, INSERT, UPDATE and DELETE, separated by commas.';
+        end if;
+    end loop;
+    return list;
+end
+$$;
+comment on function omni_credentials.privilege_list(text) is
+'The privileges in a list for grant_access and revoke_access; refuses what is none.';
+
+create function omni_credentials.privileges_held(grantee regrole, schema regnamespace) returns text[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce(array_agg(distinct a.privilege_type), '{}')
+    from pg_catalog.pg_trigger t
+    join pg_catalog.pg_class v on v.oid = t.tgrelid,
+    pg_catalog.aclexplode(v.relacl) a
+    where t.tgfoid = 'omni_credentials.credentials_write()'::pg_catalog.regprocedure
+      and v.relname = 'credentials'
+      and (privileges_held.schema is null or v.relnamespace = privileges_held.schema)
+      and a.grantee = privileges_held.grantee
+$$;
+comment on function omni_credentials.privileges_held(regrole, regnamespace) is
+'What a role was granted on the credentials view of a copy, or with NULL on that of any copy.';
+
 create function omni_credentials.grant_access(
     grantee regrole,
     privileges text default 'SELECT',
@@ -209,28 +246,29 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    privilege text;
+    list text[] := omni_credentials.privilege_list(privileges);
+    held text[];
 begin
-    foreach privilege in array pg_catalog.regexp_split_to_array(pg_catalog.upper(pg_catalog.btrim(privileges)), '\s*,\s*') loop
-        if privilege not in ('SELECT', 'INSERT', 'UPDATE', 'DELETE') then
-            raise exception using errcode = 'invalid_parameter_value',
-                message = pg_catalog.format('unknown privilege: %s', privilege),
-                hint = 'A list of SELECT, INSERT, UPDATE and DELETE, separated by commas.';
-        end if;
-        execute pg_catalog.format('grant usage on schema omni_credentials, %s to %s', schema, grantee);
-        execute pg_catalog.format('grant %s on %s.credentials, %s.encrypted_credentials to %s', privilege, schema, schema, grantee);
-        -- Every change through the view first looks at the sealed value that it replaces.
-        if privilege in ('UPDATE', 'DELETE') then
-            execute pg_catalog.format('grant select on %s.encrypted_credentials to %s', schema, grantee);
-        end if;
-        if privilege <> 'INSERT' then
-            execute pg_catalog.format('grant execute on function omni_credentials.open_credential(oid, text, anyenum, regrole, jsonb, bytea) to %s', grantee);
-        end if;
-        if privilege in ('INSERT', 'UPDATE') then
-            execute pg_catalog.format('grant execute on function omni_credentials.seal_credential(oid, text, anyenum, regrole, jsonb, bytea) to %s', grantee);
-            execute pg_catalog.format('grant execute on function %s.set_credential to %s', schema, grantee);
-        end if;
-    end loop;
+    execute format('grant usage on schema omni_credentials, %s to %s', schema, grantee);
+    execute format('grant usage on type %s.credential_kind to %s', schema, grantee);
+    execute format('grant %s on %s.credentials, %s.encrypted_credentials to %s',
+        array_to_string(list, ', '), schema, schema, grantee);
+    if list && '{SELECT, UPDATE, DELETE}' then
+        -- A change through the view first looks at the sealed value that it replaces. It does not open for a role
+        -- that may not SELECT from the view.
+        execute format('grant select on %s.encrypted_credentials to %s', schema, grantee);
+        execute format('grant execute on function omni_credentials.open_credential(oid, text, anyenum, regrole, jsonb, bytea) to %s', grantee);
+    end if;
+    if list && '{SELECT}' then
+        execute format('grant execute on function omni_credentials.verify(regnamespace) to %s', grantee);
+    end if;
+    if list && '{INSERT, UPDATE}' then
+        execute format('grant execute on function omni_credentials.seal_credential(oid, text, anyenum, regrole, jsonb, bytea) to %s', grantee);
+    end if;
+    held := omni_credentials.privileges_held(grantee, schema);
+    if held @> '{INSERT, UPDATE}' then
+        execute format('grant execute on function %1$s.set_credential(text, bytea, %1$s.credential_kind, regrole, jsonb) to %2$s', schema, grantee);
+    end if;
 end
 $$;
 comment on function omni_credentials.grant_access(regrole, text, regnamespace) is
@@ -245,20 +283,141 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    privilege text;
+    list text[] := omni_credentials.privilege_list(privileges);
+    held text[];
 begin
-    foreach privilege in array pg_catalog.regexp_split_to_array(pg_catalog.upper(pg_catalog.btrim(privileges)), '\s*,\s*') loop
-        if privilege not in ('SELECT', 'INSERT', 'UPDATE', 'DELETE') then
-            raise exception using errcode = 'invalid_parameter_value',
-                message = pg_catalog.format('unknown privilege: %s', privilege),
-                hint = 'A list of SELECT, INSERT, UPDATE and DELETE, separated by commas.';
-        end if;
-        execute pg_catalog.format('revoke %s on %s.credentials, %s.encrypted_credentials from %s', privilege, schema, schema, grantee);
-        if privilege in ('INSERT', 'UPDATE') then
-            execute pg_catalog.format('revoke execute on function %s.set_credential from %s', schema, grantee);
-        end if;
-    end loop;
+    execute format('revoke %s on %s.credentials, %s.encrypted_credentials from %s',
+        array_to_string(list, ', '), schema, schema, grantee);
+    held := omni_credentials.privileges_held(grantee, schema);
+    if not held && '{SELECT, UPDATE, DELETE}' then
+        execute format('revoke select on %s.encrypted_credentials from %s', schema, grantee);
+    else
+        execute format('grant select on %s.encrypted_credentials to %s', schema, grantee);
+    end if;
+    if not held @> '{INSERT, UPDATE}' then
+        execute format('revoke execute on function %1$s.set_credential(text, bytea, %1$s.credential_kind, regrole, jsonb) from %2$s', schema, grantee);
+    end if;
+    if held = '{}' then
+        execute format('revoke usage on type %s.credential_kind from %s', schema, grantee);
+    end if;
+    -- What all copies share, unless another copy still needs it.
+    held := omni_credentials.privileges_held(grantee, null);
+    if not held && '{SELECT, UPDATE, DELETE}' then
+        execute format('revoke execute on function omni_credentials.open_credential(oid, text, anyenum, regrole, jsonb, bytea) from %s', grantee);
+    end if;
+    if not held && '{SELECT}' then
+        execute format('revoke execute on function omni_credentials.verify(regnamespace) from %s', grantee);
+    end if;
+    if not held && '{INSERT, UPDATE}' then
+        execute format('revoke execute on function omni_credentials.seal_credential(oid, text, anyenum, regrole, jsonb, bytea) from %s', grantee);
+    end if;
+    if held = '{}' then
+        execute format('revoke usage on schema omni_credentials from %s', grantee);
+    end if;
 end
 $$;
 comment on function omni_credentials.revoke_access(regrole, text, regnamespace) is
-'Takes back what grant_access gave on the view and the table of a copy.';
+'Takes back what grant_access gave, but for USAGE on the schema of another copy than the default one.';
+
+-- DROP EXTENSION
+
+create function omni_credentials.guard_drop() returns event_trigger
+language c as 'MODULE_PATHNAME', 'guard_drop_wrapper';
+comment on function omni_credentials.guard_drop() is
+'Refuses to drop the extension while its own copy holds credentials.';
+
+create event trigger omni_credentials_guard_drop on ddl_command_start
+    when tag in ('DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED')
+    execute function omni_credentials.guard_drop();
+comment on event trigger omni_credentials_guard_drop is
+'Dropping the extension, or its schema, does not destroy credentials in silence.';
+
+-- Policies on the default copy. pg_dump leaves out policies on tables of an extension, and a restore without a
+-- restrictive one would open more than there was before. So they are written down in a table that is dumped.
+
+create table omni_credentials.added_policies (
+    name name primary key,
+    permissive boolean,
+    command "char",
+    roles regrole[],
+    using_expression text,
+    check_expression text
+);
+comment on table omni_credentials.added_policies is
+'The policies of the default copy since the first change to them, as a dump carries them. A row without a command is for a policy that was dropped.';
+
+create function omni_credentials.current_policies() returns setof omni_credentials.added_policies
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select p.polname, p.polpermissive, p.polcmd, p.polroles::regrole[],
+        pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)
+    from pg_policy p where p.polrelid = 'omni_credentials.encrypted_credentials'::regclass
+    union all
+    select 'encrypted_credentials_principal', null, null, null, null, null
+    where not exists (
+        select from pg_policy p
+        where p.polrelid = 'omni_credentials.encrypted_credentials'::regclass
+          and p.polname = 'encrypted_credentials_principal')
+$$;
+comment on function omni_credentials.current_policies() is
+'The policies of the default copy as the catalog has them.';
+
+create function omni_credentials.note_policies() returns event_trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    ours oid := (
+        select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = 'omni_credentials' and c.relname = 'encrypted_credentials');
+    touched boolean;
+begin
+    -- Inside restore_policy there is nothing to note, and most policies are on tables of somebody else.
+    if pg_trigger_depth() > 0 then
+        return;
+    elsif tg_event = 'sql_drop' then
+        touched := exists (
+            select from pg_event_trigger_dropped_objects() d
+            where d.object_type = 'policy'
+              and d.address_names[1:2] = array['omni_credentials', 'encrypted_credentials']);
+    else
+        touched := exists (
+            select from pg_event_trigger_ddl_commands() d join pg_policy p on p.oid = d.objid
+            where d.classid = 'pg_policy'::regclass and p.polrelid = ours);
+    end if;
+    if touched then
+        delete from omni_credentials.added_policies;
+        insert into omni_credentials.added_policies select * from omni_credentials.current_policies();
+    end if;
+end
+$$;
+comment on function omni_credentials.note_policies() is
+'Keeps added_policies as the catalog is.';
+
+create function omni_credentials.restore_policy() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if exists (select from omni_credentials.current_policies() p where p::text = new::text) then
+        return new;
+    end if;
+    execute format('drop policy if exists %I on omni_credentials.encrypted_credentials', new.name);
+    if new.command is not null then
+        execute format('create policy %I on omni_credentials.encrypted_credentials as %s for %s to %s%s%s',
+            new.name,
+            case when new.permissive then 'permissive' else 'restrictive' end,
+            case new.command when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete' else 'all' end,
+            (select string_agg(case when r = 0 then 'public' else r::text end, ', ') from unnest(new.roles) r),
+            ' using (' || new.using_expression || ')',
+            ' with check (' || new.check_expression || ')');
+    end if;
+    return new;
+end
+$$;
+comment on function omni_credentials.restore_policy() is
+'Makes the policies of a dump again when it is restored.';
+
+create trigger restore_policy before insert on omni_credentials.added_policies
+for each row execute function omni_credentials.restore_policy();

@@ -3,6 +3,7 @@
 create type :schema.credential_kind as enum (
     'credential', 'api_key', 'api_secret', 'password', 'token', 'token[jwt]', 'token[oauth]',
     'ssh', 'certificate', 'otp', 'saml_assertion');
+revoke all on type :schema.credential_kind from public;
 comment on type :schema.credential_kind is 'What sort of thing a credential is.';
 
 create table :schema.credentials_config (
@@ -40,6 +41,8 @@ create table :schema.encrypted_credentials (
 );
 alter table :schema.encrypted_credentials alter column value set storage external;
 create unique index encrypted_credentials_uniq on :schema.encrypted_credentials (name, kind, principal, scope);
+-- So that logical replication can carry updates and deletes.
+alter table :schema.encrypted_credentials replica identity using index encrypted_credentials_uniq;
 comment on table :schema.encrypted_credentials is 'Credentials with their values sealed. Read and write them through the view credentials.';
 comment on column :schema.encrypted_credentials.name is 'What the credential is called; up to 512 bytes.';
 comment on column :schema.encrypted_credentials.value is 'The sealed value; it opens for this very name, kind, principal and scope only.';

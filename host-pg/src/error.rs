@@ -52,8 +52,11 @@ pub(crate) enum Error {
     #[error("must be owner of {table}")]
     NotOwner { table: String },
     /// The row changed between reading and writing.
-    #[error("could not serialize access: credential {name} was changed by another session")]
-    ConcurrentChange { name: String },
+    #[error("could not serialize access: {what} was changed by another session, or twice by this statement")]
+    ConcurrentChange { what: String },
+    /// `DROP EXTENSION` would destroy the credentials of the default copy.
+    #[error("cannot drop extension omni_credentials because table omni_credentials.encrypted_credentials holds credentials")]
+    HoldsCredentials,
     /// No module with that digest.
     #[error("crypto module {digest} is not installed")]
     ModuleMissing { digest: String },
@@ -128,6 +131,9 @@ pub(crate) enum Unreadable {
     /// Not a sealed value.
     #[error("it is not a sealed value")]
     Malformed,
+    /// Name, kind, principal or scope outside the limits: no value can be sealed for such an identity.
+    #[error("its name, kind, principal or scope is outside the limits")]
+    InvalidIdentity,
     /// Written by a later version.
     #[error("it needs version {0} of the format")]
     UnknownVersion(u64),
@@ -188,7 +194,7 @@ impl Error {
             ),
             Self::KeyringFull { schema } => (
                 C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-                Some(format!("Move the store to a fresh keyring: select omni_credentials.use_module({schema:?}).")),
+                Some(format!("Move the store to a fresh keyring: select omni_credentials.use_module({}, ...).", quote(schema))),
             ),
             Self::NotAnInstance { .. } => (
                 C::ERRCODE_INVALID_SCHEMA_NAME,
@@ -204,9 +210,12 @@ impl Error {
             ),
             Self::InvalidField { .. } => (
                 C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-                Some("Limits: name 512 bytes, kind 63, scope 2048 as JSON, value 1048576.".into()),
+                Some("Limits in bytes: name 512, kind 63, scope 2048 as JSON, name and scope together 2600 as stored, value 1048576.".into()),
             ),
-            Self::NullField { .. } => (C::ERRCODE_NOT_NULL_VIOLATION, None),
+            Self::NullField { .. } => (
+                C::ERRCODE_NOT_NULL_VIOLATION,
+                Some("A credential needs a name and a value. The other columns have defaults: leave them out or write DEFAULT.".into()),
+            ),
             Self::NotPermitted { .. } => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 Some("Read it through the credentials view, as a member of its principal.".into()),
@@ -218,6 +227,10 @@ impl Error {
             Self::ConcurrentChange { .. } => (
                 C::ERRCODE_T_R_SERIALIZATION_FAILURE,
                 Some("Run the transaction again.".into()),
+            ),
+            Self::HoldsCredentials => (
+                C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+                Some("Save them with pg_dump first. To destroy them: truncate omni_credentials.encrypted_credentials.".into()),
             ),
             Self::ModuleMissing { .. } => (
                 C::ERRCODE_UNDEFINED_OBJECT,
@@ -290,10 +303,16 @@ impl Error {
             ),
             Self::PrepareRefused => (
                 C::ERRCODE_FEATURE_NOT_SUPPORTED,
-                Some("Use COMMIT, or detach the file store first.".into()),
+                Some("Use COMMIT, or take the file out of credential_file_stores first.".into()),
             ),
-            Self::InvalidArgument(_) => (C::ERRCODE_INVALID_PARAMETER_VALUE, None),
-            Self::Internal(_) => (C::ERRCODE_INTERNAL_ERROR, None),
+            Self::InvalidArgument(_) => (
+                C::ERRCODE_INVALID_PARAMETER_VALUE,
+                Some("The functions and their arguments: \\df+ omni_credentials.*".into()),
+            ),
+            Self::Internal(_) => (
+                C::ERRCODE_INTERNAL_ERROR,
+                Some("This should not happen: please report it as a bug of omni_credentials.".into()),
+            ),
         }
     }
 }
@@ -301,7 +320,7 @@ impl Error {
 impl Unreadable {
     fn sqlstate(self) -> PgSqlErrorCode {
         match self {
-            Self::NotAuthentic | Self::Malformed => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            Self::NotAuthentic | Self::Malformed | Self::InvalidIdentity => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
             Self::UnknownVersion(_) => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             Self::UnknownSuite(_) | Self::UnknownKey | Self::PrincipalDropped(_) => {
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT
@@ -316,6 +335,7 @@ impl Unreadable {
                 "If the principal was renamed: select omni_credentials.rename_principal(...). Otherwise set the value again or restore it."
             }
             Self::Malformed => "Set the value again or restore it from a backup.",
+            Self::InvalidIdentity => "Limits in bytes: name 512, kind 63, scope 2048 as JSON. Delete the row.",
             Self::UnknownVersion(_) => "Update omni_credentials.",
             Self::UnknownSuite(_) | Self::UnknownKey => {
                 "Restore the keyring it came with (credentials_keyrings), or set the value again."
@@ -331,7 +351,10 @@ impl Unreadable {
         use host::ErrorCode as E;
         Some(match failure.code {
             E::NotAuthentic => Self::NotAuthentic,
-            E::Malformed => Self::Malformed,
+            E::Malformed | E::ValueTooLarge => Self::Malformed,
+            E::InvalidName | E::InvalidKind | E::InvalidPrincipal | E::InvalidScope | E::ScopeTooLarge => {
+                Self::InvalidIdentity
+            }
             E::UnknownVersion => Self::UnknownVersion(failure.found),
             E::UnknownSuite => Self::UnknownSuite(failure.found),
             E::UnknownKey => Self::UnknownKey,

@@ -212,6 +212,20 @@ pub(crate) fn relation_oid(schema: pg_sys::Oid, name: &core::ffi::CStr) -> Optio
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
+/// The role that owns a relation, or `None` where there is none.
+pub(crate) fn owner(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a syscache lookup by oid; the owner is copied before the tuple is released.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as _, pg_sys::Datum::from(relation));
+        if tuple.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_class>(tuple)).relowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}
+
 /// A relation's name for messages; its number where it has none.
 pub(crate) fn relation_name(oid: pg_sys::Oid) -> String {
     // SAFETY: get_rel_name gives a palloc'ed string or null.

@@ -26,11 +26,20 @@ impl Fields {
         oid(self.principal)
     }
 
-    /// The credential's name, for messages.
+    /// The credential's name, for messages: quoted, control characters escaped, and cut where it is very long.
     pub(crate) fn display_name(&self) -> String {
         // SAFETY: `name` is the datum of a text column.
         let name = unsafe { Packed::new(self.name) };
-        format!("{:?}", String::from_utf8_lossy(name.bytes()))
+        display_name(name.bytes())
+    }
+}
+
+/// A credential's name for messages.
+pub(crate) fn display_name(name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name);
+    match name.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{:?}...", name.get(..end).unwrap_or_default()),
+        None => format!("{name:?}"),
     }
 }
 
@@ -138,6 +147,9 @@ pub(crate) fn check_size(fields: &Fields) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// How much of a name a message shows.
+const SHOWN_CHARACTERS: usize = 128;
 
 /// A btree entry holds a third of a page, 2,704 bytes, uncompressed; some of it is headers, kind and principal.
 const MAX_INDEXED_BYTES: usize = 2_600;

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Unreadable};
 use crate::heap::{self, Table, Visit, datum};
 use crate::keys::{self, KeyId};
-use crate::{modules, secret};
+use crate::{identity, modules, secret};
 
 /// Columns of `credentials_config`, counted from 0.
 mod config_column {
@@ -54,6 +54,8 @@ pub(crate) struct StoredKeyring {
 pub(crate) struct Instance {
     pub(crate) schema: pg_sys::Oid,
     pub(crate) table: pg_sys::Oid,
+    /// The view `credentials`; `None` where it was dropped or is somebody else's.
+    pub(crate) view: Option<pg_sys::Oid>,
     config: pg_sys::Oid,
     keyrings: pg_sys::Oid,
     settings: Settings,
@@ -170,7 +172,7 @@ impl Instance {
             Err(reason) => reason,
         };
         // A statement whose lock on the table is older than a new keyring is not told of it, but sees the rows that were
-        // sealed with it.
+        // sealed with it; and logical replication brings keyrings without telling the backends.
         if matches!(reason, Unreadable::UnknownKey | Unreadable::UnknownSuite(_)) && self.reread()? {
             return self.try_open(identity, sealed)?.map_err(OpenError::Value);
         }
@@ -309,12 +311,14 @@ impl Instance {
 
     fn replace(&mut self, before: &StoredKeyring, bytes: Vec<u8>, kek: Kek) -> Result<(), Error> {
         let table = Table::open(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
+        // Whatever happens now, look at the table before the next use.
+        self.stale = true;
         table.scan(|row| {
             if row.get::<i32>(keyring_column::ID) != Some(before.id) {
                 return Ok(Visit::Continue);
             }
             if row.get::<Vec<u8>>(keyring_column::KEYRING).as_deref() != Some(before.bytes.as_slice()) {
-                return Err(Error::ConcurrentChange { name: "keyring".to_owned() });
+                return Err(Error::ConcurrentChange { what: format!("the keyring of schema {}", heap::schema_name(self.schema)) });
             }
             table.update(row, &mut keyring_row(before.id, &before.module, &bytes))?;
             Ok(Visit::Stop)
@@ -372,8 +376,10 @@ impl Instance {
                 return Err(refused());
             }
         }
+        let view = heap::relation_oid(schema, c"credentials")
+            .filter(|view| heap::owner(*view).is_some_and(crate::may_instantiate));
         let settings = Settings { variable: String::new(), module: None, costs: None };
-        Ok(Self { schema, table, config, keyrings, settings, rings: Vec::new(), stale: true })
+        Ok(Self { schema, table, view, config, keyrings, settings, rings: Vec::new(), stale: true })
     }
 
     /// Reads settings and keyrings again where they may have changed.
@@ -381,13 +387,10 @@ impl Instance {
         if !self.stale {
             return Ok(());
         }
-        if heap::relation_oid(self.schema, c"encrypted_credentials") != Some(self.table)
-            || heap::relation_oid(self.schema, c"credentials_config") != Some(self.config)
-            || heap::relation_oid(self.schema, c"credentials_keyrings") != Some(self.keyrings)
-        {
-            // Dropped, renamed or made anew: look again from the start.
-            *self = Self::locate(self.table)?;
-        }
+        // Parts may have been dropped, renamed, made anew or given to another owner: look again from the start, but
+        // keep what is unlocked.
+        let rings = std::mem::take(&mut self.rings);
+        *self = Self { rings, ..Self::locate(self.table)? };
         self.settings = read_settings(self.config)?;
         let mut stored = read_keyrings(self.keyrings)?;
         stored.sort_by_key(|keyring| std::cmp::Reverse(keyring.id));
@@ -477,7 +480,7 @@ fn refused_field(error: host::Error, identity: &Identity<'_>) -> Error {
     let host::Error::Refused(failure) = error else {
         return modules::module_error(error);
     };
-    let name = format!("{:?}", String::from_utf8_lossy(identity.name.get(..64).unwrap_or(identity.name)));
+    let name = identity::display_name(identity.name);
     let (field, problem) = match failure.code {
         E::InvalidName => ("name", "must have 1 to 512 bytes".to_owned()),
         E::InvalidKind => ("kind", "must have 1 to 63 bytes".to_owned()),

@@ -4,6 +4,7 @@
 //! in `wit/`, and its answers become rows, errors and files. `ARCHITECTURE.md` has the map.
 
 mod check;
+mod drop_guard;
 mod error;
 mod file_store;
 mod heap;
@@ -56,7 +57,7 @@ pub(crate) fn may_instantiate(role: pg_sys::Oid) -> bool {
         if pg_sys::superuser_arg(role) {
             return true;
         }
-        let signature = c"omni_credentials.instantiate(regnamespace, text, integer, integer, integer)";
+        let signature = c"omni_credentials.instantiate(pg_catalog.regnamespace, pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4)";
         let Some(signature) = signature.to_str().ok().and_then(IntoDatum::into_datum) else {
             return false;
         };

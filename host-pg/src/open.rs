@@ -30,12 +30,18 @@ unsafe fn open_credential(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
 }
 
 /// `seal_credential(store oid, name text, kind anyenum, principal regrole, scope jsonb, value bytea) returns bytea`.
-/// Strict, so no argument is NULL.
+/// Not strict: a NULL must not become a NULL value that stands for another column's.
 ///
 /// # Safety
 /// Called by Postgres with these types.
 unsafe fn seal_credential(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: as in `open_credential`.
+    for (n, field) in ["store", "name", "kind", "principal", "scope", "value"].into_iter().enumerate() {
+        // SAFETY: the function has these arguments.
+        if unsafe { fcinfo::pg_arg_is_null(fcinfo, n) } {
+            Error::NullField { field }.raise();
+        }
+    }
+    // SAFETY: the declared argument types, none of them NULL.
     let (store, fields, value) = unsafe {
         (oid_argument(fcinfo, 0), fields_from(fcinfo, 1), fcinfo::pg_getarg_datum_raw(fcinfo, 5))
     };
@@ -58,8 +64,15 @@ pub(crate) fn seal(store: pg_sys::Oid, fields: &Fields, value: pg_sys::Datum) ->
 }
 
 /// Opens a value for the caller, or gives NULL where `omni_credentials.on_unreadable` says so.
+///
+/// A role that may change or delete credentials but not read them comes here too, since an UPDATE or DELETE of the
+/// view computes the whole old row. It gets the sealed value, which tells it nothing.
 fn open(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<Option<pg_sys::Datum>, Error> {
     let handle = instance::of_table(store)?;
+    if !may_see_values(&handle) {
+        // SAFETY: the datum of a bytea that is not NULL.
+        return Ok(Some(bytea(unsafe { Packed::new(sealed) }.bytes())));
+    }
     may_read(store, fields, sealed)?;
     match open_unchecked(&handle, fields, sealed) {
         Ok(value) => Ok(Some(bytea(&value))),
@@ -101,6 +114,25 @@ pub(crate) fn readable(
 pub(crate) fn bytea(bytes: &[u8]) -> pg_sys::Datum {
     bytes.into_datum().unwrap_or(pg_sys::Datum::null())
 }
+
+/// Whether the caller may select values from the view `credentials`. Where the view is gone, the table decides.
+pub(crate) fn may_see_values(handle: &instance::Handle) -> bool {
+    let (view, table) = {
+        let store = handle.borrow();
+        (store.view, store.table)
+    };
+    let mode = pg_sys::AclMode::from(pg_sys::ACL_SELECT);
+    // SAFETY: catalog lookups by oid, and by the number of the view's second column.
+    unsafe {
+        let user = pg_sys::GetUserId();
+        let ok = pg_sys::AclResult::ACLCHECK_OK;
+        pg_sys::pg_class_aclcheck(view.unwrap_or(table), user, mode) == ok
+            || view.is_some_and(|view| pg_sys::pg_attribute_aclcheck(view, VALUE_COLUMN, user, mode) == ok)
+    }
+}
+
+/// `value` in the view `credentials`.
+const VALUE_COLUMN: pg_sys::AttrNumber = 2;
 
 /// Keeps `open_credential` from being an oracle: whoever holds sealed bytes from elsewhere, such as the file in a
 /// repository, may open them only as a member of the principal, past row-level security, or where the policies of the

@@ -12,6 +12,7 @@ use crate::identity::{self, Fields};
 use crate::instance::{self, Handle};
 use crate::statement::{IDENTITY_MATCHES, arguments, change, qualified};
 use crate::raw::{AnyDatum, Jsonb};
+use crate::settings::{self, OnUnreadable};
 use crate::{heap, modules, open, registry, secret};
 
 type Finding = (String, String, String, Jsonb, String);
@@ -51,7 +52,7 @@ fn findings(schema: pg_sys::Oid) -> Result<Vec<Finding>, Error> {
     let handle = instance::of_schema(schema)?;
     let table = handle.borrow().table;
     let mut found = Vec::new();
-    each_row(table, "true", &[], |row| {
+    each_row(table, Purpose::Look, |row| {
         if let Err(reason) = open::readable(&handle, &row.fields, row.sealed)? {
             let (name, kind, principal, scope) = describe(&row.fields);
             found.push((name, kind, principal, Jsonb(scope), reason.to_string()));
@@ -117,11 +118,16 @@ fn locked(schema: pg_sys::Oid) -> Result<Handle, Error> {
 fn seal_again(handle: &Handle) -> Result<i64, Error> {
     let table = handle.borrow().table;
     let sql = format!("update {} set value = $6 where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5", qualified(table));
-    let mut count = 0_i64;
-    each_row(table, "true", &[], |row| {
+    let (mut count, mut unreadable) = (0_i64, 0_i64);
+    each_row(table, Purpose::Change, |row| {
         let value = match open::open_unchecked(handle, &row.fields, row.sealed) {
             Ok(value) => value,
             Err(instance::OpenError::Store(error)) => return Err(error),
+            // As for reading: the setting says whether one bad row stops the others. It stays as it is.
+            Err(instance::OpenError::Value(_)) if settings::on_unreadable() == OnUnreadable::Null => {
+                unreadable = unreadable.saturating_add(1);
+                return Ok(());
+            }
             Err(instance::OpenError::Value(reason)) => {
                 return Err(Error::Unreadable { name: row.fields.display_name(), reason });
             }
@@ -137,6 +143,9 @@ fn seal_again(handle: &Handle) -> Result<i64, Error> {
         }
         Ok(())
     })?;
+    if unreadable > 0 {
+        pgrx::warning!("left {unreadable} credentials as they are, because they do not open; omni_credentials.verify lists them");
+    }
     Ok(count)
 }
 
@@ -167,7 +176,7 @@ fn rename(old_name: &str, principal: pg_sys::Oid, schema: pg_sys::Oid) -> Result
         qualified(table)
     );
     let mut count = 0_i64;
-    each_row(table, "true", &[], |row| {
+    each_row(table, Purpose::Change, |row| {
         let belongs = row.fields.principal_oid() == principal || identity::role_name(row.fields.principal_oid()).is_none();
         if !belongs || open::readable(&handle, &row.fields, row.sealed)?.is_ok() {
             return Ok(());
@@ -208,17 +217,26 @@ struct Row {
     sealed: pg_sys::Datum,
 }
 
+/// What rows are visited for: looking also works on a standby, where a cursor for changes cannot be opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Look,
+    Change,
+}
+
 /// Visits the rows that the caller may see, through a cursor, so that a large table is not held in memory.
 fn each_row(
     table: pg_sys::Oid,
-    condition: &str,
-    parameters: &[DatumWithOid<'_>],
+    purpose: Purpose,
     mut visit: impl FnMut(Row) -> Result<(), Error>,
 ) -> Result<(), Error> {
     const BATCH: core::ffi::c_long = 1_000;
-    let sql = format!("select name, value, kind, principal, scope from {} where {condition}", qualified(table));
+    let sql = format!("select name, value, kind, principal, scope from {}", qualified(table));
     Spi::connect_mut(|client| {
-        let mut cursor = client.try_open_cursor_mut(sql.as_str(), parameters)?;
+        let mut cursor = match purpose {
+            Purpose::Look => client.try_open_cursor(sql.as_str(), &[])?,
+            Purpose::Change => client.try_open_cursor_mut(sql.as_str(), &[])?,
+        };
         // What a row takes is given back after it: values can have a mebibyte each.
         let mut memory = PgMemoryContexts::new("omni_credentials row");
         loop {

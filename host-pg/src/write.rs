@@ -50,8 +50,9 @@ fn update(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
     let table = call.table_of_view()?;
     let (old, new) = (call.old()?, call.new_row()?);
     let (from, to) = (old.fields()?, new.fields()?);
+    // Gone since the statement's snapshot: deleted, or given another identity, and then the change must not be lost.
     let Some(current) = current_value(table, &old, &from)? else {
-        return Ok(None);
+        return Err(changed(&from));
     };
     let same_value = match (old.value, new.value) {
         (None, None) => true,
@@ -61,10 +62,14 @@ fn update(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
     if same_value && same_identity(&from, &to) {
         return Ok(Some(new.tuple));
     }
+    let kept;
     let value = match new.value {
+        // A new identity for a value that the caller did not see in the clear (or could not).
+        _ if same_value => {
+            kept = open_current(table, &from, &current)?;
+            open::bytea(&kept)
+        }
         Some(value) => value,
-        // The value could not be read, so it cannot be sealed for another identity.
-        None if same_value => return Err(unreadable(table, &from, &current)?),
         None => return Err(Error::NullField { field: "value" }),
     };
     let sealed = open::seal(table, &to, value)?;
@@ -75,7 +80,13 @@ fn update(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
     );
     let mut parameters = arguments(&from, Some(open::bytea(&current)));
     parameters.extend(arguments(&to, Some(sealed)));
-    finish(table, &from, &current, &sql, &parameters, new.tuple)
+    if finish(table, &from, &current, &sql, &parameters)? {
+        Ok(Some(new.tuple))
+    } else if sealed_value(table, &from)?.is_none() {
+        Err(changed(&from))
+    } else {
+        Ok(None)
+    }
 }
 
 fn delete(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
@@ -90,7 +101,7 @@ fn delete(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
         qualified(table)
     );
     let parameters = arguments(&fields, Some(open::bytea(&current)));
-    finish(table, &fields, &current, &sql, &parameters, old.tuple)
+    Ok(finish(table, &fields, &current, &sql, &parameters)?.then_some(old.tuple))
 }
 
 /// Changes the row if its sealed value is still `current`. No row changed means that a policy hides it from this
@@ -101,24 +112,33 @@ fn finish(
     current: &[u8],
     sql: &str,
     parameters: &[pgrx::datum::DatumWithOid<'_>],
-    tuple: pg_sys::HeapTuple,
-) -> Result<Option<pg_sys::HeapTuple>, Error> {
+) -> Result<bool, Error> {
     if Spi::connect_mut(|client| change(client, sql, parameters))? > 0 {
-        return Ok(Some(tuple));
+        return Ok(true);
     }
     match sealed_value(table, fields)? {
-        Some(now) if now != current => Err(Error::ConcurrentChange { name: fields.display_name() }),
-        _ => Ok(None),
+        Some(now) if now != current => Err(changed(fields)),
+        _ => Ok(false),
     }
 }
 
 /// The row's sealed value as it is committed now, if it is still the one that the statement read. The value is
-/// compared in the clear, because the view shows no sealed bytes; `None` where the row is gone.
+/// compared as the view showed it to the caller; `None` where the row is gone.
 fn current_value(table: pg_sys::Oid, old: &Columns, fields: &Fields) -> Result<Option<Vec<u8>>, Error> {
     let Some(sealed) = sealed_value(table, fields)? else {
         return Ok(None);
     };
     let handle = instance::of_table(table)?;
+    if !open::may_see_values(&handle) {
+        // The view gave the sealed value itself.
+        // SAFETY: the datum of a bytea that is not NULL.
+        let unchanged = old.value.is_some_and(|old| unsafe { Packed::new(old) }.bytes() == sealed);
+        return if unchanged {
+            Ok(Some(sealed))
+        } else {
+            Err(changed(fields))
+        };
+    }
     let unchanged = match (open::open_unchecked(&handle, fields, open::bytea(&sealed)), old.value) {
         (Ok(value), Some(old)) => {
             // SAFETY: the datum of a bytea that is not NULL.
@@ -129,7 +149,7 @@ fn current_value(table: pg_sys::Oid, old: &Columns, fields: &Fields) -> Result<O
         (Err(OpenError::Store(error)), _) => return Err(error),
         _ => false,
     };
-    if unchanged { Ok(Some(sealed)) } else { Err(Error::ConcurrentChange { name: fields.display_name() }) }
+    if unchanged { Ok(Some(sealed)) } else { Err(changed(fields)) }
 }
 
 fn sealed_value(table: pg_sys::Oid, fields: &Fields) -> Result<Option<Vec<u8>>, Error> {
@@ -137,15 +157,23 @@ fn sealed_value(table: pg_sys::Oid, fields: &Fields) -> Result<Option<Vec<u8>>, 
     Spi::connect_mut(|client| first_bytes(client, &sql, &arguments(fields, None)))
 }
 
-/// Why the stored value cannot be read, as an error.
-fn unreadable(table: pg_sys::Oid, fields: &Fields, sealed: &[u8]) -> Result<Error, Error> {
-    let handle = instance::of_table(table)?;
-    Ok(match open::readable(&handle, fields, open::bytea(sealed))? {
-        Err(reason) => Error::Unreadable { name: fields.display_name(), reason },
-        Ok(()) => Error::ConcurrentChange { name: fields.display_name() },
-    })
+/// The error for a row that is no longer what the statement read.
+fn changed(fields: &Fields) -> Error {
+    Error::ConcurrentChange { what: format!("credential {}", fields.display_name()) }
 }
 
+/// The stored value in the clear.
+fn open_current(
+    table: pg_sys::Oid,
+    fields: &Fields,
+    sealed: &[u8],
+) -> Result<zeroize::Zeroizing<Vec<u8>>, Error> {
+    let handle = instance::of_table(table)?;
+    open::open_unchecked(&handle, fields, open::bytea(sealed)).map_err(|error| match error {
+        OpenError::Store(error) => error,
+        OpenError::Value(reason) => Error::Unreadable { name: fields.display_name(), reason },
+    })
+}
 
 fn same_identity(a: &Fields, b: &Fields) -> bool {
     same_bytes(a.name, b.name)

@@ -1,0 +1,63 @@
+//! `DROP EXTENSION` takes the default copy with it, whose tables the extension owns, and so does dropping its schema. It
+//! must not take sealed credentials along in silence.
+//!
+//! When the extension is dropped, no trigger of the table fires, and an event trigger at the end finds the rows gone.
+//! So an event trigger at the start of the command loads this library, and a hook looks at the table just before
+//! Postgres drops it. Copies made by `instantiate` belong to the database and stay.
+
+use std::cell::Cell;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use crate::error::{Error, or_raise};
+use crate::heap::{self, Table};
+use crate::raw::raw_function;
+
+raw_function!(guard_drop_wrapper, pg_finfo_guard_drop_wrapper, guard_drop);
+
+thread_local! {
+    static INSTALLED: Cell<bool> = const { Cell::new(false) };
+    static NEXT: Cell<pg_sys::object_access_hook_type> = const { Cell::new(None) };
+}
+
+/// Event trigger: from now on this backend looks before the table is dropped.
+///
+/// # Safety
+/// Called by Postgres.
+unsafe fn guard_drop(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    if !INSTALLED.replace(true) {
+        // SAFETY: a backend has one thread; the hook that was there before is kept and called by ours.
+        unsafe {
+            NEXT.set(pg_sys::object_access_hook);
+            pg_sys::object_access_hook = Some(on_access);
+        }
+    }
+    pg_sys::Datum::null()
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_access(
+    access: pg_sys::ObjectAccessType::Type,
+    class: pg_sys::Oid,
+    object: pg_sys::Oid,
+    sub: core::ffi::c_int,
+    argument: *mut core::ffi::c_void,
+) {
+    if access == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::RelationRelationId && sub == 0 {
+        or_raise(refuse_loss(object));
+    }
+    if let Some(next) = NEXT.get() {
+        // SAFETY: the arguments are passed on unchanged.
+        unsafe { next(access, class, object, sub, argument) }
+    }
+}
+
+/// Refuses if `relation` is the default copy's table and not empty. Only with the extension can it be dropped.
+fn refuse_loss(relation: pg_sys::Oid) -> Result<(), Error> {
+    let table = crate::extension_schema().and_then(|schema| heap::relation_oid(schema, c"encrypted_credentials"));
+    if table == Some(relation) && !Table::open(relation, pg_sys::AccessShareLock)?.is_empty()? {
+        return Err(Error::HoldsCredentials);
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+"""Two sessions at once: nothing is lost, nothing deadlocks with itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from conftest import Database, refused
+from psycopg import errors
+
+VIEW = "omni_credentials.credentials"
+
+
+@pytest.fixture
+def filled(db: Database) -> Database:
+    db.run(f"insert into {VIEW} (name, value) values ('n', '')")
+    return db
+
+
+class Background:
+    """A statement in a thread, that is known to wait for a lock before `run` returns."""
+
+    def __init__(self, db: Database, session, statement: str) -> None:
+        self.error: Exception | None = None
+        self.count = -1
+        pid = session.info.backend_pid
+
+        def work() -> None:
+            try:
+                self.count = session.execute(statement).rowcount
+            except errors.Error as error:
+                self.error = error
+
+        self.thread = threading.Thread(target=work)
+        self.thread.start()
+        deadline = time.monotonic() + 30
+        while db.run("select wait_event_type from pg_stat_activity where pid = %s", pid) != [("Lock",)]:
+            assert self.thread.is_alive(), "the statement did not wait"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def finish(self) -> None:
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+
+def serialization_failure(error: Exception | None) -> bool:
+    return getattr(error, "sqlstate", None) == "40001"
+
+
+@pytest.mark.parametrize("level", ["read committed", "repeatable read", "serializable"])
+def test_appending_from_two_sessions(filled: Database, level: str) -> None:
+    one, two = filled.connect(autocommit=False), filled.connect(autocommit=False)
+    for session in (one, two):
+        session.execute(f"set session characteristics as transaction isolation level {level}")
+        session.commit()
+    one.execute(f"update {VIEW} set value = value || 'a' where name = 'n'")
+    other = Background(filled, two, f"update {VIEW} set value = value || 'b' where name = 'n'")
+    one.commit()
+    other.finish()
+    assert serialization_failure(other.error)
+    two.rollback()
+    two.execute(f"update {VIEW} set value = value || 'b' where name = 'n'")
+    two.commit()
+    assert filled.run(f"select value from {VIEW}") == [(b"ab",)]
+
+
+def test_many_sessions_appending(filled: Database) -> None:
+    rounds, workers = 10, 4
+    failures = []
+
+    def work(letter: str) -> None:
+        session = filled.connect()
+        for _ in range(rounds):
+            while True:
+                try:
+                    session.execute(f"update {VIEW} set value = value || %b where name = 'n'", (letter.encode(),))
+                    break
+                except errors.SerializationFailure:
+                    continue
+                except errors.Error as error:
+                    failures.append(error)
+                    return
+
+    threads = [threading.Thread(target=work, args=(letter,)) for letter in "abcd"[:workers]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    ((value,),) = filled.run(f"select value from {VIEW}")
+    assert sorted(value.decode()) == sorted("abcd"[:workers] * rounds)
+
+
+def test_first_one_rolls_back(filled: Database) -> None:
+    one, two = filled.connect(autocommit=False), filled.connect()
+    one.execute(f"update {VIEW} set value = 'a'")
+    other = Background(filled, two, f"update {VIEW} set value = value || 'b'")
+    one.rollback()
+    other.finish()
+    assert other.error is None and other.count == 1
+    assert filled.run(f"select value from {VIEW}") == [(b"b",)]
+
+
+def test_update_of_a_row_that_was_renamed(filled: Database) -> None:
+    """Lost in silence, if a row that is gone counted as deleted."""
+    one, two = filled.connect(autocommit=False), filled.connect()
+    one.execute(f"update {VIEW} set name = 'm'")
+    other = Background(filled, two, f"update {VIEW} set value = value || 'b' where kind = 'credential'")
+    one.commit()
+    other.finish()
+    assert serialization_failure(other.error)
+    assert filled.run(f"select name, value from {VIEW}") == [("m", b"")]
+
+
+def test_update_of_a_row_that_was_deleted(filled: Database) -> None:
+    one, two = filled.connect(autocommit=False), filled.connect()
+    one.execute(f"delete from {VIEW}")
+    other = Background(filled, two, f"update {VIEW} set value = value || 'b'")
+    one.commit()
+    other.finish()
+    assert serialization_failure(other.error)
+
+
+def test_two_deletes(filled: Database) -> None:
+    one, two = filled.connect(autocommit=False), filled.connect()
+    assert one.execute(f"delete from {VIEW}").rowcount == 1
+    other = Background(filled, two, f"delete from {VIEW}")
+    one.commit()
+    other.finish()
+    assert other.error is None and other.count == 0
+
+
+def test_delete_of_a_row_that_was_changed(filled: Database) -> None:
+    one, two = filled.connect(autocommit=False), filled.connect()
+    one.execute(f"update {VIEW} set value = 'new'")
+    other = Background(filled, two, f"delete from {VIEW}")
+    one.commit()
+    other.finish()
+    assert serialization_failure(other.error)
+    assert filled.run(f"select value from {VIEW}") == [(b"new",)]
+
+
+def test_two_inserts_of_one_credential(filled: Database) -> None:
+    one, two = filled.connect(autocommit=False), filled.connect()
+    one.execute(f"insert into {VIEW} (name, value) values ('new', '1')")
+    other = Background(filled, two, f"insert into {VIEW} (name, value) values ('new', '2')")
+    one.commit()
+    other.finish()
+    assert isinstance(other.error, errors.UniqueViolation)
+
+
+def test_two_set_credential(filled: Database) -> None:
+    one, two = filled.connect(autocommit=False), filled.connect()
+    one.execute("select omni_credentials.set_credential('new', '1')")
+    other = Background(filled, two, "select omni_credentials.set_credential('new', '2')")
+    one.commit()
+    other.finish()
+    assert other.error is None
+    assert filled.run(f"select value from {VIEW} where name = 'new'") == [(b"2",)]
+
+
+def test_two_first_writers(db: Database) -> None:
+    """Both need the copy's first keyring: there is one, and it opens what either wrote."""
+    one, two = db.connect(autocommit=False), db.connect()
+    one.execute(f"insert into {VIEW} (name, value) values ('a', '1')")
+    other = Background(db, two, f"insert into {VIEW} (name, value) values ('b', '2')")
+    one.commit()
+    other.finish()
+    assert other.error is None
+    assert db.run("select count(*) from omni_credentials.credentials_keyrings") == [(1,)]
+    assert db.run(f"select name, value from {VIEW} order by 1") == [("a", b"1"), ("b", b"2")]
+
+
+def test_old_row_in_repeatable_read(filled: Database) -> None:
+    session = filled.connect(autocommit=False)
+    session.execute("set transaction isolation level repeatable read")
+    assert session.execute(f"select value from {VIEW}").fetchall() == [(b"",)]
+    filled.run(f"update {VIEW} set value = 'new'")
+    assert session.execute(f"select value from {VIEW}").fetchall() == [(b"",)]
+    with refused("40001"):
+        session.execute(f"update {VIEW} set value = value || 'x'")
+
+
+def test_readers_and_writers_during_a_rotation(filled: Database) -> None:
+    rotating = filled.connect(autocommit=False)
+    reader, writer = filled.connect(), filled.connect()
+    reader.execute(f"select value from {VIEW}")
+    rotating.execute("select omni_credentials.rotate_key()")
+    # Readers go on, in old and in new sessions.
+    assert reader.execute(f"select value from {VIEW}").fetchall() == [(b"",)]
+    assert filled.run(f"select value from {VIEW}") == [(b"",)]
+    waiting = Background(filled, writer, f"insert into {VIEW} (name, value) values ('m', 'w')")
+    rotating.commit()
+    waiting.finish()
+    assert waiting.error is None
+    assert reader.execute(f"select name, value from {VIEW} order by 1").fetchall() == [("m", b"w"), ("n", b"")]

@@ -1,0 +1,310 @@
+"""Who may do what: everything as the caller, limited by privileges and policies, and nothing for PUBLIC."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from conftest import Database, refused
+
+PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
+SUBSETS = [subset for n in range(1, 5) for subset in itertools.combinations(PRIVILEGES, n)]
+VIEW = "omni_credentials.credentials"
+TABLE = "omni_credentials.encrypted_credentials"
+
+
+def can(db: Database, user: str, statement: str) -> bool:
+    """Whether a statement works; a refusal must be one for missing rights."""
+    with db.connect(user) as session:
+        try:
+            session.execute(statement)
+        except Exception as error:
+            assert getattr(error, "sqlstate", None) == "42501", error
+            return False
+    return True
+
+
+def attempts(name: str) -> dict[str, str]:
+    """One statement for each privilege that needs no other."""
+    return {
+        "SELECT": f"select value from {VIEW} where name = 'own'",
+        "INSERT": f"insert into {VIEW} (name, value) values ('{name}', 'x')",
+        "UPDATE": f"update {VIEW} set value = 'y'",
+        "DELETE": f"delete from {VIEW}",
+    }
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
+def test_each_subset_of_privileges(role, db: Database, subset: tuple[str, ...]) -> None:
+    app = role("app")
+    db.run(f"insert into {VIEW} (name, value, principal) values ('own', 'secret', %s::regrole)", app)
+    for privilege, statement in attempts("before").items():
+        assert not can(db, app, statement), privilege
+    db.grant(app, ", ".join(subset))
+    for privilege, statement in attempts("granted").items():
+        assert can(db, app, statement) == (privilege in subset), privilege
+    set_credential = "select omni_credentials.set_credential('s', 'x')"
+    assert can(db, app, set_credential) == ({"INSERT", "UPDATE"} <= set(subset))
+    db.run("select omni_credentials.revoke_access(%s::regrole)", app)
+    for privilege, statement in attempts("after").items():
+        assert not can(db, app, statement), privilege
+    assert not can(db, app, set_credential)
+    # Nothing is left behind in any catalog.
+    left = db.run("select classid::regclass::text, objid from pg_shdepend where refobjid = %s::regrole and deptype = 'a'", app)
+    assert left == []
+
+
+@pytest.mark.parametrize("subset", [s for s in SUBSETS if "SELECT" not in s], ids="+".join)
+def test_changing_is_not_reading(role, db: Database, subset: tuple[str, ...]) -> None:
+    """Without SELECT, no way through the functions shows a value, though changes still work."""
+    app = role("app")
+    db.run(f"insert into {VIEW} (name, value, principal) values ('own', 'secret', %s::regrole)", app)
+    db.grant(app, ", ".join(subset))
+    with db.connect(app) as session:
+        for statement in (
+            f"select omni_credentials.open_credential(tableoid, name, kind, principal, scope, value) from {TABLE}",
+            f"select value from {VIEW}",
+            f"delete from {VIEW} returning value",
+            f"update {VIEW} set name = 'n' returning value",
+        ):
+            try:
+                shown = session.execute(statement).fetchall()
+            except Exception as error:
+                assert getattr(error, "sqlstate", None) == "42501", error
+                continue
+            assert all(b"secret" not in bytes(value) for (value,) in shown)
+    if "UPDATE" in subset:
+        # A new name for a value that the role cannot see: sealed again, and still the same.
+        db.run(f"update {VIEW} set name = 'renamed'", user=app)
+        assert db.run(f"select name, value from {VIEW}") == [("renamed", b"secret")]
+        with refused("23502"):
+            db.run(f"update {VIEW} set value = null", user=app)
+
+
+def test_access_to_one_copy_survives_losing_another(role, db: Database) -> None:
+    app = role("app")
+    db.run("create schema other")
+    db.run("select omni_credentials.instantiate('other')")
+    db.grant(app, "SELECT")
+    db.grant(app, "SELECT, INSERT", "other")
+    db.run("select omni_credentials.revoke_access(%s::regrole)", app)
+    db.run("insert into other.credentials (name, value) values ('n', 'v')", user=app)
+    assert db.run("select value from other.credentials", user=app) == [(b"v",)]
+    with refused("42501"):
+        db.run(f"select value from {VIEW}", user=app)
+
+
+def test_quoted_names(role, db: Database) -> None:
+    app = role('An "odd" role')
+    schema = 'My "own" Schema'
+    db.run('create schema "My ""own"" Schema"')
+    db.run("select omni_credentials.instantiate(%s::regnamespace)", '"My ""own"" Schema"')
+    db.run(
+        "select omni_credentials.grant_access(quote_ident(%s)::regrole, 'select, insert', quote_ident(%s)::regnamespace)",
+        app,
+        schema,
+    )
+    db.run('insert into "My ""own"" Schema".credentials (name, value) values (\'n\', \'v\')', user=app)
+    read = db.run('select value, principal::text from "My ""own"" Schema".credentials', user=app)
+    assert read == [(b"v", '"' + app.replace('"', '""') + '"')]
+    db.run(
+        "select omni_credentials.revoke_access(quote_ident(%s)::regrole, schema => quote_ident(%s)::regnamespace)",
+        app,
+        schema,
+    )
+    with refused("42501"):
+        db.run('select value from "My ""own"" Schema".credentials', user=app)
+
+
+@pytest.mark.parametrize("privileges", ["", "ALL", "SELECT; drop table x", "TRUNCATE", "SELECT,,INSERT", None])
+def test_unknown_privileges_are_refused(role, db: Database, privileges: str | None) -> None:
+    app = role("app")
+    for function in ("grant_access", "revoke_access"):
+        with refused("22023", "unknown privilege", hint="SELECT, INSERT, UPDATE and DELETE"):
+            db.run(f"select omni_credentials.{function}(%s::regrole, %s::text)", app, privileges)
+    assert not can(db, app, f"select name from {VIEW}")
+
+
+def test_members_share_their_group(role, db: Database) -> None:
+    team = role("team")
+    one, other = role("one", f"in role {team}"), role("other")
+    db.grant(team)
+    db.grant(other)
+    db.run(f"insert into {VIEW} (name, value, principal) values ('shared', 'v', %s::regrole)", team, user=one)
+    db.run(f"insert into {VIEW} (name, value) values ('private', 'v')", user=one)
+    assert db.run(f"select name from {VIEW} order by name", user=one) == [("private",), ("shared",)]
+    assert db.run(f"select name from {VIEW}", user=team) == [("shared",)]
+    assert db.run(f"select name from {VIEW}", user=other) == []
+    assert db.run(f"update {VIEW} set value = 'taken' returning name", user=other) == []
+    assert db.run(f"delete from {VIEW} returning name", user=other) == []
+    assert db.run(f"select distinct value from {VIEW}") == [(b"v",)]
+
+
+def test_writing_for_another_principal(role, db: Database) -> None:
+    app, victim = role("app"), role("victim")
+    db.grant(app)
+    for statement in (
+        f"insert into {VIEW} (name, value, principal) values ('n', 'v', '{victim}')",
+        f"insert into {VIEW} (name, value, principal) select 'n', 'v', '{victim}'::regrole",
+        f"select omni_credentials.set_credential('n', 'v', principal => '{victim}')",
+    ):
+        with refused("42501", "row-level security"):
+            db.run(statement, user=app)
+    db.run(f"insert into {VIEW} (name, value) values ('own', 'v')", user=app)
+    with refused("42501", "row-level security"):
+        db.run(f"update {VIEW} set principal = '{victim}'", user=app)
+    assert db.run(f"select name, principal::text from {VIEW}") == [("own", app)]
+
+
+class TestAddedPolicies:
+    """Policies that users add apply through the view as well."""
+
+    @pytest.fixture
+    def app(self, role, db: Database) -> str:
+        app = role("app")
+        db.grant(app)
+        for name in ("a", "b"):
+            db.run(f"insert into {VIEW} (name, value) values (%s, 'v')", name, user=app)
+        return app
+
+    @pytest.fixture
+    def db(self, role, db: Database) -> Database:
+        # After the roles, so that the database goes first.
+        return db
+
+    def test_restrictive_for_select(self, app: str, db: Database) -> None:
+        db.run(f"create policy p on {TABLE} as restrictive for select to {app} using (name = 'a')")
+        assert db.run(f"select name from {VIEW}", user=app) == [("a",)]
+        db.run(f"delete from {VIEW}", user=app)
+        assert db.run(f"select name from {VIEW}") == [("b",)]
+
+    def test_restrictive_for_insert(self, app: str, db: Database) -> None:
+        db.run(f"create policy p on {TABLE} as restrictive for insert with check (name <> 'c')")
+        with refused("42501", "row-level security policy"):
+            db.run(f"insert into {VIEW} (name, value) values ('c', 'v')", user=app)
+        db.run(f"insert into {VIEW} (name, value) values ('d', 'v')", user=app)
+
+    def test_restrictive_for_update(self, app: str, db: Database) -> None:
+        db.run(f"create policy p on {TABLE} as restrictive for update using (name = 'a') with check (kind = 'credential')")
+        assert db.run(f"update {VIEW} set value = 'w' returning name", user=app) == [("a",)]
+        with refused("42501", "row-level security policy"):
+            db.run(f"update {VIEW} set kind = 'token' where name = 'a'", user=app)
+        assert db.run(f"select name, value from {VIEW} order by name") == [("a", b"w"), ("b", b"v")]
+
+    def test_restrictive_for_delete(self, app: str, db: Database) -> None:
+        db.run(f"create policy p on {TABLE} as restrictive for delete using (name = 'a')")
+        assert db.run(f"delete from {VIEW} returning name", user=app) == [("a",)]
+        assert db.run(f"select name from {VIEW}") == [("b",)]
+
+    def test_permissive_for_an_auditor(self, app: str, role, db: Database) -> None:
+        """A policy may show rows to a role that is not a member of their principal, and they open for it."""
+        auditor, other = role("auditor"), role("other")
+        for user in (auditor, other):
+            db.grant(user, "SELECT")
+        db.run(f"create policy p on {TABLE} for select to {auditor} using (name = 'a')")
+        assert db.run(f"select name, value from {VIEW}", user=auditor) == [("a", b"v")]
+        assert db.run(f"select name, value from {VIEW}", user=other) == []
+        db.run(f"drop policy p on {TABLE}")
+        db.run(f"drop owned by {auditor}, {other}")
+
+
+def test_set_role_and_session_authorization(role, db: Database) -> None:
+    """Nothing that was unlocked, planned or looked up for one role serves another in the same session."""
+    one, two = role("one"), role("two")
+    for user in (one, two):
+        db.grant(user)
+        db.run(f"insert into {VIEW} (name, value) values ('n', %b)", user.encode(), user=user)
+    session = db.connect()
+    for switch, back in (("set role", "reset role"), ("set session authorization", "reset session authorization")):
+        for user, other in ((one, two), (two, one), (one, two)):
+            session.execute(f"{switch} {user}")
+            read = session.execute(f"select value from {VIEW}", prepare=True).fetchall()
+            assert read == [(user.encode(),)]
+            session.execute(f"update {VIEW} set value = value || '!'", prepare=True)
+            with refused("42501"):
+                session.execute(f"insert into {VIEW} (name, value, principal) values ('x', 'y', '{other}')", prepare=True)
+            session.execute(f"update {VIEW} set value = '{user}'", prepare=True)
+            session.execute(back)
+        assert len(session.execute(f"select value from {VIEW}", prepare=True).fetchall()) == 2
+    # Rights that were taken back are gone for sessions that used them.
+    session.execute(f"set role {one}")
+    db.run("select omni_credentials.revoke_access(%s::regrole)", one)
+    with refused("42501"):
+        session.execute(f"select value from {VIEW}", prepare=True)
+
+
+def test_leaving_a_group_ends_access_in_running_sessions(role, db: Database) -> None:
+    team = role("team")
+    app = role("app", f"in role {team}")
+    db.grant(app)
+    db.run(f"insert into {VIEW} (name, value, principal) values ('n', 'v', %s::regrole)", team)
+    session = db.connect(app)
+    assert session.execute(f"select value from {VIEW}").fetchall() == [(b"v",)]
+    db.run(f"revoke {team} from {app}")
+    assert session.execute(f"select value from {VIEW}").fetchall() == []
+
+
+def test_keys_and_settings_are_out_of_reach(role, db: Database) -> None:
+    app = role("app")
+    db.grant(app)
+    db.run(f"insert into {VIEW} (name, value) values ('n', 'v')", user=app)
+    for relation in ("credentials_keyrings", "credentials_config", "credential_file_stores", "crypto_modules", "added_policies"):
+        for statement in (
+            "select * from {}", "select count(*) from {}", "delete from {}", "truncate {}", "create table stolen as table {}",
+        ):
+            with refused("42501"):
+                db.run(statement.format(f"omni_credentials.{relation}"), user=app)
+    for call in (
+        "instantiate()", "rotate_key()", "rotate_master_secret('PATH')", f"rename_principal('x', '{app}')",
+        "instantiate_file_store('f')", "credential_file_store_reload('f')", "generate_master_key()",
+        f"grant_access('{app}')", f"revoke_access('{app}')", "register_builtin_module()",
+        "file_store_reload('omni_credentials', 'f', null, false)", f"privileges_held('{app}', null)",
+    ):
+        with refused("42501", "permission denied"):
+            db.run(f"select omni_credentials.{call}", user=app)
+
+
+def test_nothing_is_granted_to_public(role, db: Database) -> None:
+    """Over every object of the extension and of a copy, by the catalogs, defaults included."""
+    db.run("create schema other")
+    db.run("select omni_credentials.instantiate('other')")
+    open_to_public = db.run(
+        """
+        with ours as (select oid from pg_namespace where nspname in ('omni_credentials', 'other'))
+        select 'function', p.oid::regprocedure::text from pg_proc p,
+            aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+            where pronamespace in (select oid from ours) and a.grantee = 0
+        union all
+        select 'relation', c.oid::regclass::text from pg_class c,
+            aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+            where relnamespace in (select oid from ours) and a.grantee = 0
+        union all
+        select 'column', attrelid::regclass::text from pg_attribute, aclexplode(attacl) a
+            where attrelid in (select oid from pg_class where relnamespace in (select oid from ours)) and a.grantee = 0
+        union all
+        select 'schema', nspname from pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
+            where n.oid in (select oid from ours) and a.grantee = 0
+        union all
+        select 'type', t.oid::regtype::text from pg_type t, aclexplode(coalesce(t.typacl, acldefault('T', t.typowner))) a
+            where typnamespace in (select oid from ours) and typelem = 0 and typrelid = 0 and a.grantee = 0
+        """
+    )
+    assert open_to_public == []
+    # The query above can find something.
+    db.run("grant execute on function omni_credentials.verify to public")
+    assert db.run("select has_function_privilege('public', 'omni_credentials.verify(regnamespace)', 'execute')") == [(True,)]
+
+
+def test_definer_rights_are_pinned(db: Database) -> None:
+    """No function of ours runs as somebody else, and those in SQL or PL/pgSQL fix their search_path."""
+    definers = db.run(
+        "select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = pronamespace "
+        "where nspname = 'omni_credentials' and prosecdef"
+    )
+    assert definers == []
+    loose = db.run(
+        "select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = pronamespace "
+        "join pg_language l on l.oid = prolang where nspname = 'omni_credentials' and lanname in ('sql', 'plpgsql') "
+        "and prosqlbody is null and not coalesce(proconfig @> array['search_path=pg_catalog, pg_temp'], false)"
+    )
+    assert loose == []
