@@ -121,6 +121,14 @@ create table omni_credentials.crypto_modules (
 alter table omni_credentials.crypto_modules alter column wasm set storage external;
 comment on table omni_credentials.crypto_modules is
 'The crypto modules of this database: WebAssembly components, known by their SHA-256 digest.';
+comment on column omni_credentials.crypto_modules.digest is 'SHA-256 of the component.';
+comment on column omni_credentials.crypto_modules.wasm is 'The component: its bytes.';
+comment on column omni_credentials.crypto_modules.name is 'What the module calls itself.';
+comment on column omni_credentials.crypto_modules.version is 'The version of the module.';
+comment on column omni_credentials.crypto_modules.contract is 'The version of the contract that it keeps.';
+comment on column omni_credentials.crypto_modules.suite is 'What it seals with.';
+comment on column omni_credentials.crypto_modules.installed_by is 'Who installed it.';
+comment on column omni_credentials.crypto_modules.installed_at is 'When.';
 
 create function omni_credentials.register_builtin_module() returns void
 language c volatile
@@ -185,6 +193,7 @@ comment on function omni_credentials.use_module(regnamespace, text) is
 
 create trigger skip_known_module before insert on omni_credentials.crypto_modules
 for each row execute function omni_credentials.skip_known_module();
+comment on trigger skip_known_module on omni_credentials.crypto_modules is 'A dump''s modules join those of CREATE EXTENSION.';
 
 create function omni_credentials.replace_config() returns trigger
 language plpgsql
@@ -421,3 +430,10 @@ comment on function omni_credentials.restore_policy() is
 
 create trigger restore_policy before insert on omni_credentials.added_policies
 for each row execute function omni_credentials.restore_policy();
+comment on trigger restore_policy on omni_credentials.added_policies is 'A restored row becomes a policy again.';
+comment on column omni_credentials.added_policies.name is 'The policy.';
+comment on column omni_credentials.added_policies.permissive is 'Or restrictive.';
+comment on column omni_credentials.added_policies.command is 'As in pg_policy: r, a, w, d or *. NULL: the policy was dropped.';
+comment on column omni_credentials.added_policies.roles is 'Whom it concerns; 0 is PUBLIC.';
+comment on column omni_credentials.added_policies.using_expression is 'Which rows there are.';
+comment on column omni_credentials.added_policies.check_expression is 'Which rows may be written.';

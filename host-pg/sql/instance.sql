@@ -16,6 +16,7 @@ create table :schema.credentials_config (
     check (pg_catalog.num_nonnulls(kdf_memory_kib, kdf_passes, kdf_lanes) in (0, 3))
 );
 comment on table :schema.credentials_config is 'The settings of this copy: one row.';
+comment on column :schema.credentials_config.singleton is 'Keeps it one row.';
 comment on column :schema.credentials_config.environment_variable is 'The variable of the server''s environment that holds the master secret; with _FILE appended, one that names a file with it.';
 comment on column :schema.credentials_config.module is 'SHA-256 of the crypto module for new keyrings; NULL is the one that comes with the extension.';
 comment on column :schema.credentials_config.kdf_memory_kib is 'Argon2id memory for new keyrings, in KiB; NULL leaves all three costs to the module.';
@@ -30,6 +31,8 @@ create table :schema.credentials_keyrings (
     keyring bytea not null
 );
 comment on table :schema.credentials_keyrings is 'The keyrings of this copy, wrapped under the master secret. The highest id is current; a copy has none before its first credential.';
+comment on column :schema.credentials_keyrings.id is 'Counts up with each new keyring.';
+comment on column :schema.credentials_keyrings.keyring is 'Data keys, wrapped (FORMAT.md, section 4).';
 comment on column :schema.credentials_keyrings.module is 'SHA-256 of the crypto module that the keyring is for.';
 
 create table :schema.encrypted_credentials (
@@ -43,6 +46,7 @@ alter table :schema.encrypted_credentials alter column value set storage externa
 create unique index encrypted_credentials_uniq on :schema.encrypted_credentials (name, kind, principal, scope);
 -- So that logical replication can carry updates and deletes.
 alter table :schema.encrypted_credentials replica identity using index encrypted_credentials_uniq;
+comment on index :schema.encrypted_credentials_uniq is 'One credential for each name, kind, principal and scope.';
 comment on table :schema.encrypted_credentials is 'Credentials with their values sealed. Read and write them through the view credentials.';
 comment on column :schema.encrypted_credentials.name is 'What the credential is called; up to 512 bytes.';
 comment on column :schema.encrypted_credentials.value is 'The sealed value; it opens for this very name, kind, principal and scope only.';
@@ -66,6 +70,11 @@ create trigger credentials_config_changed after insert or update or delete or tr
     for each statement execute function omni_credentials.credentials_store_changed();
 create trigger credentials_config_replace before insert on :schema.credentials_config
     for each row execute function omni_credentials.replace_config();
+comment on trigger encrypted_credentials_check on :schema.encrypted_credentials is 'A sealed value must open for its row.';
+comment on trigger encrypted_credentials_changed on :schema.encrypted_credentials is 'File stores follow at commit.';
+comment on trigger credentials_keyrings_changed on :schema.credentials_keyrings is 'Every session reads the keyrings again.';
+comment on trigger credentials_config_changed on :schema.credentials_config is 'Every session reads the settings again.';
+comment on trigger credentials_config_replace on :schema.credentials_config is 'A dump''s settings take the place of those of CREATE EXTENSION.';
 
 create view :schema.credentials with (security_invoker = true) as
     select c.name,
@@ -78,6 +87,7 @@ alter view :schema.credentials
     alter column scope set default '{"all": true}';
 create trigger credentials_write instead of insert or update or delete on :schema.credentials
     for each row execute function omni_credentials.credentials_write();
+comment on trigger credentials_write on :schema.credentials is 'Seals values and writes encrypted_credentials as the caller.';
 comment on view :schema.credentials is 'Credentials in the clear, for the roles that they belong to.';
 comment on column :schema.credentials.name is 'What the credential is called.';
 comment on column :schema.credentials.value is 'Its value, opened; sealed when written.';
