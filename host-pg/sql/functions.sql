@@ -160,6 +160,8 @@ create trigger crypto_modules_guard before insert or update or delete on omni_cr
 for each row execute function omni_credentials.crypto_modules_guard();
 create trigger crypto_modules_guard_truncate before truncate on omni_credentials.crypto_modules
 for each statement execute function omni_credentials.crypto_modules_guard();
+comment on trigger crypto_modules_guard on omni_credentials.crypto_modules is 'Digests are right, and modules in use stay.';
+comment on trigger crypto_modules_guard_truncate on omni_credentials.crypto_modules is 'Modules in use stay.';
 
 create function omni_credentials.install_module(name text, wasm bytea, digest bytea) returns void
 language c volatile strict
