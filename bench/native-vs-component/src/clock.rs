@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// How long a batch takes at least, so that the clock's own cost does not count.
 const BATCH: Duration = Duration::from_millis(20);
 const ROUNDS: usize = 9;
+/// What takes longer than this is timed in fewer rounds.
+const LONG: Duration = Duration::from_millis(300);
+const LONG_ROUNDS: usize = 3;
 
 /// The best time of each for one call.
 #[derive(Debug, Clone, Copy)]
@@ -20,8 +23,10 @@ pub(crate) fn race(
     mut component: impl FnMut() -> bool,
 ) -> Result<Timed, &'static str> {
     let (native_calls, component_calls) = (calls(&mut native)?, calls(&mut component)?);
+    let first = batch(&mut component, component_calls)?;
+    let rounds = if first > LONG { LONG_ROUNDS } else { ROUNDS };
     let mut best = Timed { native: Duration::MAX, component: Duration::MAX };
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         best.native = best.native.min(batch(&mut native, native_calls)? / native_calls);
         best.component = best.component.min(batch(&mut component, component_calls)? / component_calls);
     }

@@ -5,6 +5,7 @@
 //! does shows in both.
 
 mod clock;
+mod files;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,7 @@ fn suite<S: Suite>(folder: &Path) -> Result<(), Box<dyn Error>> {
     values::<S>(&module)?;
     if S::ID == XChaCha20Poly1305::ID {
         derivation::<S>(&module)?;
+        files::files::<S>(&module)?;
     }
     Ok(())
 }
@@ -81,14 +83,14 @@ fn derivation<S: Suite>(module: &Module) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn row(what: &str, timed: Timed) {
+pub(crate) fn row(what: &str, timed: Timed) {
     let ratio = timed.component.as_secs_f64() / timed.native.as_secs_f64();
     println!("| {what} | {:.2?} | {:.2?} | {ratio:.2} |", timed.native, timed.component);
 }
 
 /// Bytes that cost nothing: the component's host asks the operating system, and that is not what is
 /// compared.
-struct Stream(u64);
+pub(crate) struct Stream(pub(crate) u64);
 
 impl Entropy for Stream {
     fn fill(&mut self, out: &mut [u8]) -> Result<(), core::Error> {
