@@ -9,7 +9,6 @@
 //! - [`hostile`]: one defect a file, each with the failure it must be called.
 //! - [`generate`]: how golden and hostile vectors were made.
 
-#[cfg(feature = "component")]
 mod component;
 mod encoding;
 pub mod generate;
@@ -19,7 +18,6 @@ mod native;
 pub mod published;
 mod subject;
 
-#[cfg(feature = "component")]
 pub use component::Component;
 pub use native::Native;
 pub use subject::{
