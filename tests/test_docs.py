@@ -1,0 +1,38 @@
+"""The tutorial works as it is written, statement by statement."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from conftest import Database, new_server, PASSWORD, VARIABLE
+
+TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
+
+
+def test_tutorial() -> None:
+    server = new_server("tutorial")
+    try:
+        server.start({VARIABLE: PASSWORD})
+        blocks = re.findall(r"```sql\n(.*?)```", TUTORIAL.read_text(), re.S)
+        assert len(blocks) == 6
+        script = "".join(blocks).replace("/srv/app/", f"{server.data}/")
+        if server.installation.major < 16:
+            # psql before 16 has no \bind.
+            script = re.sub(r"\$1, \$2, (.*?)\) \\bind (\S+) (\S+) \\g", r"'\2', '\3', \1);", script)
+        done = subprocess.run(
+            server.program("psql", "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1"),
+            input=script, env=server.client_environment(), capture_output=True, text=True, check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert "stripe|api_key|postgres|sk_test_4f9Zk2" in lines
+        assert lines.count("stripe") == 1
+        mirrored = (server.data / "credentials.omni").read_text()
+        assert 'credential "smtp"' in mirrored and 'credential "stripe"' in mirrored
+        assert Database(server, "postgres").run(
+            "select name, value, principal::text from omni_credentials.credentials order by 1"
+        ) == [("smtp", b"relay-password", "app"), ("stripe", b"sk_test_4f9Zk2", "app")]
+    finally:
+        server.remove()
