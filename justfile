@@ -100,10 +100,12 @@ ci: test
 fuzz *arguments:
     @fuzz/run.sh "$@"
 
-# Measures the core in the sandbox against the same core natively; one table.
+# Measures the core in the sandbox against the same core natively, and what users of a server wait for; `--rows N`.
 [group('test')]
-bench: modules
+bench *arguments: build
     @cargo run --release --locked -p omni-credentials-bench-native-vs-component -- {{ target / "modules" }}
+    @echo
+    @{{ python }} bench/run.py "$@"
 
 # ---- Keep it clean
 

@@ -7,7 +7,7 @@ import threading
 import psycopg
 import pytest
 from conftest import PASSWORD, VARIABLE, Database, refused
-from hostile_copies import GOOD, LOOP, TRAP, hostile_copy, read
+from hostile_copies import GOOD, LOOP, TRAP, component, hostile_copy, read
 
 LOOPS = ["loop", "loop-in-start", "loop-in-realloc", "loop-filling-memory", "loop-asking-for-entropy"]
 RUNNING = "select count(*) from pg_stat_activity where pid = %s and state = 'active' and wait_event is null"
@@ -117,8 +117,6 @@ def test_every_kind_of_loop(db: Database, case: str) -> None:
 
 
 def test_installing_a_module_that_loops(db: Database) -> None:
-    from hostile_copies import component
-
     session = db.connect(statement_timeout="300ms")
     install = "select omni_credentials.install_module('loop', %s, sha256(%s))"
     with refused("57014", "statement timeout"):

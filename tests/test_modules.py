@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -319,8 +320,6 @@ def test_a_changed_secret_reaches_the_keyrings_of_before(own_db: Database) -> No
 
 
 def test_modules_survive_dump_and_restore(server, db: Database, tmp_path: Path) -> None:
-    import subprocess
-
     install(db)
     fill(db, 10)
     db.run("select omni_credentials.use_module(module => 'aes')")

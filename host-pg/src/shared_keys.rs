@@ -81,7 +81,8 @@ pub(crate) fn keep(id: &Digest, kek: &Kek) {
         let id = salted(&table.salt, id);
         table.clock = table.clock.saturating_add(1);
         let known = table.entries.iter().position(|entry| entry.used != 0 && entry.id == id);
-        let oldest = || table.entries.iter().enumerate().min_by_key(|(_, entry)| entry.used).map(|(at, _)| at);
+        let oldest =
+            || table.entries.iter().enumerate().min_by_key(|(_, entry)| entry.used).map(|(at, _)| at);
         if let Some(entry) = known.or_else(oldest).and_then(|at| table.entries.get_mut(at)) {
             entry.kek.zeroize();
             entry.used = table.clock;
@@ -143,7 +144,8 @@ fn own_segment() -> *mut Table {
     // SAFETY: the name is NUL-terminated and short; the callback initialises what this size has room for. The segment
     // stays mapped for as long as the backend lives.
     unsafe {
-        let memory = pg_sys::GetNamedDSMSegment(NAME.as_ptr(), SIZE, Some(initialise_segment), &raw mut found);
+        let memory =
+            pg_sys::GetNamedDSMSegment(NAME.as_ptr(), SIZE, Some(initialise_segment), &raw mut found);
         aligned(memory)
     }
 }

@@ -67,7 +67,9 @@ pub(super) fn parse(
     }
     match parsed {
         Some(error) => Err(fault(error)),
-        None => Err(Error::FileInvalid { filename, reason: format!("module {} cannot read it", module.digest()) }),
+        None => {
+            Err(Error::FileInvalid { filename, reason: format!("module {} cannot read it", module.digest()) })
+        }
     }
 }
 
@@ -96,8 +98,12 @@ fn seal_again(
     // By way of a document, so that scopes are canonical on both sides.
     let ours = files.create(&current).map_err(fault)?;
     files.put(ours, &Rows::read(instance.table)?.refs()).map_err(fault)?;
-    let rows: HashMap<_, _> =
-        files.entries(ours).map_err(fault)?.into_iter().map(|row| (key(&row.identity()), row.sealed)).collect();
+    let rows: HashMap<_, _> = files
+        .entries(ours)
+        .map_err(fault)?
+        .into_iter()
+        .map(|row| (key(&row.identity()), row.sealed))
+        .collect();
     let mut sealed_again = Vec::with_capacity(records.len());
     let mut agreed = Vec::new();
     for mut record in records {
