@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use omni_credentials_host::{Entry, Error as HostError, ErrorCode, Preference};
+use omni_credentials_host::{Document, Entry, Error as HostError, ErrorCode, Files, Keyring, Preference};
 
 use crate::context::Context;
 use crate::error::Error;
@@ -35,11 +35,15 @@ pub(crate) fn combine(
     let of_file = Error::of_file(path);
     let ours = files.parse(ours).map_err(&of_file)?;
     let theirs = files.parse(theirs).map_err(&of_file)?;
-    let (manifest, base_keyring) = match files.parse(base) {
-        Ok(base) => (files.manifest(base)?, files.keyring_bytes(base)?),
-        Err(HostError::Refused(_)) => (Vec::new(), Vec::new()),
+    let base = match files.parse(base) {
+        Ok(base) => base,
+        Err(HostError::Refused(_)) => {
+            let keyring = files.keyring_bytes(ours)?;
+            files.create(&keyring)?
+        }
         Err(error) => return Err(error.into()),
     };
+    let base_keyring = files.keyring_bytes(base)?;
 
     let (our_keyring, their_keyring) = (files.keyring_bytes(ours)?, files.keyring_bytes(theirs)?);
     // Who changed the keyring since the ancestor has the newer one.
@@ -75,6 +79,9 @@ pub(crate) fn combine(
         })?;
     }
 
+    let mut unlocked = module.unlock(&keyring, &kek).map_err(&of_file)?;
+    discount_rotation(&mut files, &mut unlocked, base, ours, theirs)?;
+    let manifest = files.manifest(base)?;
     let merged = files.merge(&manifest, ours, theirs, false, handle, prefer).map_err(&of_file)?;
     let conflicts: Vec<_> = merged.conflicts.iter().map(|it| identity::shown(&it.as_ref())).collect();
     if !conflicts.is_empty() && prefer == Preference::Neither {
@@ -84,4 +91,34 @@ pub(crate) fn combine(
     let generation = files.generation(ours)?.max(files.generation(theirs)?);
     let bytes = files.write(merged.document, handle, generation).map_err(&of_file)?;
     Ok(Combined { bytes, to_ours: merged.to_ours, to_theirs: merged.to_theirs, conflicts })
+}
+
+/// A merge compares sealed values with those of the ancestor, so after a rotation every value looks changed. Where a
+/// side only encrypted a value anew, this makes its sealed value the ancestor's.
+fn discount_rotation(
+    files: &mut Files,
+    keyring: &mut Keyring,
+    base: Document,
+    ours: Document,
+    theirs: Document,
+) -> Result<(), Error> {
+    let (ours, theirs) = (files.entries(ours)?, files.entries(theirs)?);
+    let find = |side: &[Entry], entry: &Entry| {
+        let key = |it: &Entry| (it.name.clone(), it.kind.clone(), it.principal.clone(), it.scope.clone());
+        let at = side.binary_search_by(|other| key(other).cmp(&key(entry))).ok()?;
+        side.get(at).filter(|found| !found.deleted && found.sealed != entry.sealed).cloned()
+    };
+    let mut anew = Vec::new();
+    for entry in files.entries(base)?.into_iter().filter(|entry| !entry.deleted) {
+        let (Some(ours), Some(theirs)) = (find(&ours, &entry), find(&theirs, &entry)) else { continue };
+        let mut open = |entry: &Entry| keyring.open(&entry.identity(), &entry.sealed).ok();
+        let Some(before) = open(&entry) else { continue };
+        if open(&ours).is_some_and(|value| value == before) {
+            anew.push(ours);
+        } else if open(&theirs).is_some_and(|value| value == before) {
+            anew.push(theirs);
+        }
+    }
+    let anew: Vec<_> = anew.iter().map(Entry::as_ref).collect();
+    Ok(files.put(base, &anew)?)
 }

@@ -3,9 +3,9 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -23,6 +23,9 @@ use crate::output::Object;
 use crate::store::{self, Opened, Store};
 use crate::{identity, interrupt, terminal};
 
+/// Characters that mean something to a shell.
+const FOR_SHELL: [char; 20] =
+    ['|', '&', ';', '<', '>', '(', ')', '$', '`', '"', '\'', '\\', '*', '?', '[', '#', '~', '=', '%', '\n'];
 /// How often to look whether the editor has ended.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -199,13 +202,24 @@ fn editor() -> Result<String, Error> {
     named.into_iter().find(|editor| !editor.trim().is_empty()).ok_or(Error::NoEditor)
 }
 
-/// Runs the editor as git does: by the shell, so that it may have arguments.
+/// Runs the editor as git does: by the shell where its name has what only a shell understands. A shell in between
+/// would end at an interrupt that is meant for the editor.
 fn run_editor(context: &Context, editor: &str, file: &Path) -> Result<(), Error> {
     let failed = |reason: String| Error::Editor { editor: editor.to_owned(), reason };
-    let mut child = Command::new("/bin/sh")
-        .arg("-c")
-        .arg(format!("{editor} \"$@\""))
-        .arg(editor)
+    let mut words = editor.split_whitespace();
+    let mut command = match words.next() {
+        Some(program) if !editor.contains(FOR_SHELL) => {
+            let mut command = Command::new(program);
+            command.args(words);
+            command
+        }
+        _ => {
+            let mut command = Command::new("/bin/sh");
+            command.arg("-c").arg(format!("{editor} \"$@\"")).arg(editor);
+            command
+        }
+    };
+    let mut child = command
         .arg(file)
         .env_remove(&context.variable)
         .env_remove(format!("{}_FILE", context.variable))
@@ -237,7 +251,7 @@ impl Scratch {
     fn new() -> Result<Self, Error> {
         let in_memory = [std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), Some("/dev/shm".into())];
         let mut builder = tempfile::Builder::new();
-        let builder = builder.prefix("omni-credentials-");
+        let builder = builder.prefix("omni-credentials-").permissions(Permissions::from_mode(0o700));
         let folder = in_memory
             .into_iter()
             .flatten()

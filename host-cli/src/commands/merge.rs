@@ -81,9 +81,8 @@ pub(crate) fn mend(context: &Context, prefer: Option<Side>) -> Result<(), Error>
 fn mend_trailer(context: &Context, lock: &file::Lock, bytes: &[u8]) -> Result<(), Error> {
     let mut files = context.module()?.files()?;
     let document = files.parse_unsealed(bytes).map_err(|error| match error {
-        HostError::Refused(failure) if failure.code == ErrorCode::ConflictMarkers => {
-            Error::NotMendable(context.file.clone())
-        }
+        // Markers inside a record make it malformed in many ways.
+        HostError::Refused(_) if has_markers(bytes) => Error::NotMendable(context.file.clone()),
         other => Error::of_file(lock.path())(other),
     })?;
     let mut opened = Store::of(lock.path(), files, document)?.unlock_unsealed(context)?;
@@ -98,6 +97,10 @@ fn mend_trailer(context: &Context, lock: &file::Lock, bytes: &[u8]) -> Result<()
     terminal::note(&format!("sealed anew with {} credentials, all of which open", live.len()));
     terminal::note("whether one was dropped on the way only a comparison shows: omni-credentials diff");
     Ok(())
+}
+
+fn has_markers(bytes: &[u8]) -> bool {
+    bytes.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"<<<<<<<"))
 }
 
 fn preference(side: Option<Side>) -> Preference {

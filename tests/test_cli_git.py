@@ -1,0 +1,190 @@
+"""The command and git: differences, merges with and without the key, and repairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command import KEY, Folder
+from conftest import VARIABLE, master_key
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Folder:
+    """A repository with the credentials a, b and c, and a branch `other` at the same commit."""
+    (path := tmp_path / "work").mkdir()
+    folder = Folder(path)
+    folder.git("init")
+    folder.run("init")
+    for name in "abc":
+        folder.set(name, f"{name}1")
+    commit(folder, "first")
+    folder.git("branch", "other")
+    return folder
+
+
+def commit(folder: Folder, message: str) -> None:
+    folder.git("add", "-A")
+    folder.git("commit", "-m", message)
+
+
+def diverge(folder: Folder, ours: dict[str, str], theirs: dict[str, str]) -> None:
+    """Commits changes on both branches; ends on ours. An empty value deletes."""
+    for branch, changes in [("other", theirs), ("main", ours)]:
+        folder.git("checkout", "-q", branch)
+        for name, value in changes.items():
+            folder.set(name, value) if value else folder.run("rm", name)
+        commit(folder, branch)
+
+
+def values(folder: Folder) -> dict[str, str]:
+    folder.run("verify")
+    shown = folder.run("show", "--values", "--json").json["credentials"]
+    return {it["name"]: it["value"] for it in shown if not it["deleted"]}
+
+
+def test_what_init_sets_up(repository: Folder) -> None:
+    assert set(repository.git("ls-files").split()) == {".gitattributes", ".gitignore", "credentials.omni"}
+    (repository.path / "sub").mkdir()
+    other = Folder(repository.path / "sub", {"HOME": repository.environment["HOME"]})
+    told = other.run("init", "--generate", "--json", "--file", "x y.omni", **{VARIABLE: "unused"}).json
+    assert told == {"file": "x y.omni", "git": True, "key_file": "credentials.key"}
+    (other.path / "x y.omni.lock").touch()
+    assert repository.git("status", "--short", "-uall").split("\n")[:3] == [
+        "?? sub/.gitattributes", "?? sub/.gitignore", '?? "sub/x y.omni"'
+    ], "the key or a lock would be committed"
+    assert "merge: omni-credentials" in repository.git("check-attr", "merge", "sub/x y.omni")
+    before = (repository.path / ".gitattributes").read_text()
+    repository.run("init", "--git")
+    assert (repository.path / ".gitattributes").read_text() == before
+
+
+def test_diff_shows_no_values_unless_asked(repository: Folder) -> None:
+    repository.set("b", "new-b")
+    repository.run("rm", "c")
+    repository.set("d", "d1")
+    shown = repository.git("diff")
+    assert "-b (credential of app" in shown and "+b (credential of app" in shown
+    assert "+c (credential of app, {\"all\":true}): deleted" in shown and "new-b" not in shown
+    asked = Folder(repository.path, {"OMNI_CREDENTIALS_SHOW_VALUES": "1"}).git("diff")
+    assert '+b (credential of app, {"all":true}): "new-b"' in asked
+    nobody = repository.without_secret()
+    assert nobody.git("diff") == shown
+
+    lines = [line.split(" (")[0] for line in nobody.run("diff").text.splitlines()]
+    assert lines == ["~ b", "- c", "+ d"]
+    assert "new-b" in repository.run("diff", "--values").text
+    repository.run("diff", "--exit-code", status=15)
+    nobody.run("diff", "--values", status=7)
+    commit(repository, "second")
+    repository.run("diff", "--exit-code")
+    assert len(repository.run("diff", "HEAD~1", "HEAD", "--json").json["changes"]) == 3
+    repository.run("diff", "no-such-commit", status=1)
+    repository.run("diff", "--", "--output=x", status=1)
+
+
+def test_git_survives_what_is_no_credentials_file(repository: Folder) -> None:
+    for content in [b"<<<<<<< ours\n", b"omni-credentials 9\n", b"\xff\x00\n", b""]:
+        repository.file.write_bytes(content)
+        repository.git("diff")
+        repository.git("log", "-p")
+
+
+def test_merges_join(repository: Folder) -> None:
+    diverge(repository, {"a": "a2", "d": "d1", "c": ""}, {"b": "b2", "e": "e1"})
+    repository.git("merge", "other")
+    assert values(repository) == {"a": "a2", "b": "b2", "d": "d1", "e": "e1"}
+    assert repository.leftovers() == []
+
+
+def test_a_rotation_is_kept_in_a_merge(repository: Folder) -> None:
+    repository.git("checkout", "-q", "other")
+    repository.run("rotate")
+    commit(repository, "rotated")
+    repository.git("checkout", "-q", "main")
+    repository.run("rotate")
+    repository.set("a", "a2")
+    commit(repository, "rotated, too")
+    repository.git("merge", "other")
+    assert values(repository) == {"a": "a2", "b": "b1", "c": "c1"}
+    # A new master secret on one side, a change on the other.
+    repository.git("checkout", "-q", "-b", "third")
+    new = master_key(b"new")
+    repository.run("rewrap", OMNI_CREDENTIALS_NEW_MASTER_PASSWORD=new)
+    commit(repository, "rewrapped")
+    repository.git("checkout", "-q", "main")
+    repository.set("b", "b2")
+    commit(repository, "b2")
+    repository.environment[VARIABLE] = new
+    repository.git("merge", "third")
+    assert values(repository) == {"a": "a2", "b": "b2", "c": "c1"}
+
+
+@pytest.mark.parametrize("side", ["ours", "theirs"])
+def test_conflicts(repository: Folder, side: str) -> None:
+    diverge(repository, {"a": "ours", "b": "b2"}, {"a": "theirs", "c": "c2"})
+    said = repository.git("merge", "other", check=False)
+    assert "both sides changed a (credential of app" in said and "CONFLICT" in said
+    repository.run("get", "b", status=5)
+    repository.run("merge", status=10)
+    repository.run("merge", "--prefer", side)
+    assert values(repository) == {"a": side, "b": "b2", "c": "c2"}
+    commit(repository, "merged")
+
+
+def test_equal_values_do_not_conflict(repository: Folder) -> None:
+    diverge(repository, {"a": "same"}, {"a": "same"})
+    repository.git("merge", "other")
+    assert values(repository)["a"] == "same"
+
+
+def test_a_merge_without_the_key(repository: Folder) -> None:
+    diverge(repository, {"a": "a2"}, {"c": "c2"})
+    nobody = repository.without_secret()
+    said = nobody.git("merge", "other", check=False)
+    assert "CONFLICT" in said and "omni-credentials merge" in said
+    assert repository.file.read_text().count("<<<<<<<") == 1, "more than the trailer conflicts"
+    nobody.run("merge", status=7)
+    repository.run("merge")
+    assert values(repository) == {"a": "a2", "b": "b1", "c": "c2"}
+
+
+def test_a_merge_that_git_forgot(repository: Folder) -> None:
+    """As after a merge elsewhere that was committed with its markers."""
+    diverge(repository, {"a": "a2"}, {"c": "c2"})
+    repository.without_secret().git("merge", "other", check=False)
+    commit(repository, "with markers")
+    said = repository.run("merge").err
+    assert "sealed anew with 3 credentials" in said and "omni-credentials diff" in said
+    assert values(repository) == {"a": "a2", "b": "b1", "c": "c2"}
+    # Both changed the same: only the versions could tell.
+    repository.git("checkout", "-q", "-B", "other")
+    commit(repository, "mended")
+    diverge_from_here(repository)
+    repository.without_secret().git("merge", "other", check=False)
+    commit(repository, "with markers")
+    before = repository.file.read_bytes()
+    repository.run("merge", status=10)
+    assert repository.file.read_bytes() == before
+
+
+def diverge_from_here(folder: Folder) -> None:
+    folder.git("branch", "-f", "main", "other")
+    diverge(folder, {"a": "ours"}, {"a": "theirs"})
+
+
+def test_the_driver_on_its_own(repository: Folder) -> None:
+    """Files that are no credentials files, and a missing ancestor."""
+    path = repository.path
+    (path / "base").write_bytes(b"")
+    (path / "ours").write_bytes(repository.file.read_bytes())
+    repository.set("d", "d1")
+    (path / "theirs").write_bytes(repository.file.read_bytes())
+    repository.run("merge", "base", "ours", "theirs")
+    repository.run("verify", "--file", "ours")
+    assert repository.run("get", "d", "--file", "ours").out == b"d1"
+    (path / "theirs").write_text("other\n")
+    repository.run("merge", "base", "ours", "theirs", status=5)
+    assert "<<<<<<< ours" in (path / "ours").read_text() and "other" in (path / "ours").read_text()
+    repository.run("merge", "base", "ours", status=2)
+    assert KEY not in (path / "ours").read_text()

@@ -1,0 +1,222 @@
+"""The command with a terminal: prompts, editors, and what happens when a person gives up."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from command import KEY, Folder
+from conftest import VARIABLE
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    (path := tmp_path / "work").mkdir()
+    folder = Folder(path, {"TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")})
+    (tmp_path / "run").mkdir()
+    folder.run("init")
+    return folder
+
+
+def editor(folder: Folder, script: str) -> str:
+    """A program that gets the name of the text as $1."""
+    path = folder.path.parent / "editor"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def scratch(folder: Folder) -> list[Path]:
+    return list((folder.path.parent / "run").iterdir())
+
+
+def test_prompts_are_hidden(folder: Folder) -> None:
+    nobody = folder.without_secret()
+    terminal = nobody.at_terminal("set", "stripe")
+    terminal.expect_hidden("Value of stripe: ")
+    terminal.send("sk_typed\n")
+    terminal.expect_hidden("Master secret: ")
+    terminal.send(KEY + "\n")
+    shown = terminal.finish()
+    assert "sk_typed" not in shown and KEY not in shown and "added stripe" in shown
+    assert folder.get("stripe") == b"sk_typed"
+
+    terminal = nobody.at_terminal("get", "stripe")
+    terminal.expect_hidden("Master secret: ")
+    terminal.send("wrong\n")
+    shown = terminal.finish(8)
+    assert "\x1b[1;31merror:\x1b[0m" in shown, "no colour on a terminal"
+    terminal = nobody.at_terminal("get", "stripe", NO_COLOR="1")
+    terminal.expect_hidden("Master secret: ")
+    terminal.send("wrong\n")
+    assert "\x1b" not in terminal.finish(8)
+
+
+def test_a_new_secret_is_typed_twice(folder: Folder) -> None:
+    nobody = folder.without_secret()
+    for second, status in [("different\n", 8), ("secret\n", 0)]:
+        terminal = nobody.at_terminal("init", "--file", "new.omni")
+        terminal.expect_hidden("New master secret: ")
+        terminal.send("secret\n")
+        terminal.expect_hidden("again: ")
+        terminal.send(second)
+        terminal.finish(status)
+        assert (folder.path / "new.omni").exists() == (status == 0)
+    nobody.run("set", "x", "--file", "new.omni", stdin=b"1", **{VARIABLE: "secret"})
+
+
+@pytest.mark.parametrize("prompt", ["Value of x: ", "Master secret: "])
+def test_giving_up_at_a_prompt(folder: Folder, prompt: str) -> None:
+    folder.set("x", "1")
+    before = folder.file.read_bytes()
+    terminal = folder.without_secret().at_terminal("set", "x")
+    if prompt != "Value of x: ":
+        terminal.expect_hidden("Value of x: ")
+        terminal.send("2\n")
+    terminal.expect_hidden(prompt)
+    terminal.send("\x03")
+    terminal.finish(130)
+    assert folder.file.read_bytes() == before and folder.leftovers() == []
+    terminal = folder.at_terminal("set", "x")
+    terminal.expect_hidden("Value of x: ")
+    terminal.send("\n")
+    terminal.finish(7)
+    assert folder.file.read_bytes() == before
+
+
+def test_edit(folder: Folder) -> None:
+    folder.set("a", "one")
+    folder.set("b", "line\nline\n", "--kind", "ssh")
+    folder.set("c", b"\xff\x00")
+    sealed = folder.run("show", "--json").json["credentials"]
+    script = r"""sed -i -e 's/"one"/"two"/' -e 's|^# Nothing.*|[[credential]]\nname = "d"\nvalue = "new"|' "$1" """
+    told = folder.run("edit", "--json", VISUAL=editor(folder, script), EDITOR="false").json
+    assert told == {"added": 1, "changed": 1, "deleted": 0}
+    assert [folder.get(name) for name in "abcd"] == [b"two", b"line\nline\n", b"\xff\x00", b"new"]
+    after = {it["name"]: it["sealed"] for it in folder.run("show", "--json").json["credentials"]}
+    assert [after[it["name"]] == it["sealed"] for it in sealed] == [False, True, True], "only what changed is sealed anew"
+    script = r"""printf '[[credential]]\nname="a"\nvalue="two"\n' > "$1" """
+    assert "0 added, 0 changed, 3 deleted" in folder.run("edit", EDITOR=editor(folder, script)).err
+    assert [it["name"] for it in folder.run("list", "--json").json["credentials"]] == ["a"]
+    assert scratch(folder) == []
+
+
+def test_edit_that_changes_nothing(folder: Folder) -> None:
+    folder.set("a", "one")
+    before = folder.file.stat()
+    for script in ["true", 'echo "# a remark" >> "$1"', ': > "$1"', 'touch "$1"']:
+        assert "nothing was changed" in folder.run("edit", EDITOR=editor(folder, script)).err
+        assert folder.file.stat().st_mtime_ns == before.st_mtime_ns
+        assert folder.file.stat().st_ino == before.st_ino
+
+
+def test_the_text_is_private(folder: Folder) -> None:
+    folder.set("a", "one")
+    out = folder.path.parent / "out"
+    script = f'stat -c %a "$1" "$(dirname "$1")" > {out}; env >> {out}; echo swap > "$1.swp"'
+    folder.run("edit", EDITOR=editor(folder, script))
+    assert out.read_text().startswith("600\n700\n")
+    assert KEY not in out.read_text(), "the editor got the master secret"
+    assert scratch(folder) == [], "what the editor left beside the text stayed"
+
+
+def test_no_editor(folder: Folder) -> None:
+    assert "hint: for this once: EDITOR=vi" in folder.run("edit", status=11).err
+    for command in ["false", "no-such-editor", "kill -9 $$;"]:
+        folder.run("edit", EDITOR=command, status=11)
+    assert scratch(folder) == []
+
+
+def test_invalid_text_without_a_terminal(folder: Folder) -> None:
+    folder.set("a", "one")
+    before = folder.file.read_bytes()
+    for text in ["[[credential", 'name="x"', '[[credential]]\nname="a"\nscope="{"\nvalue="b"', "\\377"]:
+        script = f"""printf '{text}' > "$1" """
+        folder.run("edit", EDITOR=editor(folder, script), status=12)
+    assert folder.file.read_bytes() == before and scratch(folder) == []
+
+
+def test_invalid_text_brings_the_person_back(folder: Folder) -> None:
+    folder.set("a", "one")
+    # The first time it makes a mistake, the second time it finds its text with the reason, and mends it.
+    script = r"""
+        if grep -q '^#! ' "$1"; then
+            grep -q '^#! line [0-9]*: ' "$1" && grep -q 'mine' "$1" || exit 1
+            sed -i 's/value = mine/value = "mine"/' "$1"
+        else
+            sed -i 's/value = "one"/value = mine/' "$1"
+        fi"""
+    folder.at_terminal("edit", EDITOR=editor(folder, script)).finish()
+    assert folder.get("a") == b"mine"
+    # Left as it is, it is given up.
+    script = r"""grep -q '^#! ' "$1" || sed -i 's/value = "mine"/value = bad/' "$1" """
+    assert "line " in folder.at_terminal("edit", EDITOR=editor(folder, script)).finish(12)
+    assert folder.get("a") == b"mine" and scratch(folder) == []
+
+
+def test_edit_while_others_write(folder: Folder) -> None:
+    folder.set("a", "one")
+    folder.set("b", "one")
+    script = others("b", "theirs") + r"""sed -i '0,/"one"/s//"mine"/' "$1" """
+    assert "both changes are in it" in folder.run("edit", EDITOR=editor(folder, script)).err
+    assert [folder.get("a"), folder.get("b")] == [b"mine", b"theirs"]
+
+    script = others("a", "theirs") + r"""sed -i 's/"mine"/"conflict"/' "$1" """
+    refused = folder.run("edit", EDITOR=editor(folder, script), status=10).err
+    assert "both sides changed a (credential of app" in refused
+    assert folder.get("a") == b"theirs"
+
+    # With a person there, the second look decides.
+    script = rf"""
+        if grep -q '^#! .*a (credential of app' "$1"; then grep -q '"mine again"' "$1" || exit 1
+        else {others("a", "theirs2")} sed -i '0,/"theirs"/s//"mine again"/' "$1"; fi"""
+    folder.at_terminal("edit", EDITOR=editor(folder, script)).finish()
+    assert [folder.get("a"), folder.get("b")] == [b"mine again", b"theirs"]
+    assert scratch(folder) == [] and folder.leftovers() == []
+
+
+def others(name: str, value: str) -> str:
+    """What another person does while the editor is open. The editor itself does not get the secret."""
+    return f"printf %s {value} | {VARIABLE}={KEY} omni-credentials set {name}; "
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_while_editing(folder: Folder, number: signal.Signals) -> None:
+    folder.set("a", "one")
+    before = folder.file.read_bytes()
+    terminal = folder.at_terminal("edit", EDITOR=editor(folder, "echo ready; exec sleep 600"))
+    terminal.expect("ready")
+    assert scratch(folder) != []
+    terminal.signal(number)
+    terminal.finish(128 + number)
+    assert folder.file.read_bytes() == before and scratch(folder) == []
+
+
+def test_interrupt_belongs_to_the_editor(folder: Folder) -> None:
+    folder.set("a", "one")
+    script = """trap 'sed -i s/one/two/ "$1"; exit 0' INT; echo ready; while :; do sleep 0.05; done"""
+    terminal = folder.at_terminal("edit", EDITOR=editor(folder, script))
+    terminal.expect("ready")
+    terminal.send("\x03")
+    terminal.finish()
+    assert folder.get("a") == b"two"
+
+
+@pytest.mark.parametrize("words", ["{} --wait", "WAIT=1 {}", "'{}'"])
+def test_editors_with_arguments(folder: Folder, words: str) -> None:
+    folder.set("a", "one")
+    script = """for text; do :; done; sed -i s/one/two/ "$text" """
+    folder.run("edit", EDITOR=words.format(editor(folder, script)))
+    assert folder.get("a") == b"two"
+
+
+def test_progress_on_a_terminal_only(folder: Folder) -> None:
+    text = "".join(f'[[credential]]\nname = "n{n}"\nvalue = "{"v" * 3000}"\n' for n in range(3000))
+    (folder.path / "text").write_text(text)
+    folder.run("edit", EDITOR=editor(folder, 'cp text "$1"'))
+    assert "\r" not in folder.run("rotate").err
+    terminal = folder.at_terminal("rotate")
+    terminal.expect("encrypting anew: ")
+    assert " of 3000" in terminal.finish()
+    assert folder.leftovers() == []
