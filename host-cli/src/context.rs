@@ -110,6 +110,7 @@ pub(crate) fn load(wasm: &[u8]) -> Result<Module, Error> {
     let runtime = Runtime::new(Config {
         cache_dir: cache_folder(),
         interrupt: Some(interrupt::requested),
+        before_call: Some(interrupt::remind),
         // Compiling anew takes less than a second: not worth a word.
         warn: None,
     })?;

@@ -49,7 +49,7 @@ pub(crate) fn unmerged(file: &Path) -> Option<Versions> {
 pub(crate) fn merge_text(ours: &Path, base: &Path, theirs: &Path) -> Result<(), Error> {
     let labels = ["merge-file", "-L", "ours", "-L", "base", "-L", "theirs"].map(OsStr::new);
     let files = [ours, base, theirs].map(Path::as_os_str);
-    let done = run(Path::new("."), labels.into_iter().chain(files)).map_err(no_git)?;
+    let done = run(Path::new("."), labels.into_iter().chain(files)).map_err(|error| no_git(&error))?;
     // The status is the number of conflicts.
     match done.status.code() {
         Some(0..=127) => Ok(()),
@@ -62,11 +62,11 @@ fn run<S: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = S>) -
 }
 
 fn succeeded(done: io::Result<Output>) -> Result<Output, Error> {
-    let done = done.map_err(no_git)?;
+    let done = done.map_err(|error| no_git(&error))?;
     if done.status.success() { Ok(done) } else { Err(Error::Git(said(&done))) }
 }
 
-fn no_git(error: io::Error) -> Error {
+fn no_git(error: &io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => Error::Git("the program git is not installed".to_owned()),
         _ => Error::Git(error.to_string()),

@@ -47,6 +47,15 @@ pub(crate) fn tick(ticker: Ticker) {
     let _ = TICKER.set(ticker);
 }
 
+/// For the runtime, before each call: a signal that came before a sandbox was made would go unnoticed in it.
+pub(crate) fn remind() {
+    if requested()
+        && let Some(ticker) = TICKER.get()
+    {
+        ticker.tick();
+    }
+}
+
 /// Whether to stop.
 pub(crate) fn requested() -> bool {
     SIGNAL.load(Ordering::SeqCst) != 0

@@ -90,9 +90,7 @@ impl Store {
         let refused = Error::of_argument(identity::shown(&identity));
         self.files.put(scratch, &[entry]).map_err(refused)?;
         let mut entries = self.files.entries(scratch)?;
-        entries
-            .pop()
-            .ok_or_else(|| Error::Module(HostError::FailedCheck("a document holds what was put into it")))
+        entries.pop().ok_or(Error::Module(HostError::FailedCheck("a document holds what was put into it")))
     }
 }
 
@@ -130,7 +128,7 @@ impl Opened {
     }
 
     /// The file's new bytes.
-    pub(crate) fn to_bytes(&mut self) -> Result<Vec<u8>, Error> {
+    pub(crate) fn write(&mut self) -> Result<Vec<u8>, Error> {
         let Store { files, document, generation, path, .. } = &mut self.store;
         files
             .write(*document, self.handle, *generation)
@@ -139,7 +137,7 @@ impl Opened {
 
     /// Replaces the file, for whoever holds its lock.
     pub(crate) fn save(&mut self, lock: &Lock) -> Result<(), Error> {
-        let bytes = self.to_bytes()?;
+        let bytes = self.write()?;
         publish(lock, &bytes)
     }
 }

@@ -160,7 +160,7 @@ fn apply(opened: &mut Opened, base: &[u8], text: &str) -> Result<Option<Changed>
     let before = opened.store.document;
     opened.store.document = opened.store.files.parse(base)?;
     let entries: Vec<EntryRef<'_>> = records.iter().map(Entry::as_ref).collect();
-    let bytes = opened.put(&entries).and_then(|()| opened.to_bytes());
+    let bytes = opened.put(&entries).and_then(|()| opened.write());
     opened.store.document = before;
     changed.bytes = bytes?;
     Ok(Some(changed))

@@ -1,5 +1,5 @@
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::context::Context;
 use crate::error::Error;
@@ -9,10 +9,10 @@ use crate::{git, secret, store, terminal};
 /// What git calls the driver.
 const DRIVER: &str = "omni-credentials";
 
-pub(crate) fn run(context: &Context, key_file: Option<PathBuf>) -> Result<(), Error> {
+pub(crate) fn run(context: &Context, key_file: Option<&Path>) -> Result<(), Error> {
     refuse_existing(context)?;
     let module = context.module()?;
-    let secret = match &key_file {
+    let secret = match key_file {
         Some(path) => {
             let key = module.generate_master_key()?;
             secret::keep(path, &key)?;
@@ -21,21 +21,21 @@ pub(crate) fn run(context: &Context, key_file: Option<PathBuf>) -> Result<(), Er
         None => secret::new(&context.variable)?,
     };
     let made = create(context, &secret);
-    if let (Err(_), Some(path)) = (&made, &key_file) {
+    if let (Err(_), Some(path)) = (&made, key_file) {
         // Nothing was made with it.
         let _ = fs::remove_file(path);
     }
     made?;
-    let tracked = set_up(context, key_file.as_deref())?;
+    let tracked = set_up(context, key_file)?;
     if context.json {
         let object =
             Object::default().text("file", &context.file.display().to_string()).boolean("git", tracked);
-        return match &key_file {
+        return match key_file {
             Some(path) => object.text("key_file", &path.display().to_string()).print(),
             None => object.print(),
         };
     }
-    tell(context, key_file.as_deref(), tracked);
+    tell(context, key_file, tracked);
     Ok(())
 }
 

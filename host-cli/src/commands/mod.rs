@@ -25,7 +25,7 @@ use crate::error::Error;
 pub(crate) fn run(context: &Context, command: Command) -> Result<(), Error> {
     match command {
         Command::Init { git: true, .. } => init::git_only(context),
-        Command::Init { generate, key_file, .. } => init::run(context, generate.then_some(key_file)),
+        Command::Init { generate, key_file, .. } => init::run(context, generate.then_some(&*key_file)),
         Command::Keygen => keygen::run(context),
         Command::List { which, deleted } => list::run(context, &which, deleted),
         Command::Get { name, which } => get::run(context, &name, &which),
@@ -44,7 +44,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Error> {
         Command::Exec { only, which, program } => exec::run(context, &only, &which, &program),
         Command::Rotate => rotate::run(context),
         Command::Rewrap { new_secret_env, generate, key_file } => {
-            rewrap::run(context, &new_secret_env, generate.then_some(key_file))
+            rewrap::run(context, &new_secret_env, generate.then_some(&*key_file))
         }
         Command::Verify => verify::run(context),
         Command::Compact => compact::run(context),

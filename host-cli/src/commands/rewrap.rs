@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::context::Context;
 use crate::error::Error;
@@ -6,10 +6,10 @@ use crate::output::Object;
 use crate::store::Store;
 use crate::{secret, store, terminal};
 
-pub(crate) fn run(context: &Context, variable: &str, key_file: Option<PathBuf>) -> Result<(), Error> {
+pub(crate) fn run(context: &Context, variable: &str, key_file: Option<&Path>) -> Result<(), Error> {
     // The old secret first: without it there is nothing to be done with a new one.
     drop(Store::read(context)?.unlock(context)?);
-    let new = match &key_file {
+    let new = match key_file {
         Some(path) => {
             let key = context.module()?.generate_master_key()?;
             secret::keep(path, &key)?;
@@ -25,19 +25,19 @@ pub(crate) fn run(context: &Context, variable: &str, key_file: Option<PathBuf>) 
         opened.set_keyring(context, &made.keyring, &made.kek)?;
         Ok(((), true))
     });
-    if let (Err(_), Some(path)) = (&changed, &key_file) {
+    if let (Err(_), Some(path)) = (&changed, key_file) {
         // A key that opens nothing would only be mistaken for one that does.
         let _ = std::fs::remove_file(path);
     }
     changed?;
     if context.json {
         let object = Object::default().boolean("rewrapped", true);
-        return match &key_file {
+        return match key_file {
             Some(path) => object.text("key_file", &path.display().to_string()).print(),
             None => object.print(),
         };
     }
-    if let Some(path) = &key_file {
+    if let Some(path) = key_file {
         terminal::note(&format!(
             "the new master key is in {}: save it in your password manager",
             path.display()
