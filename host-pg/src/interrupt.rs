@@ -43,8 +43,15 @@ pub(crate) fn register(ticker: Ticker) {
     }
 }
 
-/// Makes sure that the epoch will move. Called before every call into a module; cheap when armed.
+/// Makes ready for a call into a module: refuses one where the stack is nearly used up, and sees to it that the epoch
+/// will move. Called before every call; cheap.
 pub(crate) fn arm() {
+    // SAFETY: looks at the stack pointer and raises an error, with no module frames on the stack.
+    unsafe { pg_sys::check_stack_depth() };
+    arm_timeout();
+}
+
+fn arm_timeout() {
     if let Some(id) = TIMEOUT.get() {
         // SAFETY: `id` was given by RegisterTimeout. Both functions only touch the timeout module's own state;
         // error recovery may have disarmed the timeout, which is why the state is asked for each time.
@@ -59,7 +66,7 @@ pub(crate) fn arm() {
 /// Whether the server wants this backend to stop: asked by the engine when the epoch has moved. It never raises an
 /// error, since module frames are on the stack; the interrupt is processed after they have unwound.
 pub(crate) fn wanted() -> bool {
-    arm();
+    arm_timeout();
     // SAFETY: these are flags that signal handlers set; reading them is a plain load of a `sig_atomic_t`. They are
     // honoured only where the server itself would honour them.
     unsafe {
