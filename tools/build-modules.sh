@@ -29,10 +29,10 @@ export RUSTFLAGS
 
 # A folder of its own, so that the modules never wait for another build's lock.
 # shellcheck disable=SC2086 # words on purpose
-CARGO_TARGET_DIR=$target/guest cargo build --locked --quiet --profile module --target $triple $build_std $packages
+CARGO_TARGET_DIR=$target/guest cargo build --locked --profile module --target $triple $build_std $packages
 
 unset RUSTFLAGS
-CARGO_TARGET_DIR=$target/tools cargo build --locked --quiet --release -p componentize
+CARGO_TARGET_DIR=$target/tools cargo build --locked --release -p componentize
 mkdir -p "$target/modules"
 for name; do
     "$target/tools/release/componentize" \
@@ -40,4 +40,4 @@ for name; do
 done
 
 # Modules that do one evil thing each, for the tests of every host.
-CARGO_TARGET_DIR=$target/tools cargo run --quiet --release -p hostile-modules -- "$target/modules/hostile"
+CARGO_TARGET_DIR=$target/tools cargo run --locked --release -p hostile-modules -- "$target/modules/hostile"
