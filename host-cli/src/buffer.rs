@@ -130,12 +130,14 @@ fn credential(fields: Table, number: usize) -> Result<Edited, Error> {
             _ => return Err(wrong(&format!("{key:?} means nothing here"))),
         }
     }
+    let name = named.clone().ok_or_else(|| wrong("it has no name"))?;
+    let value = value.ok_or_else(|| wrong("it has no value"))?;
     Ok(Edited {
-        name: named.ok_or_else(|| wrong("it has no name"))?,
+        name,
         kind: kind.unwrap_or_else(|| DEFAULT_KIND.to_owned()),
         principal: principal.map_or_else(identity::default_principal, Ok)?,
         scope: scope.unwrap_or_else(|| DEFAULT_SCOPE.to_owned()),
-        value: value.ok_or_else(|| wrong("it has no value"))?,
+        value,
     })
 }
 

@@ -22,8 +22,10 @@ pub(crate) fn run(context: &Context, key_file: Option<&Path>) -> Result<(), Erro
     };
     let made = create(context, &secret);
     if let (Err(_), Some(path)) = (&made, key_file) {
-        // Nothing was made with it.
-        let _ = fs::remove_file(path);
+        // Where nothing was made with it. An error may come after the file was put in its place.
+        if !context.file.exists() {
+            let _ = fs::remove_file(path);
+        }
     }
     made?;
     let tracked = set_up(context, key_file)?;

@@ -8,7 +8,7 @@ use crate::{secret, store, terminal};
 
 pub(crate) fn run(context: &Context, variable: &str, key_file: Option<&Path>) -> Result<(), Error> {
     // The old secret first: without it there is nothing to be done with a new one.
-    drop(Store::read(context)?.unlock(context)?);
+    let before = Store::read(context)?.unlock(context)?.store.keyring_bytes;
     let new = match key_file {
         Some(path) => {
             let key = context.module()?.generate_master_key()?;
@@ -26,8 +26,11 @@ pub(crate) fn run(context: &Context, variable: &str, key_file: Option<&Path>) ->
         Ok(((), true))
     });
     if let (Err(_), Some(path)) = (&changed, key_file) {
-        // A key that opens nothing would only be mistaken for one that does.
-        let _ = std::fs::remove_file(path);
+        // A key that opens nothing would only be mistaken for one that does. But an error may come after the file
+        // was replaced, and then the key is all there is.
+        if Store::read(context).is_ok_and(|store| store.keyring_bytes == before) {
+            let _ = std::fs::remove_file(path);
+        }
     }
     changed?;
     if context.json {
