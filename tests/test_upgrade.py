@@ -69,7 +69,7 @@ def drop_foreign_column_options(old: Server, db: Database) -> None:
     """Some builds of older versions put an option of their own on every column, which no other build knows: there not
     even a database with one plain table can be upgraded. The options say nothing about what is tested here."""
     db.run("create table public.plain (x int)")
-    if db.run("select from pg_attribute where attrelid = 'public.plain'::regclass and attoptions is not null"):
+    if db.run("select 1 from pg_attribute where attrelid = 'public.plain'::regclass and attoptions is not null"):
         for name in (db.name, "postgres", "template1"):
             Database(old, name).run("update pg_attribute set attoptions = null where attoptions is not null")
 
