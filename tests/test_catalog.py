@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 SCHEMA = "'omni_credentials'::regnamespace"
 # Objects for the extension's own use; listed in a table of their own.
 INTERNAL = """prorettype in ('trigger'::regtype, 'event_trigger'::regtype)
-    or proname in ('current_policies', 'file_store_reload', 'privilege_list', 'privileges_held', 'register_builtin_module')"""
+    or proname in ('current_policies', 'file_store_reload', 'file_store_status', 'file_store_sync', 'privilege_list', 'privileges_held', 'register_builtin_module')"""
 
 
 def functions(db: Database, condition: str) -> list[tuple[str, str, str, str]]:
@@ -30,7 +30,7 @@ def reference(db: Database) -> str:
         "# Reference\n",
         "Made from the catalog of a database with the extension; a test compares them. What is listed for the schema"
         " `omni_credentials` as part of a copy is also in every schema where `omni_credentials.instantiate` was called:"
-        " the view and its tables, `credential_kind`, `set_credential` and `credential_file_store_reload`.\n",
+        " the view and its tables, `credential_kind`, `set_credential`, `credential_file_store_reload` and `credential_file_store_sync`.\n",
         "## Functions\n",
     ]
     for name, arguments, result, comment in functions(db, f"not ({INTERNAL})"):

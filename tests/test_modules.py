@@ -394,7 +394,7 @@ def test_files_move_along(db: Database, module: str | None) -> None:
     )
     held = path.read_bytes()
     assert b"theirs" in held and held != before
-    db.run("update omni_credentials.credential_file_stores set base = '', file_digest = null, pending_digest = null, pending_base = null")
+    db.run("update omni_credentials.credentials_files set base = '', file_digest = null, pending_digest = null, pending_base = null")
 
     db.run("select omni_credentials.use_module(module => %s)", module)
     after = path.read_bytes()

@@ -64,6 +64,13 @@ pub fn merge<S: Suite>(
     let base = Manifest::parse(base)?;
     let (mut records, mut to_ours, mut to_theirs, mut conflicts) = (vec![], vec![], vec![], vec![]);
     for pair in Pairs::of(ours, theirs) {
+        // Nearly all records of nearly all merges: the base has no say, so nothing is hashed.
+        if let (Some(ours), Some(theirs)) = (pair.ours, pair.theirs)
+            && ours.sealed == theirs.sealed
+        {
+            records.push(Rc::clone(theirs));
+            continue;
+        }
         let before = base.sealed(&manifest::identity_hash(pair.identity()));
         let our_side = Side::new(pair.ours, before, ours_complete);
         let their_side = Side::new(pair.theirs, before, false);

@@ -9,7 +9,7 @@ select pg_catalog.pg_extension_config_dump('omni_credentials.crypto_modules', ''
 select pg_catalog.pg_extension_config_dump('omni_credentials.credentials_config', '');
 select pg_catalog.pg_extension_config_dump('omni_credentials.credentials_keyrings', '');
 select pg_catalog.pg_extension_config_dump('omni_credentials.encrypted_credentials', '');
-select pg_catalog.pg_extension_config_dump('omni_credentials.credential_file_stores', '');
+select pg_catalog.pg_extension_config_dump('omni_credentials.credentials_files', '');
 select pg_catalog.pg_extension_config_dump('omni_credentials.added_policies', '');
 
 -- From here on, changes of the default copy's policies are noted.

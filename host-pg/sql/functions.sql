@@ -76,6 +76,29 @@ as 'MODULE_PATHNAME', 'file_store_reload_wrapper';
 comment on function omni_credentials.file_store_reload(regnamespace, text, text, boolean) is
 'What credential_file_store_reload in each copy calls.';
 
+create function omni_credentials.file_store_status(schema regnamespace)
+returns table (filename text, generation bigint, synchronized_at timestamptz, in_step boolean, reason text)
+language c volatile strict
+as 'MODULE_PATHNAME', 'file_store_status_wrapper';
+comment on function omni_credentials.file_store_status(regnamespace) is
+'What the view credential_file_stores in each copy shows.';
+
+create function omni_credentials.file_store_sync(schema regnamespace, filename text)
+returns void
+language c volatile
+as 'MODULE_PATHNAME', 'file_store_sync_wrapper';
+comment on function omni_credentials.file_store_sync(regnamespace, text) is
+'What credential_file_store_sync in each copy calls.';
+
+create function omni_credentials.detach_file_store(
+    filename text,
+    schema regnamespace default 'omni_credentials')
+returns void
+language c volatile
+as 'MODULE_PATHNAME', 'detach_file_store_wrapper';
+comment on function omni_credentials.detach_file_store(text, regnamespace) is
+'Ends the mirroring of a copy into a file. The file stays as it is.';
+
 create function omni_credentials.verify(schema regnamespace default 'omni_credentials')
 returns table (name text, kind text, principal text, scope jsonb, reason text)
 language c volatile

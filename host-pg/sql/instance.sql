@@ -116,23 +116,37 @@ end;
 comment on function :schema.set_credential is 'Sets a credential, whether it exists or not.';
 revoke all on function :schema.set_credential from public;
 
-create table :schema.credential_file_stores (
+create table :schema.credentials_files (
     filename text primary key,
     generation bigint,
     synchronized_at timestamptz,
+    unloaded integer not null default 0,
     file_digest bytea,
     base bytea not null default '',
     pending_digest bytea,
     pending_base bytea
 );
-comment on table :schema.credential_file_stores is 'The files that mirror this copy.';
+alter table :schema.credentials_files alter column base set storage external;
+alter table :schema.credentials_files alter column pending_base set storage external;
+comment on table :schema.credentials_files is 'What is known of the files that mirror this copy. To read it: credential_file_stores.';
+comment on column :schema.credentials_files.filename is 'As registered; relative to the data directory unless absolute.';
+comment on column :schema.credentials_files.generation is 'The highest generation of the file that this copy has read or written.';
+comment on column :schema.credentials_files.synchronized_at is 'When this copy last read or wrote the file.';
+comment on column :schema.credentials_files.unloaded is 'How many records of the file the table did not have then.';
+comment on column :schema.credentials_files.file_digest is 'SHA-256 of the file then.';
+comment on column :schema.credentials_files.base is 'What file and table agreed on then: a manifest (FORMAT.md, section 8).';
+comment on column :schema.credentials_files.pending_digest is 'SHA-256 of the file that the last commit wrote, until it is seen in place.';
+comment on column :schema.credentials_files.pending_base is 'The manifest that goes with it.';
+
+create view :schema.credential_file_stores as
+    select s.filename, s.generation, s.synchronized_at, s.in_step, s.reason
+    from omni_credentials.file_store_status(:namespace::pg_catalog.regnamespace) s;
+comment on view :schema.credential_file_stores is 'The files that mirror this copy, and whether they are in step.';
 comment on column :schema.credential_file_stores.filename is 'As registered; relative to the data directory unless absolute.';
-comment on column :schema.credential_file_stores.generation is 'The file''s generation when this copy last read or wrote it.';
-comment on column :schema.credential_file_stores.synchronized_at is 'When that was.';
-comment on column :schema.credential_file_stores.file_digest is 'SHA-256 of the file then.';
-comment on column :schema.credential_file_stores.base is 'What file and table agreed on then: a manifest (FORMAT.md, section 8).';
-comment on column :schema.credential_file_stores.pending_digest is 'SHA-256 of the file that the last commit wrote, until it is seen in place.';
-comment on column :schema.credential_file_stores.pending_base is 'The manifest that goes with it.';
+comment on column :schema.credential_file_stores.generation is 'The highest generation of the file that this copy has read or written.';
+comment on column :schema.credential_file_stores.synchronized_at is 'When this copy last read or wrote the file.';
+comment on column :schema.credential_file_stores.in_step is 'Whether file and table hold the same; NULL where the reader may not read the server''s files.';
+comment on column :schema.credential_file_stores.reason is 'Why they do not, and what mends it.';
 
 create function :schema.credential_file_store_reload(
     filename text, prefer text default null, dry_run boolean default false)
@@ -146,3 +160,13 @@ begin atomic
 end;
 comment on function :schema.credential_file_store_reload is 'Imports the changes in a registered file. Says what it added, changed, removed and skipped. Where file and table changed the same credential, prefer => ''file'' or ''table'' decides.';
 revoke all on function :schema.credential_file_store_reload from public;
+
+create function :schema.credential_file_store_sync(filename text)
+returns void
+language sql
+begin atomic
+    select omni_credentials.file_store_sync(
+        :namespace::pg_catalog.regnamespace, credential_file_store_sync.filename);
+end;
+comment on function :schema.credential_file_store_sync is 'Writes a registered file again before the transaction commits, if it is behind the table. Changes in the file stay there.';
+revoke all on function :schema.credential_file_store_sync from public;

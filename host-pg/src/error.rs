@@ -108,9 +108,12 @@ pub(crate) enum Error {
     /// The file was made by a newer version or another suite.
     #[error("file store {filename}: {reason}")]
     FileUnsupported { filename: String, reason: String },
+    /// The table holds more than a file can.
+    #[error("file store {filename} cannot hold all credentials of the table: {reason}")]
+    FileTooSmall { filename: String, reason: String },
     /// Both the file and the table changed the same credentials.
     #[error("file store {filename} and the table both changed: {names}")]
-    FileConflict { filename: String, names: String },
+    FileConflict { filename: String, schema: String, names: String },
     /// Two-phase commit cannot carry file work.
     #[error("cannot PREPARE a transaction that changed credentials mirrored to a file store")]
     PrepareRefused,
@@ -297,9 +300,16 @@ impl Error {
                 C::ERRCODE_FEATURE_NOT_SUPPORTED,
                 Some("The file was left as it is. Update omni_credentials, or install the module that made it.".into()),
             ),
-            Self::FileConflict { filename, .. } => (
+            Self::FileTooSmall { filename, .. } => (
+                C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                Some(format!("Nothing was written. A file has up to 100000 records, deleted ones included, and 64 MiB. Use several copies, or go on without the file: select omni_credentials.detach_file_store({}).", quote(filename))),
+            ),
+            Self::FileConflict { filename, schema, .. } => (
                 C::ERRCODE_T_R_INTEGRITY_CONSTRAINT_VIOLATION,
-                Some(format!("Keep one side: credential_file_store_reload({0}, prefer => 'file') or credential_file_store_reload({0}, prefer => 'table').", quote(filename))),
+                Some(format!(
+                    "Nothing was overwritten. Keep one side: select * from {1}.credential_file_store_reload({0}, prefer => 'file'), or prefer => 'table'.",
+                    quote(filename), pgrx::spi::quote_identifier(schema)
+                )),
             ),
             Self::PrepareRefused => (
                 C::ERRCODE_FEATURE_NOT_SUPPORTED,

@@ -135,6 +135,15 @@ impl Table {
         Ok(())
     }
 
+    /// Removes a row under the scan.
+    pub(crate) fn delete(&self, row: &Row) {
+        // SAFETY: as in `update`.
+        unsafe {
+            pg_sys::CatalogTupleDelete(self.relation, &raw mut (*row.tuple).t_self);
+            pg_sys::CommandCounterIncrement();
+        }
+    }
+
     /// Tells every backend, at commit, to read this table again.
     pub(crate) fn announce_change(&self) {
         // SAFETY: the relation is open.

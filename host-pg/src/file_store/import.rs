@@ -5,9 +5,10 @@ use pgrx::iter::TableIterator;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::registry::{Registry, Store};
+use super::published::Note;
+use super::registry::{Registry, Seen, Store};
 use super::table::{self, Outcome, Rows};
-use super::{check_rights, export, file_error, keyrings, moved, read, transaction};
+use super::{base, check_rights, export, file_error, keyrings, limit_error, moved, read, required, resolve, transaction};
 use crate::error::{Error, or_raise};
 use crate::instance::{self, Handle};
 use crate::raw::Jsonb;
@@ -62,13 +63,18 @@ fn register(filename: Option<&str>, schema: Option<pg_sys::Oid>, prefer: Option<
     check_rights(filename)?;
     let handle = instance::of_schema(schema)?;
     let registry = Registry::lock(schema)?;
-    if registry.find(filename)?.is_some() {
-        return Err(Error::FileAlreadyRegistered { filename: filename.to_owned(), schema: heap::schema_name(schema) });
+    let file = read(filename)?;
+    let place = resolve(filename)?;
+    for other in registry.all()? {
+        // Two names for one file would be one file that is merged with itself.
+        if other.filename == filename || resolve(&other.filename).is_ok_and(|other| other == place) {
+            return Err(Error::FileAlreadyRegistered { filename: other.filename, schema: heap::schema_name(schema) });
+        }
     }
     let mut store = Store { filename: filename.to_owned(), ..Store::default() };
-    let file = read(filename)?;
+    let note = registry.note(&store);
     let outcomes = match &file {
-        Some(bytes) => import(&handle, &mut store, bytes, prefer, false)?,
+        Some(bytes) => import(&handle, &mut store, &note, bytes, prefer, false)?,
         None => Vec::new(),
     };
     registry.insert(&store)?;
@@ -95,7 +101,8 @@ fn reload(
         filename: filename.to_owned(),
         reason: "no such file".to_owned(),
     })?;
-    let outcomes = import(&handle, &mut store, &file, prefer, dry_run)?;
+    let note = registry.note(&store);
+    let outcomes = import(&handle, &mut store, &note, &file, prefer, dry_run)?;
     if !dry_run {
         registry.update(&store)?;
         transaction::changed(handle.borrow().table);
@@ -107,35 +114,41 @@ fn reload(
 fn import(
     handle: &Handle,
     store: &mut Store,
+    note: &Note,
     file: &[u8],
     prefer: Preference,
     dry_run: bool,
 ) -> Result<Vec<Outcome>, Error> {
     let filename = store.filename.clone();
     let fault = |error: host::Error| file_error(&filename, error);
-    store.settle(Some(file));
+    let over = |error: host::Error| limit_error(&filename, error);
 
     let (table, mut files, theirs, merged) = {
         let mut instance = handle.borrow_mut();
         let module = instance.current_module()?;
         let mut files = module.files().map_err(fault)?;
+        let seen = store.settle(note, file, || export::manifest_of(&mut files, file));
         let moved::Theirs { document: theirs, moved } =
             moved::parse(&mut instance, &module, &mut files, store, file)?;
         let keyring = keyrings::unite(&mut instance, &module, &mut files, &filename, theirs)?;
         if !moved {
             files.verify(theirs, keyring).map_err(fault)?;
+            let generation = files.generation(theirs).map_err(fault)?;
+            if seen == Seen::Foreign && export::rolled_back(store, generation) && prefer != Preference::Theirs {
+                store.base = base::without_deletions(&store.base, &files.manifest(theirs).map_err(fault)?);
+            }
         }
         let current = instance.current().map(|current| current.bytes.clone()).unwrap_or_default();
         files.set_keyring(theirs, &current).map_err(fault)?;
         let rows = Rows::read(instance.table)?;
         let ours = files.create(&current).map_err(fault)?;
-        files.put(ours, &rows.refs()).map_err(fault)?;
+        files.put(ours, &rows.refs()).map_err(over)?;
         let merged =
-            files.merge(&store.base, ours, theirs, rows.complete, keyring, prefer).map_err(fault)?;
+            files.merge(&store.base, ours, theirs, rows.complete, keyring, prefer).map_err(over)?;
         (instance.table, files, theirs, merged)
     };
     if prefer == Preference::Neither && !merged.conflicts.is_empty() {
-        return Err(export::conflict(&filename, &merged.conflicts));
+        return Err(export::conflict(&filename, handle.borrow().schema, &merged.conflicts));
     }
     let schema = handle.borrow().schema;
     let kind_type = kind_type(schema)?;
@@ -161,7 +174,8 @@ fn import(
     files.put(agreed, &held).map_err(fault)?;
     store.base = files.manifest(agreed).map_err(fault)?;
     store.file_digest = Some(Digest::of(file).as_bytes().to_vec());
-    store.generation = i64::try_from(files.generation(theirs).map_err(fault)?).ok();
+    store.unloaded = i32::try_from(skipped.len()).unwrap_or(i32::MAX);
+    store.saw_generation(files.generation(theirs).map_err(fault)?);
     (store.pending_base, store.pending_digest) = (None, None);
     Ok(outcomes)
 }
@@ -176,13 +190,6 @@ fn report(outcomes: Vec<Outcome>) -> Vec<Report> {
             (text(&entry.name), text(&entry.kind), text(&entry.principal), scope, action.to_owned(), reason)
         })
         .collect()
-}
-
-fn required(filename: Option<&str>, schema: Option<pg_sys::Oid>) -> Result<(&str, pg_sys::Oid), Error> {
-    match (filename, schema) {
-        (Some(filename), Some(schema)) if !filename.is_empty() => Ok((filename, schema)),
-        _ => Err(Error::InvalidArgument("filename and schema must not be empty".to_owned())),
-    }
 }
 
 fn preference(prefer: Option<&str>) -> Result<Preference, Error> {

@@ -1,17 +1,22 @@
 //! File stores: encrypted files that mirror a copy of the store.
 //!
-//! - `registry`: the rows of `credential_file_stores`.
+//! - `registry`: the rows of `credentials_files`.
+//! - `manage`: `credential_file_stores`, `credential_file_store_sync` and `detach_file_store`.
 //! - `table`: the copy's rows as records of a document, and records as rows.
 //! - `keyrings`: one keyring for file and table.
 //! - `export`: the three-way merge before a commit.
 //! - `moved`: files from before the copy moved to another keyring.
 //! - `import`: `instantiate_file_store` and `credential_file_store_reload`.
+//! - `base` and `published`: what file and table last agreed on, also after a crash.
 //! - `transaction`: when it happens, and what becomes visible when.
 
+mod base;
 mod export;
 mod import;
 mod keyrings;
+mod manage;
 mod moved;
+mod published;
 mod registry;
 mod table;
 mod transaction;
@@ -42,6 +47,31 @@ fn read(filename: &str) -> Result<Option<Vec<u8>>, Error> {
         Ok(bytes) => Ok(Some(bytes)),
         Err(host::Error::File { fault: FileFault::NotFound, .. }) => Ok(None),
         Err(error) => Err(file_error(filename, error)),
+    }
+}
+
+/// The file that a name stands for: links are followed, so that two names of one file are told to be one.
+fn resolve(filename: &str) -> Result<PathBuf, Error> {
+    host::file::resolve(&path_of(filename)).map_err(|error| file_error(filename, error))
+}
+
+/// The arguments that no function on file stores can do without.
+fn required(filename: Option<&str>, schema: Option<pg_sys::Oid>) -> Result<(&str, pg_sys::Oid), Error> {
+    match (filename, schema) {
+        (Some(filename), Some(schema)) if !filename.is_empty() => Ok((filename, schema)),
+        _ => Err(Error::InvalidArgument("filename and schema must not be empty".to_owned())),
+    }
+}
+
+/// What a failure means when the table's rows become records: a limit is about the table, not about the file.
+fn limit_error(filename: &str, error: host::Error) -> Error {
+    match error {
+        host::Error::Refused(failure)
+            if matches!(failure.code, ErrorCode::TooManyRecords | ErrorCode::FileTooLarge) =>
+        {
+            Error::FileTooSmall { filename: filename.to_owned(), reason: failure.to_string() }
+        }
+        other => file_error(filename, other),
     }
 }
 

@@ -1,9 +1,11 @@
-//! The rows of `credential_file_stores`.
+//! The rows of `credentials_files`.
 
 use omni_credentials_host::Digest;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
+use super::base;
+use super::published::Note;
 use crate::error::Error;
 use crate::heap::{Row, Table, Visit, datum};
 
@@ -13,14 +15,30 @@ pub(super) struct Store {
     pub(super) filename: String,
     /// The highest generation seen.
     pub(super) generation: Option<i64>,
+    /// When that was; for display only.
+    pub(super) synchronized_at: Option<i64>,
+    /// How many records of the file the table did not have then.
+    pub(super) unloaded: i32,
     /// The file's digest when file and table agreed on `base`.
     pub(super) file_digest: Option<Vec<u8>>,
     /// What they agreed on.
     pub(super) base: Vec<u8>,
-    /// The digest of the file that the last commit wrote, until it is seen in place: a crash can come between.
+    /// The digest of the file that the last commit wrote, until it is known to have come into place: a crash can come
+    /// between commit and rename.
     pub(super) pending_digest: Option<Vec<u8>>,
     /// The base that goes with it.
     pub(super) pending_base: Option<Vec<u8>>,
+}
+
+/// What a file turned out to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// The one that this copy last read or wrote, byte for byte.
+    Known,
+    /// The one before the last commit: a crash kept the new one from coming into place.
+    Behind,
+    /// Somebody else wrote it.
+    Foreign,
 }
 
 /// The table with its lock: who holds it is the one session that synchronises the copy's files.
@@ -28,10 +46,12 @@ pub(super) struct Registry {
     table: Table,
 }
 
+const NAME: &core::ffi::CStr = c"credentials_files";
+
 impl Registry {
     /// Whether the copy in `schema` has any file store. Takes no lasting lock.
     pub(super) fn is_empty(schema: pg_sys::Oid) -> Result<bool, Error> {
-        match Table::open_in(schema, c"credential_file_stores", pg_sys::AccessShareLock)? {
+        match Table::open_in(schema, NAME, pg_sys::AccessShareLock)? {
             Some(table) => table.is_empty(),
             None => Ok(true),
         }
@@ -39,7 +59,16 @@ impl Registry {
 
     /// Opens the registry of the copy in `schema`, waiting for other sessions that synchronise its files.
     pub(super) fn lock(schema: pg_sys::Oid) -> Result<Self, Error> {
-        let table = Table::open_in(schema, c"credential_file_stores", pg_sys::ShareRowExclusiveLock)?
+        Self::open(schema, pg_sys::ShareRowExclusiveLock)
+    }
+
+    /// Opens the registry of the copy in `schema` to look at it.
+    pub(super) fn look(schema: pg_sys::Oid) -> Result<Self, Error> {
+        Self::open(schema, pg_sys::AccessShareLock)
+    }
+
+    fn open(schema: pg_sys::Oid, lock: u32) -> Result<Self, Error> {
+        let table = Table::open_in(schema, NAME, lock)?
             .ok_or_else(|| Error::NotAnInstance { relation: crate::heap::schema_name(schema) })?;
         Ok(Self { table })
     }
@@ -67,47 +96,83 @@ impl Registry {
 
     /// Stores what is now known of a file.
     pub(super) fn update(&self, store: &Store) -> Result<(), Error> {
+        self.with_row(store, |row| self.table.update(row, &mut store.columns()))
+    }
+
+    /// Forgets a file.
+    pub(super) fn delete(&self, store: &Store) -> Result<(), Error> {
+        self.with_row(store, |row| {
+            self.table.delete(row);
+            Ok(())
+        })
+    }
+
+    /// The note for a registered file.
+    pub(super) fn note(&self, store: &Store) -> Note {
+        Note::of(self.table.oid(), &store.filename)
+    }
+
+    fn with_row(&self, store: &Store, mut with: impl FnMut(&Row) -> Result<(), Error>) -> Result<(), Error> {
         self.table.scan(|row| {
             if row.get::<String>(0).as_deref() != Some(store.filename.as_str()) {
                 return Ok(Visit::Continue);
             }
-            self.table.update(row, &mut store.columns())?;
+            with(row)?;
             Ok(Visit::Stop)
         })
     }
 }
 
 impl Store {
-    /// What file and table last agreed on, given the file as it is now: what the last commit wrote counts only if it
-    /// is in place.
-    pub(super) fn settle(&mut self, file: Option<&[u8]>) {
-        let digest = file.map(|bytes| Digest::of(bytes).as_bytes().to_vec());
-        if digest.is_some() && self.pending_digest == digest {
-            if let Some(base) = self.pending_base.take() {
-                self.base = base;
+    /// Works out what file and table last agreed on, given the file as it is now. `manifest` tells what it holds, and
+    /// is asked only where that matters.
+    pub(super) fn settle(&mut self, note: &Note, file: &[u8], manifest: impl FnOnce() -> Vec<u8>) -> Seen {
+        let digest = Digest::of(file).as_bytes().to_vec();
+        if let Some(pending) = self.pending_digest.as_ref() {
+            if *pending == digest || note.says(pending) {
+                self.base = self.pending_base.take().unwrap_or_default();
+                self.file_digest = self.pending_digest.take();
+            } else if self.file_digest.as_ref() == Some(&digest) {
+                return Seen::Behind;
+            } else {
+                self.base = base::settle(&self.base, self.pending_base.as_deref().unwrap_or_default(), &manifest());
+                (self.pending_base, self.pending_digest) = (None, None);
             }
-            self.file_digest = self.pending_digest.take();
         }
+        if self.file_digest.as_ref() == Some(&digest) { Seen::Known } else { Seen::Foreign }
+    }
+
+    /// The highest generation seen.
+    pub(super) fn known_generation(&self) -> u64 {
+        self.generation.and_then(|generation| u64::try_from(generation).ok()).unwrap_or(0)
+    }
+
+    /// Notes a generation that the file has or had. Going back to an older file does not make this lower.
+    pub(super) fn saw_generation(&mut self, generation: u64) {
+        self.generation = i64::try_from(generation.max(self.known_generation())).ok();
     }
 
     fn from_row(row: &Row) -> Self {
         Self {
             filename: row.get(0).unwrap_or_default(),
             generation: row.get(1),
-            file_digest: row.get(3),
-            base: row.get(4).unwrap_or_default(),
-            pending_digest: row.get(5),
-            pending_base: row.get(6),
+            synchronized_at: row.raw(2).map(|datum| datum.value() as i64),
+            unloaded: row.get(3).unwrap_or(0),
+            file_digest: row.get(4),
+            base: row.get(5).unwrap_or_default(),
+            pending_digest: row.get(6),
+            pending_base: row.get(7),
         }
     }
 
-    fn columns(&self) -> [Option<pg_sys::Datum>; 7] {
+    fn columns(&self) -> [Option<pg_sys::Datum>; 8] {
         // SAFETY: GetCurrentTimestamp reads the clock.
         let now = TimestampWithTimeZone::try_from(unsafe { pg_sys::GetCurrentTimestamp() }).ok();
         [
             datum(self.filename.as_str()),
             self.generation.and_then(datum),
             now.and_then(datum),
+            datum(self.unloaded),
             self.file_digest.as_deref().and_then(datum),
             datum(self.base.as_slice()),
             self.pending_digest.as_deref().and_then(datum),

@@ -12,8 +12,9 @@ use omni_credentials_host::file::{Lock, Staged};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use super::published::Note;
 use super::registry::Registry;
-use super::{export, file_error, path_of, read};
+use super::{export, file_error, read, resolve};
 use crate::error::{Error, or_raise};
 use crate::{instance, interrupt, settings};
 
@@ -29,6 +30,8 @@ struct Pending {
 struct Waiting {
     lock: Lock,
     file: Option<(Staged, Vec<u8>)>,
+    /// What to note once the file is in place: for each copy that it mirrors, the digest that the copy waits for.
+    notes: Vec<(Note, Vec<u8>)>,
 }
 
 thread_local! {
@@ -61,6 +64,11 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _cont
 /// Merges and stages every file that is behind.
 fn prepare() -> Result<(), Error> {
     let tables = PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.changed));
+    if !tables.is_empty() {
+        // The last statement's own changes are not visible before.
+        // SAFETY: a transaction is in progress, and not in parallel mode, in which nothing is written.
+        unsafe { pg_sys::CommandCounterIncrement() };
+    }
     for table in tables.into_iter().map(pg_sys::Oid::from) {
         // SAFETY: a syscache lookup by oid.
         let schema = unsafe { pg_sys::get_rel_namespace(table) };
@@ -82,8 +90,7 @@ fn prepare_copy(schema: pg_sys::Oid, table: pg_sys::Oid) -> Result<(), Error> {
     let registry = Registry::lock(schema)?;
     let handle = instance::of_table(table)?;
     for mut store in registry.all()? {
-        let path = path_of(&store.filename);
-        lock_file(&store.filename, &path)?;
+        let path = lock_file(&store.filename)?;
         let staged = PENDING.with_borrow(|pending| {
             pending.staged.get(&path).and_then(|waiting| waiting.file.as_ref().map(|(_, bytes)| bytes.clone()))
         });
@@ -93,12 +100,14 @@ fn prepare_copy(schema: pg_sys::Oid, table: pg_sys::Oid) -> Result<(), Error> {
             None => read(&store.filename)?,
         };
         let before = store.clone();
-        let written = export::export(&handle, &mut store, file.as_deref())?;
+        let note = registry.note(&store);
+        let written = export::export(&handle, &mut store, &note, file.as_deref())?;
         if let Some(bytes) = written {
             let staged = Staged::write(&path, &bytes).map_err(|error| file_error(&store.filename, error))?;
             PENDING.with_borrow_mut(|pending| {
                 if let Some(waiting) = pending.staged.get_mut(&path) {
                     waiting.file = Some((staged, bytes));
+                    waiting.notes.extend(store.pending_digest.clone().map(|digest| (note, digest)));
                 }
             });
         }
@@ -109,29 +118,31 @@ fn prepare_copy(schema: pg_sys::Oid, table: pg_sys::Oid) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes the file's lock until the end of the transaction.
-fn lock_file(filename: &str, path: &PathBuf) -> Result<(), Error> {
-    if PENDING.with_borrow(|pending| pending.staged.contains_key(path)) {
-        return Ok(());
+/// Takes the file's lock until the end of the transaction, and gives the file that the name stands for.
+fn lock_file(filename: &str) -> Result<PathBuf, Error> {
+    let path = resolve(filename)?;
+    if PENDING.with_borrow(|pending| pending.staged.contains_key(&path)) {
+        return Ok(path);
     }
-    let lock = Lock::acquire(path, settings::file_lock_timeout(), Some(interrupt::wanted))
+    let lock = Lock::acquire(&path, settings::file_lock_timeout(), Some(interrupt::wanted))
         .map_err(|error| file_error(filename, error))?;
-    PENDING.with_borrow_mut(|pending| pending.staged.insert(path.clone(), Waiting { lock, file: None }));
-    Ok(())
+    let waiting = Waiting { lock, file: None, notes: Vec::new() };
+    PENDING.with_borrow_mut(|pending| pending.staged.insert(path.clone(), waiting));
+    Ok(path)
 }
 
 /// Makes the new files visible. The transaction has committed: nothing here may fail it.
 fn publish() {
     let pending = PENDING.take();
     for (path, waiting) in pending.staged {
-        let Waiting { lock, file } = waiting;
-        if let Some((staged, _)) = file
-            && let Err(error) = staged.publish()
-        {
-            pgrx::warning!(
-                "the transaction is committed, but file store {} is behind: {error}. The next change, or credential_file_store_reload, writes it again",
+        let Waiting { lock, file, notes } = waiting;
+        match file.map(|(staged, _)| staged.publish()) {
+            None => {}
+            Some(Ok(())) => notes.iter().for_each(|(note, digest)| note.write(digest)),
+            Some(Err(error)) => pgrx::warning!(
+                "the transaction is committed, but file store {} is behind: {error}. The next change, or credential_file_store_sync, writes it again",
                 path.display()
-            );
+            ),
         }
         drop(lock);
     }

@@ -12,6 +12,8 @@ use crate::Error;
 
 /// How long to wait between two looks at a lock that another holds.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How many deaths in the middle of a takeover, one after another, do not need a person.
+const TAKEOVERS: u32 = 3;
 /// A lock file is shorter than this.
 const MAX_LOCK_FILE: u64 = 4096;
 
@@ -26,8 +28,11 @@ const MAX_LOCK_FILE: u64 = 4096;
 /// removed only by a process that created `NAME.lock.takeover` exclusively and then, with that in hand,
 /// found the lock stale: as the holder is gone, nobody else can remove the lock in
 /// between, and none can create it while it is there. A process that dies in the few system calls
-/// of a takeover leaves `NAME.lock.takeover` behind; nobody removes that but a person, whom the
-/// message tells so.
+/// of a takeover leaves `NAME.lock.takeover` behind, which is then taken over in the same way, by
+/// `NAME.lock.takeover.takeover`, and so on for a few levels.
+///
+/// A lock file appears with its text in it (it is linked into place), so that whoever dies while making one
+/// leaves nothing that stands in the way.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
@@ -39,7 +44,7 @@ impl Lock {
     /// Takes the lock of `path`, waiting up to `timeout` for whoever holds it. While waiting,
     /// `interrupt` is asked every few milliseconds, and true ends the wait.
     ///
-    /// A takeover also removes what the dead holder had staged and not published.
+    /// Also removes what writers that died had staged and not published.
     ///
     /// # Errors
     ///
@@ -50,7 +55,12 @@ impl Lock {
         let lock = with_suffix(&path, ".lock");
         let holder = Holder::current();
         match wait(&path, &lock, &holder, timeout, interrupt) {
-            Ok(()) => Ok(Self { path, lock, holder }),
+            Ok(()) => {
+                // Nobody else may stage now: what is there is from the dead, or the lock of somebody who waits,
+                // and who then makes another.
+                staged::sweep(&path);
+                Ok(Self { path, lock, holder })
+            }
             Err(fault) => Err(Error::File { path, fault }),
         }
     }
@@ -82,7 +92,7 @@ fn wait(
 ) -> Result<(), FileFault> {
     let started = Instant::now();
     loop {
-        if create(lock, holder).map_err(into_fault(lock))? {
+        if create(path, lock, holder).map_err(into_fault(lock))? {
             return Ok(());
         }
         let found = match read_holder(lock) {
@@ -91,7 +101,7 @@ fn wait(
             Ok(found) => found,
         };
         let stale = found.as_ref().is_some_and(Holder::is_gone);
-        if stale && take_over(path, lock, holder).map_err(into_fault(lock))? {
+        if stale && take_over(path, lock, holder, TAKEOVERS).map_err(into_fault(lock))? {
             continue;
         }
         if interrupt.is_some_and(|interrupt| interrupt()) {
@@ -107,34 +117,50 @@ fn wait(
     }
 }
 
-/// Creates a lock file; false when there is one.
-fn create(lock: &Path, holder: &Holder) -> io::Result<bool> {
-    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o644).open(lock) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    match file.write_all(holder.to_string().as_bytes()) {
+/// Creates a lock file for `path`; false when there is one.
+fn create(path: &Path, lock: &Path, holder: &Holder) -> io::Result<bool> {
+    if lock.symlink_metadata().is_ok() {
+        return Ok(false);
+    }
+    let temporary = staged::temporary(path)?;
+    let linked = write_new(&temporary, holder).and_then(|()| fs::hard_link(&temporary, lock));
+    let _ = fs::remove_file(&temporary);
+    match linked {
         Ok(()) => Ok(true),
-        Err(error) => {
-            // Ours, and of no use to anybody: there is no space for its few bytes.
-            let _ = fs::remove_file(lock);
-            Err(error)
-        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        // Swept by a takeover in between: try again. A folder that is missing shows at the next look.
+        Err(error) if error.kind() == ErrorKind::NotFound && path.parent().is_some_and(Path::exists) => Ok(false),
+        Err(error) if has_no_links(&error) => match write_new(lock, holder) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
     }
 }
 
+fn write_new(path: &Path, holder: &Holder) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
+    file.write_all(holder.to_string().as_bytes()).inspect_err(|_| {
+        // Ours, and of no use to anybody: there is no space for its few bytes.
+        let _ = fs::remove_file(path);
+    })
+}
+
+/// Whether the file system has no hard links. A link to a file of one's own is refused for no other reason.
+fn has_no_links(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS | libc::EMLINK))
+}
+
 /// Removes a stale lock, by the protocol described at [`Lock`]; false when another is at it.
-fn take_over(path: &Path, lock: &Path, holder: &Holder) -> io::Result<bool> {
+fn take_over(path: &Path, lock: &Path, holder: &Holder, levels: u32) -> io::Result<bool> {
     let takeover = with_suffix(lock, ".takeover");
-    if !create(&takeover, holder)? {
-        return Ok(false);
+    if !create(path, &takeover, holder)? {
+        let stale = levels > 0 && read_holder(&takeover).is_ok_and(|found| found.is_some_and(|it| it.is_gone()));
+        return if stale { take_over(path, &takeover, holder, levels - 1) } else { Ok(false) };
     }
     let result = match read_holder(lock) {
-        Ok(Some(found)) if found.is_gone() => {
-            staged::sweep(path);
-            fs::remove_file(lock)
-        }
+        Ok(Some(found)) if found.is_gone() => fs::remove_file(lock),
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
@@ -143,7 +169,8 @@ fn take_over(path: &Path, lock: &Path, holder: &Holder) -> io::Result<bool> {
     result.map(|()| true)
 }
 
-/// Who holds the lock; none while the holder is still writing, or for what is not a lock file.
+/// Who holds the lock; none while the holder is still writing (where there are no links), or for what is not a
+/// lock file.
 fn read_holder(lock: &Path) -> io::Result<Option<Holder>> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(lock)?;
@@ -240,16 +267,42 @@ mod tests {
     }
 
     #[test]
-    fn names_a_takeover_that_was_broken_off() {
+    fn takes_over_a_takeover_that_was_broken_off() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(folder.path().join("file.lock"), stale()).unwrap();
         fs::write(folder.path().join("file.lock.takeover"), stale()).unwrap();
+        fs::write(folder.path().join("file.lock.takeover.takeover"), stale()).unwrap();
+        drop(Lock::acquire(&path, NOW, None).unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn names_a_takeover_that_it_cannot_judge() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(folder.path().join("file.lock"), stale()).unwrap();
+        fs::write(folder.path().join("file.lock.takeover"), "nonsense").unwrap();
         match fault(Lock::acquire(&path, NOW, None)) {
             FileFault::Locked { lock, .. } => assert!(lock.ends_with("file.lock.takeover")),
             other => panic!("{other:?}"),
         }
         assert!(folder.path().join("file.lock").exists());
+    }
+
+    #[test]
+    fn a_lock_file_is_never_seen_without_its_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let lock = folder.path().join("file.lock");
+        thread::scope(|scope| {
+            scope.spawn(|| (0..200).for_each(|_| drop(Lock::acquire(&path, Duration::from_secs(9), None).unwrap())));
+            for _ in 0..2000 {
+                if let Ok(text) = fs::read_to_string(&lock) {
+                    assert_eq!(Holder::parse(&text), Some(Holder::current()));
+                }
+            }
+        });
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ impl Drop for Staged {
 }
 
 /// Removes what was staged for `path` and neither published nor discarded, because its writer died.
-/// Only for who knows that no writer is alive.
+/// Only for who holds the lock of `path`: nobody else stages anything then.
 pub(super) fn sweep(path: &Path) {
     let Some(prefix) = path.file_name().map(prefix) else { return };
     let Ok(folder) = fs::read_dir(folder_of(path)) else { return };
@@ -76,7 +76,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<Staged, FileFault> {
     if path.is_dir() {
         return Err(FileFault::IsDirectory);
     }
-    let temporary = temporary(path)?;
+    let temporary = temporary(path).map_err(into_fault(path))?;
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -89,9 +89,10 @@ fn write(path: &Path, bytes: &[u8]) -> Result<Staged, FileFault> {
     Ok(staged)
 }
 
-fn temporary(path: &Path) -> Result<PathBuf, FileFault> {
-    let mut name = prefix(path.file_name().ok_or(FileFault::IsDirectory)?);
-    let random = getrandom::u64().map_err(|error| FileFault::Other(error.to_string()))?;
+/// A new name beside `path`, of the sort that [`sweep`] removes.
+pub(super) fn temporary(path: &Path) -> io::Result<PathBuf> {
+    let mut name = prefix(path.file_name().ok_or(io::ErrorKind::IsADirectory)?);
+    let random = getrandom::u64().map_err(io::Error::other)?;
     name.extend_from_slice(format!("{random:016x}.tmp").as_bytes());
     Ok(folder_of(path).join(OsStr::from_bytes(&name)))
 }

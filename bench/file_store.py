@@ -1,0 +1,93 @@
+"""What a file store costs: the same transactions with and without one, as ratios. Each number is the best of several.
+
+Run it as: $OMNI_PYTHON bench/file_store.py
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("tests", "tools")]
+
+import psycopg  # noqa: E402
+from conftest import MASTER_KEY, VARIABLE, drop_database, fresh_database, new_server  # noqa: E402
+
+REPEAT = 3
+INSERT = "insert into omni_credentials.credentials (name, value) values (%s, %b)"
+UPDATE = "update omni_credentials.credentials set value = %b where name = %s"
+MANY = (
+    "insert into omni_credentials.credentials (name, value)"
+    " select 'c' || n, convert_to('value ' || n, 'utf8') from generate_series(1, 10000) n"
+)
+
+
+def insert_each(count: int) -> Callable[[psycopg.Connection], None]:
+    """Single-row statements in one transaction."""
+
+    def run(session: psycopg.Connection) -> None:
+        with session.transaction():
+            for n in range(count):
+                session.execute(INSERT, (f"n{n}", b"value"))
+
+    return run
+
+
+def update_each(count: int) -> Callable[[psycopg.Connection], None]:
+    def run(session: psycopg.Connection) -> None:
+        with session.transaction():
+            for n in range(count):
+                session.execute(UPDATE, (b"changed", f"c{n + 1}"))
+
+    return run
+
+
+def one(session: psycopg.Connection) -> None:
+    session.execute(UPDATE, (b"changed", "c77"))
+
+
+CASES = {
+    "1,000 rows inserted, one by one": (False, insert_each(1_000), 3.0),
+    "10,000 rows inserted, one by one": (False, insert_each(10_000), 2.0),
+    "1,000 of 10,000 rows changed, one by one": (True, update_each(1_000), 3.0),
+    "10,000 of 10,000 rows changed, one by one": (True, update_each(10_000), 2.0),
+    "1 of 10,000 rows changed": (True, one, None),
+}
+
+
+def measure(server, full: bool, mirrored: bool, run: Callable[[psycopg.Connection], None]) -> float:
+    """Seconds until the transaction is committed, in a session that has made a change before."""
+    db = fresh_database(server)
+    try:
+        with db.connect() as session:
+            if full:
+                session.execute(MANY)
+            if mirrored:
+                session.execute("select * from omni_credentials.instantiate_file_store(%s)", (f"{db.name}.credentials",))
+            session.execute(INSERT, ("warm", b"x"))
+            started = time.perf_counter()
+            run(session)
+            return time.perf_counter() - started
+    finally:
+        drop_database(db)
+
+
+def main() -> None:
+    server = new_server("bench-file-store").start({VARIABLE: MASTER_KEY})
+    try:
+        print(f"{'':45} {'without':>10} {'with':>10} {'ratio':>7} {'target':>7}")
+        for name, (full, run, target) in CASES.items():
+            without, mirrored = (min(measure(server, full, on, run) for _ in range(REPEAT)) for on in (False, True))
+            wanted = f"{target:.0f}x" if target else "50 ms"
+            print(
+                f"{name:45} {without * 1e3:7.1f} ms {mirrored * 1e3:7.1f} ms {mirrored / without:6.2f}x {wanted:>7}",
+                flush=True,
+            )
+    finally:
+        server.remove()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""Where a file store may be: names, folders, links, rights, and what is said where it cannot be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Database, drop_database, fresh_database, master_key, new_server, refused
+from file_stores import INSERT, READ, SEALED, STATUS, contents, in_step, leftovers, live, mirror, put
+
+
+@pytest.fixture
+def folder(db: Database) -> Path:
+    """A folder that belongs to the server's user."""
+    folder = db.server.folder / f"files-{db.name}"
+    folder.mkdir()
+    db.server.account.own(folder)
+    return folder
+
+
+def test_imports_then_exports_what_is_missing(db: Database, folder: Path) -> None:
+    file = folder / "team.credentials"
+    other = fresh_database(db.server)
+    put(other, "theirs", b"1")
+    mirror(other, file)
+    put(db, "ours", b"2")
+    assert mirror(db, file) == [("theirs", "added")]
+    assert live(file) == ["ours", "theirs"]
+    assert db.run(READ) == [("ours", b"2"), ("theirs", b"1")]
+    drop_database(other)
+
+
+def test_absolute_and_relative_names(db: Database, folder: Path) -> None:
+    put(db, "kept", b"value")
+    relative = f"{db.name}.credentials"
+    mirror(db, relative)
+    mirror(db, folder / "other.credentials")
+    assert live(db.server.data / relative) == live(folder / "other.credentials") == ["kept"]
+    # The same file by another name would be merged with itself.
+    for name in (str(db.server.data / relative), f"./{relative}"):
+        with refused("42710", "already registered", hint="credential_file_store_reload"):
+            mirror(db, name)
+
+
+def test_an_empty_copy_has_nothing_to_show(db: Database, folder: Path) -> None:
+    file = folder / "new.credentials"
+    assert mirror(db, file) == []
+    assert not file.exists()
+    assert in_step(db)
+    put(db, "first", b"value")
+    assert live(file) == ["first"]
+
+
+def test_several_files_for_one_copy(db: Database, folder: Path) -> None:
+    files = [folder / f"{n}.credentials" for n in range(3)]
+    for file in files:
+        mirror(db, file)
+    put(db, "kept", b"value")
+    assert [contents(db.server, file) for file in files] == [{"kept": b"value"}] * 3
+    assert db.run(STATUS) == [(str(file), True, None) for file in files]
+    assert leftovers(folder) == []
+
+
+def test_one_file_for_several_copies_and_databases(db: Database, folder: Path) -> None:
+    file = folder / "shared.credentials"
+    db.run("create schema second")
+    db.run("select omni_credentials.instantiate('second')")
+    mirror(db, file)
+    mirror(db, file, "second")
+    with db.connect(autocommit=False) as session:
+        session.execute(INSERT, ("first", b"1"))
+        session.execute("insert into second.credentials (name, value) values ('second', '2')")
+    assert live(file) == ["first", "second"]
+    assert contents(db.server, file) == {"first": b"1", "second": b"2"}
+    db.run("select * from second.credential_file_store_reload(%s)", str(file))
+    assert dict(db.run("select name, value from second.credentials")) == {"first": b"1", "second": b"2"}
+    assert leftovers(folder) == []
+
+
+def test_two_servers_with_one_secret(db: Database, folder: Path) -> None:
+    from conftest import MASTER_KEY, VARIABLE
+
+    file = folder / "shared.credentials"
+    put(db, "first", b"1")
+    mirror(db, file)
+    server = new_server("twin").start({VARIABLE: MASTER_KEY})
+    try:
+        twin = fresh_database(server)
+        assert mirror(twin, file) == [("first", "added")]
+        put(twin, "second", b"2")
+        put(db, "third", b"3")
+        assert live(file) == ["first", "second", "third"]
+        twin.close()
+    finally:
+        server.remove()
+
+
+def test_another_secret_is_refused(db: Database, folder: Path) -> None:
+    from conftest import VARIABLE
+
+    file = folder / "ours.credentials"
+    put(db, "first", b"1")
+    mirror(db, file)
+    before = file.read_bytes()
+    server = new_server("stranger").start({VARIABLE: master_key(b"another")})
+    try:
+        stranger = fresh_database(server)
+        with refused("28P01", VARIABLE, hint="."):
+            mirror(stranger, file)
+        assert stranger.run("select count(*) from omni_credentials.credentials_keyrings") == [(0,)]
+        assert file.read_bytes() == before
+        stranger.close()
+    finally:
+        server.remove()
+
+
+def test_a_link_is_followed(db: Database, folder: Path) -> None:
+    (folder / "real").mkdir()
+    db.server.account.own(folder / "real")
+    link = folder / "link.credentials"
+    link.symlink_to("real/file.credentials")
+    put(db, "first", b"1")
+    mirror(db, link)
+    put(db, "second", b"2")
+    assert link.is_symlink()
+    assert live(folder / "real" / "file.credentials") == ["first", "second"]
+    with refused("42710", "already registered"):
+        mirror(db, folder / "real" / "file.credentials")
+
+
+def test_the_file_is_for_its_owner(db: Database, folder: Path) -> None:
+    file = folder / "ours.credentials"
+    put(db, "first", b"1")
+    mirror(db, file)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+class TestRefused:
+    """Each with nothing registered and nothing changed."""
+
+    def attempt(self, db: Database, file: Path | str, sqlstate: str, message: str, hint: str = ".") -> None:
+        put(db, "kept", b"value")
+        before = db.run(SEALED)
+        with refused(sqlstate, message, hint=hint):
+            mirror(db, file)
+        assert db.run("select count(*) from omni_credentials.credentials_files") == [(0,)]
+        assert db.run(SEALED) == before
+        put(db, "goes on", b"value")
+
+    def test_missing_folder(self, db: Database, folder: Path) -> None:
+        self.attempt(db, folder / "none" / "file", "58030", "folder does not exist", "folder must exist")
+
+    def test_directory(self, db: Database, folder: Path) -> None:
+        self.attempt(db, folder, "58030", "is a directory")
+
+    def test_pipe(self, db: Database, folder: Path) -> None:
+        os.mkfifo(folder / "pipe")
+        self.attempt(db, folder / "pipe", "58030", "not a regular file")
+
+    def test_loop_of_links(self, db: Database, folder: Path) -> None:
+        (folder / "loop").symlink_to("loop")
+        self.attempt(db, folder / "loop", "58030", "too many symbolic links")
+
+    def test_read_only_folder(self, db: Database, folder: Path) -> None:
+        folder.chmod(0o500)
+        self.attempt(db, folder / "file", "58030", "permission denied", "writable")
+        assert leftovers(folder) == []
+
+    def test_empty_name(self, db: Database) -> None:
+        self.attempt(db, "", "22023", "filename", None)
+
+    def test_nul_and_null(self, db: Database) -> None:
+        with refused("22023", "filename"):
+            db.run("select * from omni_credentials.instantiate_file_store(null)")
+
+    @pytest.mark.parametrize("granted", [[], ["pg_read_server_files"], ["pg_write_server_files"]])
+    def test_without_rights(self, role, db: Database, folder: Path, granted: list[str]) -> None:
+        app = role("app", f"in role {', '.join(granted)}" if granted else "")
+        db.run("grant usage on schema omni_credentials to public")
+        db.run("grant execute on function omni_credentials.instantiate_file_store to public")
+        with refused("42501", "permission denied to use file store", hint="pg_write_server_files"):
+            db.run("select * from omni_credentials.instantiate_file_store(%s)", str(folder / "file"), user=app)
+        assert list(folder.iterdir()) == []
+
+    def test_nothing_is_for_everybody(self, role, db: Database) -> None:
+        app = role("app", "in role pg_read_server_files, pg_write_server_files")
+        db.run("grant usage on schema omni_credentials to public")
+        for call in (
+            "omni_credentials.instantiate_file_store('x')",
+            "omni_credentials.detach_file_store('x')",
+            "omni_credentials.credential_file_store_reload('x')",
+            "omni_credentials.credential_file_store_sync('x')",
+            "omni_credentials.credential_file_stores",
+            "omni_credentials.credentials_files",
+        ):
+            with refused("42501", "permission denied"):
+                db.run(f"select * from {call}", user=app)
+
+
+def test_a_folder_that_goes_read_only_stops_the_commit(db: Database, folder: Path) -> None:
+    file = folder / "ours.credentials"
+    put(db, "kept", b"value")
+    mirror(db, file)
+    before = file.read_bytes()
+    folder.chmod(0o500)
+    with refused("58030", "permission denied"):
+        put(db, "new", b"value")
+    assert db.run(READ) == [("kept", b"value")]
+    folder.chmod(0o700)
+    assert file.read_bytes() == before
+    put(db, "new", b"value")
+    assert live(file) == ["kept", "new"]
+
+
+def test_a_read_only_file_is_replaced(db: Database, folder: Path) -> None:
+    # As a rename does: the folder's rights count. Git itself leaves files writable.
+    file = folder / "ours.credentials"
+    put(db, "kept", b"value")
+    mirror(db, file)
+    file.chmod(0o400)
+    put(db, "new", b"value")
+    assert live(file) == ["kept", "new"]
+
+
+def test_an_unreadable_file_is_left_alone(db: Database, folder: Path) -> None:
+    file = folder / "ours.credentials"
+    put(db, "kept", b"value")
+    mirror(db, file)
+    before = file.read_bytes()
+    file.chmod(0)
+    if os.geteuid() == 0 and db.server.account.popen == {}:
+        pytest.skip("the server's user can read every file")
+    with refused("58030", "permission denied"):
+        put(db, "new", b"value")
+    file.chmod(0o600)
+    assert file.read_bytes() == before
+
+
+@pytest.fixture
+def tiny(db: Database) -> Iterator[Path]:
+    """A file system of 128 KiB."""
+    folder = db.server.folder / f"tiny-{db.name}"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k,mode=0777", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_fails_the_transaction(db: Database, tiny: Path) -> None:
+    file = tiny / "ours.credentials"
+    put(db, "kept", b"value")
+    mirror(db, file)
+    before = file.read_bytes()
+    with refused("58030", "no space left"):
+        put(db, "large", bytes(200_000))
+    assert db.run(READ) == [("kept", b"value")]
+    assert file.read_bytes() == before
+    assert leftovers(tiny) == []
+    put(db, "small", b"value")
+    assert live(file) == ["kept", "small"]
+    # Not even room for the lock file.
+    subprocess.run(["dd", "if=/dev/zero", f"of={tiny / 'filler'}", "bs=4k"], capture_output=True, check=False)
+    with refused("58030", "no space left"):
+        put(db, "third", bytes(5000))
+    (tiny / "filler").unlink()
+    assert leftovers(tiny) == []
+    put(db, "third", b"value")
+    assert in_step(db)
