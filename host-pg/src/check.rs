@@ -10,9 +10,21 @@ use crate::open;
 use crate::raw::raw_function;
 use crate::trigger::{Call, Event};
 
-raw_function!(encrypted_credentials_check_wrapper, pg_finfo_encrypted_credentials_check_wrapper, encrypted_credentials_check);
-raw_function!(encrypted_credentials_changed_wrapper, pg_finfo_encrypted_credentials_changed_wrapper, encrypted_credentials_changed);
-raw_function!(credentials_store_changed_wrapper, pg_finfo_credentials_store_changed_wrapper, credentials_store_changed);
+raw_function!(
+    encrypted_credentials_check_wrapper,
+    pg_finfo_encrypted_credentials_check_wrapper,
+    encrypted_credentials_check
+);
+raw_function!(
+    encrypted_credentials_changed_wrapper,
+    pg_finfo_encrypted_credentials_changed_wrapper,
+    encrypted_credentials_changed
+);
+raw_function!(
+    credentials_store_changed_wrapper,
+    pg_finfo_credentials_store_changed_wrapper,
+    credentials_store_changed
+);
 
 /// BEFORE INSERT OR UPDATE on `encrypted_credentials`, for each row: refuses a sealed value that does not open for
 /// the row it is written to.
@@ -64,7 +76,8 @@ fn check(call: &Call<'_>) -> Result<pg_sys::HeapTuple, Error> {
     // Whoever is past row-level security may restore a dump: its rows can come before the keyring, and on a server
     // that does not know the secret.
     // SAFETY: a catalog lookup by oid.
-    let restoring = unsafe { pg_sys::check_enable_rls(table, pg_sys::GetUserId(), true) } != open::RLS_ENABLED;
+    let restoring =
+        unsafe { pg_sys::check_enable_rls(table, pg_sys::GetUserId(), true) } != open::RLS_ENABLED;
     if restoring && handle.borrow().current().is_none() {
         return Ok(new.tuple);
     }

@@ -55,7 +55,8 @@ unsafe extern "C-unwind" fn on_access(
 
 /// Refuses if `relation` is the default copy's table and not empty. Only with the extension can it be dropped.
 fn refuse_loss(relation: pg_sys::Oid) -> Result<(), Error> {
-    let table = crate::extension_schema().and_then(|schema| heap::relation_oid(schema, c"encrypted_credentials"));
+    let table =
+        crate::extension_schema().and_then(|schema| heap::relation_oid(schema, c"encrypted_credentials"));
     if table == Some(relation) && !Table::open(relation, pg_sys::AccessShareLock)?.is_empty()? {
         return Err(Error::HoldsCredentials);
     }

@@ -13,13 +13,17 @@ pub(crate) enum Error {
     #[error("the master secret is missing: environment variable {variable} is not set for the server")]
     MasterSecretMissing { variable: String },
     /// The `_FILE` companion names a file that cannot be read.
-    #[error("the master secret cannot be read from the file that environment variable {variable}_FILE names: {reason}")]
+    #[error(
+        "the master secret cannot be read from the file that environment variable {variable}_FILE names: {reason}"
+    )]
     MasterSecretFile { variable: String, reason: String },
     /// The secret is empty, too long or a damaged generated key.
     #[error("the master secret in environment variable {variable} is not usable")]
     MasterSecretInvalid { variable: String },
     /// The secret is not the one that the keyring was made with.
-    #[error("the master secret in environment variable {variable} is not the one that {what} was sealed with")]
+    #[error(
+        "the master secret in environment variable {variable} is not the one that {what} was sealed with"
+    )]
     MasterSecretWrong { variable: String, what: String },
     /// The keyring was altered.
     #[error("the keyring of schema {schema} was altered")]
@@ -55,7 +59,9 @@ pub(crate) enum Error {
     #[error("could not serialize access: {what} was changed by another session, or twice by this statement")]
     ConcurrentChange { what: String },
     /// `DROP EXTENSION` would destroy the credentials of the default copy.
-    #[error("cannot drop extension omni_credentials because table omni_credentials.encrypted_credentials holds credentials")]
+    #[error(
+        "cannot drop extension omni_credentials because table omni_credentials.encrypted_credentials holds credentials"
+    )]
     HoldsCredentials,
     /// No module with that digest.
     #[error("crypto module {digest} is not installed")]
@@ -330,7 +336,9 @@ impl Error {
 impl Unreadable {
     fn sqlstate(self) -> PgSqlErrorCode {
         match self {
-            Self::NotAuthentic | Self::Malformed | Self::InvalidIdentity => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            Self::NotAuthentic | Self::Malformed | Self::InvalidIdentity => {
+                PgSqlErrorCode::ERRCODE_DATA_CORRUPTED
+            }
             Self::UnknownVersion(_) => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             Self::UnknownSuite(_) | Self::UnknownKey | Self::PrincipalDropped(_) => {
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT
@@ -345,7 +353,9 @@ impl Unreadable {
                 "If the principal was renamed: select omni_credentials.rename_principal(...). Otherwise set the value again or restore it."
             }
             Self::Malformed => "Set the value again or restore it from a backup.",
-            Self::InvalidIdentity => "Limits in bytes: name 512, kind 63, scope 2048 as JSON. Delete the row.",
+            Self::InvalidIdentity => {
+                "Limits in bytes: name 512, kind 63, scope 2048 as JSON. Delete the row."
+            }
             Self::UnknownVersion(_) => "Update omni_credentials.",
             Self::UnknownSuite(_) | Self::UnknownKey => {
                 "Restore the keyring it came with (credentials_keyrings), or set the value again."

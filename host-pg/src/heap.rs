@@ -44,7 +44,11 @@ impl Table {
     }
 
     /// Opens `schema`.`name`, or `None` where there is no such table.
-    pub(crate) fn open_in(schema: pg_sys::Oid, name: &core::ffi::CStr, lock: u32) -> Result<Option<Self>, Error> {
+    pub(crate) fn open_in(
+        schema: pg_sys::Oid,
+        name: &core::ffi::CStr,
+        lock: u32,
+    ) -> Result<Option<Self>, Error> {
         match relation_oid(schema, name) {
             Some(oid) => Self::open(oid, lock).map(Some),
             None => Ok(None),
@@ -225,7 +229,8 @@ pub(crate) fn relation_oid(schema: pg_sys::Oid, name: &core::ffi::CStr) -> Optio
 pub(crate) fn owner(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
     // SAFETY: a syscache lookup by oid; the owner is copied before the tuple is released.
     unsafe {
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as _, pg_sys::Datum::from(relation));
+        let tuple =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as _, pg_sys::Datum::from(relation));
         if tuple.is_null() {
             return None;
         }

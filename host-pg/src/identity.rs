@@ -142,7 +142,9 @@ pub(crate) fn check_size(fields: &Fields) -> Result<(), Error> {
         return Err(Error::InvalidField {
             name: fields.display_name(),
             field: "scope",
-            problem: format!("takes, together with the name, {total} bytes as jsonb; the index holds {MAX_INDEXED_BYTES}"),
+            problem: format!(
+                "takes, together with the name, {total} bytes as jsonb; the index holds {MAX_INDEXED_BYTES}"
+            ),
         });
     }
     Ok(())
@@ -202,7 +204,8 @@ fn enum_label(label: pg_sys::Oid) -> Option<Vec<u8>> {
 fn with_enum<T>(label: pg_sys::Oid, f: impl FnOnce(&pg_sys::FormData_pg_enum) -> T) -> Option<T> {
     // SAFETY: a syscache lookup by oid; the tuple stays pinned while `f` looks at it and is released after.
     unsafe {
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::ENUMOID as _, pg_sys::Datum::from(label));
+        let tuple =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::ENUMOID as _, pg_sys::Datum::from(label));
         if tuple.is_null() {
             return None;
         }

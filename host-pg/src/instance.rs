@@ -166,7 +166,11 @@ impl Instance {
     }
 
     /// Opens a value with whichever keyring has its key.
-    pub(crate) fn open(&mut self, identity: &Identity<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    pub(crate) fn open(
+        &mut self,
+        identity: &Identity<'_>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let reason = match self.try_open(identity, sealed)? {
             Ok(value) => return Ok(value),
             Err(reason) => reason,
@@ -318,7 +322,9 @@ impl Instance {
                 return Ok(Visit::Continue);
             }
             if row.get::<Vec<u8>>(keyring_column::KEYRING).as_deref() != Some(before.bytes.as_slice()) {
-                return Err(Error::ConcurrentChange { what: format!("the keyring of schema {}", heap::schema_name(self.schema)) });
+                return Err(Error::ConcurrentChange {
+                    what: format!("the keyring of schema {}", heap::schema_name(self.schema)),
+                });
             }
             table.update(row, &mut keyring_row(before.id, &before.module, &bytes))?;
             Ok(Visit::Stop)
@@ -517,7 +523,8 @@ fn read_settings(config: pg_sys::Oid) -> Result<Settings, Error> {
         settings = Some(Settings { variable, module, costs });
         Ok(Visit::Stop)
     })?;
-    settings.ok_or_else(|| Error::NotAnInstance { relation: format!("{} (empty)", heap::relation_name(config)) })
+    settings
+        .ok_or_else(|| Error::NotAnInstance { relation: format!("{} (empty)", heap::relation_name(config)) })
 }
 
 fn read_keyrings(keyrings: pg_sys::Oid) -> Result<Vec<StoredKeyring>, Error> {

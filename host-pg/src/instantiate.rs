@@ -26,7 +26,9 @@ fn run(schema: Option<pg_sys::Oid>, env_var: Option<&str>, costs: [Option<i32>; 
         return Err(Error::InvalidArgument("schema and env_var must not be NULL".to_owned()));
     };
     if !secret::is_variable_name(env_var) {
-        return Err(Error::InvalidArgument(format!("{env_var:?} is not the name of an environment variable")));
+        return Err(Error::InvalidArgument(format!(
+            "{env_var:?} is not the name of an environment variable"
+        )));
     }
     let schema = quote_identifier(heap::schema_name(schema));
     let costs = costs.map(|cost| cost.map_or("null".to_owned(), |cost| cost.to_string())).join(", ");

@@ -81,7 +81,8 @@ unsafe fn may_execute(function: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     let mode = pg_sys::AclMode::from(pg_sys::ACL_EXECUTE);
     // SAFETY: a catalog lookup by oid.
     unsafe {
-        pg_sys::object_aclcheck(pg_sys::ProcedureRelationId, function, role, mode) == pg_sys::AclResult::ACLCHECK_OK
+        pg_sys::object_aclcheck(pg_sys::ProcedureRelationId, function, role, mode)
+            == pg_sys::AclResult::ACLCHECK_OK
     }
 }
 

@@ -19,9 +19,8 @@ raw_function!(seal_credential_wrapper, pg_finfo_seal_credential_wrapper, seal_cr
 /// Called by Postgres with these types.
 unsafe fn open_credential(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: the declared argument types, none of them NULL.
-    let (store, fields, sealed) = unsafe {
-        (oid_argument(fcinfo, 0), fields_from(fcinfo, 1), fcinfo::pg_getarg_datum_raw(fcinfo, 5))
-    };
+    let (store, fields, sealed) =
+        unsafe { (oid_argument(fcinfo, 0), fields_from(fcinfo, 1), fcinfo::pg_getarg_datum_raw(fcinfo, 5)) };
     match or_raise(open(store, &fields, sealed)) {
         Some(value) => value,
         // SAFETY: as above.
@@ -42,14 +41,17 @@ unsafe fn seal_credential(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
         }
     }
     // SAFETY: the declared argument types, none of them NULL.
-    let (store, fields, value) = unsafe {
-        (oid_argument(fcinfo, 0), fields_from(fcinfo, 1), fcinfo::pg_getarg_datum_raw(fcinfo, 5))
-    };
+    let (store, fields, value) =
+        unsafe { (oid_argument(fcinfo, 0), fields_from(fcinfo, 1), fcinfo::pg_getarg_datum_raw(fcinfo, 5)) };
     or_raise(may_write(store, &fields).and_then(|()| seal(store, &fields, value)))
 }
 
 /// Seals a value for a row.
-pub(crate) fn seal(store: pg_sys::Oid, fields: &Fields, value: pg_sys::Datum) -> Result<pg_sys::Datum, Error> {
+pub(crate) fn seal(
+    store: pg_sys::Oid,
+    fields: &Fields,
+    value: pg_sys::Datum,
+) -> Result<pg_sys::Datum, Error> {
     identity::check_size(fields)?;
     // SAFETY: the datum of a bytea that is not NULL.
     let value = unsafe { Packed::new(value) };

@@ -1,8 +1,8 @@
 //! Operations on a whole copy: verify, rotate, rename. Rows are read and written with the caller's rights; keys only
 //! by the owner of the copy. Each is one statement, so it is all or nothing.
 
-use pgrx::datum::DatumWithOid;
 use pgrx::PgMemoryContexts;
+use pgrx::datum::DatumWithOid;
 use pgrx::iter::TableIterator;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -10,9 +10,9 @@ use pgrx::prelude::*;
 use crate::error::{Error, or_raise};
 use crate::identity::{self, Fields};
 use crate::instance::{self, Handle};
-use crate::statement::{IDENTITY_MATCHES, arguments, change, qualified};
 use crate::raw::{AnyDatum, Jsonb};
 use crate::settings::{self, OnUnreadable};
+use crate::statement::{IDENTITY_MATCHES, arguments, change, qualified};
 use crate::{heap, modules, open, registry, secret};
 
 type Finding = (String, String, String, Jsonb, String);
@@ -23,7 +23,13 @@ fn verify(
     schema: pg_sys::Oid,
 ) -> TableIterator<
     'static,
-    (name!(name, String), name!(kind, String), name!(principal, String), name!(scope, Jsonb), name!(reason, String)),
+    (
+        name!(name, String),
+        name!(kind, String),
+        name!(principal, String),
+        name!(scope, Jsonb),
+        name!(reason, String),
+    ),
 > {
     TableIterator::new(or_raise(findings(schema)))
 }
@@ -87,7 +93,10 @@ fn move_to(schema: Option<pg_sys::Oid>, module: Option<&str>) -> Result<i64, Err
     if module.is_some() {
         modules::pin(&digest)?;
         let config = format!("{}.credentials_config", spi::quote_identifier(&name));
-        Spi::run_with_args(&format!("update {config} set module = $1"), &[digest.as_bytes().as_slice().into()])?;
+        Spi::run_with_args(
+            &format!("update {config} set module = $1"),
+            &[digest.as_bytes().as_slice().into()],
+        )?;
     }
     if handle.borrow().current().is_none() {
         return Ok(0);
@@ -117,7 +126,10 @@ fn locked(schema: pg_sys::Oid) -> Result<Handle, Error> {
 /// Seals every row again, with the current key.
 fn seal_again(handle: &Handle) -> Result<i64, Error> {
     let table = handle.borrow().table;
-    let sql = format!("update {} set value = $6 where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5", qualified(table));
+    let sql = format!(
+        "update {} set value = $6 where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5",
+        qualified(table)
+    );
     let (mut count, mut unreadable) = (0_i64, 0_i64);
     each_row(table, Purpose::Change, |row| {
         let value = match open::open_unchecked(handle, &row.fields, row.sealed) {
@@ -144,7 +156,9 @@ fn seal_again(handle: &Handle) -> Result<i64, Error> {
         Ok(())
     })?;
     if unreadable > 0 {
-        pgrx::warning!("left {unreadable} credentials as they are, because they do not open; omni_credentials.verify lists them");
+        pgrx::warning!(
+            "left {unreadable} credentials as they are, because they do not open; omni_credentials.verify lists them"
+        );
     }
     Ok(count)
 }
@@ -177,7 +191,8 @@ fn rename(old_name: &str, principal: pg_sys::Oid, schema: pg_sys::Oid) -> Result
     );
     let mut count = 0_i64;
     each_row(table, Purpose::Change, |row| {
-        let belongs = row.fields.principal_oid() == principal || identity::role_name(row.fields.principal_oid()).is_none();
+        let belongs = row.fields.principal_oid() == principal
+            || identity::role_name(row.fields.principal_oid()).is_none();
         if !belongs || open::readable(&handle, &row.fields, row.sealed)?.is_ok() {
             return Ok(());
         }
@@ -200,11 +215,17 @@ fn rename(old_name: &str, principal: pg_sys::Oid, schema: pg_sys::Oid) -> Result
 }
 
 /// Opens a row as if its principal had another name; `None` where that does not open it either.
-fn open_as(handle: &Handle, row: &Row, principal: &str) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Error> {
+fn open_as(
+    handle: &Handle,
+    row: &Row,
+    principal: &str,
+) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Error> {
     // SAFETY: the datum of a bytea that is not NULL.
     let sealed = unsafe { identity::Packed::new(row.sealed) };
     let mut store = handle.borrow_mut();
-    match identity::with_identity(&row.fields, Some(principal), |identity| store.open(identity, sealed.bytes())) {
+    match identity::with_identity(&row.fields, Some(principal), |identity| {
+        store.open(identity, sealed.bytes())
+    }) {
         Ok(Ok(value)) => Ok(Some(value)),
         Ok(Err(instance::OpenError::Store(error))) => Err(error),
         Ok(Err(instance::OpenError::Value(_))) | Err(_) => Ok(None),

@@ -14,7 +14,8 @@ macro_rules! raw_function {
         #[unsafe(no_mangle)]
         #[doc(hidden)]
         pub(crate) extern "C" fn $finfo() -> &'static ::pgrx::pg_sys::Pg_finfo_record {
-            const VERSION_1: ::pgrx::pg_sys::Pg_finfo_record = ::pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
+            const VERSION_1: ::pgrx::pg_sys::Pg_finfo_record =
+                ::pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
             &VERSION_1
         }
 
@@ -40,7 +41,9 @@ pub(crate) struct Jsonb(pub(crate) String);
 pub(crate) fn jsonb(text: &str) -> Option<pg_sys::Datum> {
     let text = std::ffi::CString::new(text).ok()?;
     // SAFETY: jsonb_in takes a NUL-terminated string and copies what it keeps.
-    unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(pg_sys::Datum::from(text.as_ptr()))]) }
+    unsafe {
+        pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(pg_sys::Datum::from(text.as_ptr()))])
+    }
 }
 
 impl IntoDatum for Jsonb {

@@ -11,7 +11,9 @@ pub(crate) use secret::is_variable_name;
 /// not part of it). It is read when a key must be derived and never kept.
 pub(crate) fn master_secret(variable: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
     if !is_variable_name(variable) {
-        return Err(Error::InvalidArgument(format!("{variable:?} is not the name of an environment variable")));
+        return Err(Error::InvalidArgument(format!(
+            "{variable:?} is not the name of an environment variable"
+        )));
     }
     match secret::from_environment(variable) {
         Ok(Some(secret)) => Ok(secret),

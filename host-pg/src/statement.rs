@@ -25,10 +25,7 @@ thread_local! {
 pub(crate) fn qualified(table: pg_sys::Oid) -> String {
     // SAFETY: a syscache lookup by oid.
     let schema = unsafe { pg_sys::get_rel_namespace(table) };
-    pgrx::spi::quote_qualified_identifier(
-        crate::heap::schema_name(schema),
-        crate::heap::relation_name(table),
-    )
+    pgrx::spi::quote_qualified_identifier(crate::heap::schema_name(schema), crate::heap::relation_name(table))
 }
 
 /// $1 to $4, and $5 where a value is given.

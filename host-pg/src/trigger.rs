@@ -38,7 +38,9 @@ impl<'a> Call<'a> {
         // SAFETY: `called_as_trigger` checks the node tag of the context.
         unsafe {
             if !pgrx::trigger_support::called_as_trigger(fcinfo) {
-                return Err(Error::InvalidArgument("this function can only be called as a trigger".to_owned()));
+                return Err(Error::InvalidArgument(
+                    "this function can only be called as a trigger".to_owned(),
+                ));
             }
             Ok(Self { data: &*(*fcinfo).context.cast::<pg_sys::TriggerData>() })
         }
@@ -100,9 +102,14 @@ impl<'a> Call<'a> {
         Ok(Columns { tuple, name: at(0), value: at(1), kind: at(2), principal: at(3), scope: at(4) })
     }
 
-    fn values(&self, tuple: pg_sys::HeapTuple) -> Result<(pg_sys::HeapTuple, Vec<Option<pg_sys::Datum>>), Error> {
+    fn values(
+        &self,
+        tuple: pg_sys::HeapTuple,
+    ) -> Result<(pg_sys::HeapTuple, Vec<Option<pg_sys::Datum>>), Error> {
         if tuple.is_null() {
-            return Err(Error::InvalidArgument("this trigger function must be fired for each row".to_owned()));
+            return Err(Error::InvalidArgument(
+                "this trigger function must be fired for each row".to_owned(),
+            ));
         }
         // SAFETY: the tuple belongs to the call and is of the relation's descriptor; the arrays have one entry for
         // each of its attributes.

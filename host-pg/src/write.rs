@@ -8,8 +8,8 @@ use crate::error::{Error, or_raise};
 use crate::identity::{Fields, Packed};
 use crate::instance::{self, OpenError};
 use crate::open;
-use crate::statement::{IDENTITY_MATCHES, arguments, change, first_bytes, qualified};
 use crate::raw::raw_function;
+use crate::statement::{IDENTITY_MATCHES, arguments, change, first_bytes, qualified};
 use crate::trigger::{Call, Columns, Event};
 
 raw_function!(credentials_write_wrapper, pg_finfo_credentials_write_wrapper, credentials_write);
@@ -133,11 +133,7 @@ fn current_value(table: pg_sys::Oid, old: &Columns, fields: &Fields) -> Result<O
         // The view gave the sealed value itself.
         // SAFETY: the datum of a bytea that is not NULL.
         let unchanged = old.value.is_some_and(|old| unsafe { Packed::new(old) }.bytes() == sealed);
-        return if unchanged {
-            Ok(Some(sealed))
-        } else {
-            Err(changed(fields))
-        };
+        return if unchanged { Ok(Some(sealed)) } else { Err(changed(fields)) };
     }
     let unchanged = match (open::open_unchecked(&handle, fields, open::bytea(&sealed)), old.value) {
         (Ok(value), Some(old)) => {

@@ -15,8 +15,9 @@ const IDENTITY: usize = 16;
 pub(super) fn settle(confirmed: &[u8], pending: &[u8], file: &[u8]) -> Vec<u8> {
     let (before, after) = (entries(confirmed), entries(pending));
     let file = entries(file);
-    let came_into_place =
-        file.iter().any(|(identity, sealed)| after.get(identity) == Some(sealed) && before.get(identity) != Some(sealed));
+    let came_into_place = file.iter().any(|(identity, sealed)| {
+        after.get(identity) == Some(sealed) && before.get(identity) != Some(sealed)
+    });
     if !came_into_place {
         return confirmed.to_vec();
     }

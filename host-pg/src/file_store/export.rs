@@ -64,9 +64,8 @@ pub(super) fn export(
     let rows = Rows::read(instance.table)?;
     let ours = files.create(&current).map_err(fault)?;
     files.put(ours, &rows.refs()).map_err(over)?;
-    let merged = files
-        .merge(&store.base, ours, theirs, rows.complete, keyring, Preference::Neither)
-        .map_err(over)?;
+    let merged =
+        files.merge(&store.base, ours, theirs, rows.complete, keyring, Preference::Neither).map_err(over)?;
     if !merged.conflicts.is_empty() {
         return Err(conflict(&filename, instance.schema, &merged.conflicts));
     }

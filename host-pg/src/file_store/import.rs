@@ -8,11 +8,14 @@ use pgrx::prelude::*;
 use super::published::Note;
 use super::registry::{Registry, Seen, Store};
 use super::table::{self, Outcome, Rows};
-use super::{base, check_rights, export, file_error, keyrings, limit_error, moved, read, required, resolve, transaction};
+use super::{
+    base, check_rights, export, file_error, keyrings, limit_error, moved, read, required, resolve,
+    transaction,
+};
 use crate::error::{Error, or_raise};
+use crate::heap;
 use crate::instance::{self, Handle};
 use crate::raw::Jsonb;
-use crate::heap;
 
 type Report = (String, String, String, Jsonb, String, Option<String>);
 
@@ -57,7 +60,11 @@ fn file_store_reload(
     TableIterator::new(or_raise(reload(filename, schema, prefer, dry_run.unwrap_or(false))))
 }
 
-fn register(filename: Option<&str>, schema: Option<pg_sys::Oid>, prefer: Option<&str>) -> Result<Vec<Report>, Error> {
+fn register(
+    filename: Option<&str>,
+    schema: Option<pg_sys::Oid>,
+    prefer: Option<&str>,
+) -> Result<Vec<Report>, Error> {
     let (filename, schema) = required(filename, schema)?;
     let prefer = preference(prefer)?;
     check_rights(filename)?;
@@ -68,7 +75,10 @@ fn register(filename: Option<&str>, schema: Option<pg_sys::Oid>, prefer: Option<
     for other in registry.all()? {
         // Two names for one file would be one file that is merged with itself.
         if other.filename == filename || resolve(&other.filename).is_ok_and(|other| other == place) {
-            return Err(Error::FileAlreadyRegistered { filename: other.filename, schema: heap::schema_name(schema) });
+            return Err(Error::FileAlreadyRegistered {
+                filename: other.filename,
+                schema: heap::schema_name(schema),
+            });
         }
     }
     let mut store = Store { filename: filename.to_owned(), ..Store::default() };
@@ -134,7 +144,8 @@ fn import(
         if !moved {
             files.verify(theirs, keyring).map_err(fault)?;
             let generation = files.generation(theirs).map_err(fault)?;
-            if seen == Seen::Foreign && export::rolled_back(store, generation) && prefer != Preference::Theirs {
+            if seen == Seen::Foreign && export::rolled_back(store, generation) && prefer != Preference::Theirs
+            {
                 store.base = base::without_deletions(&store.base, &files.manifest(theirs).map_err(fault)?);
             }
         }
@@ -143,8 +154,7 @@ fn import(
         let rows = Rows::read(instance.table)?;
         let ours = files.create(&current).map_err(fault)?;
         files.put(ours, &rows.refs()).map_err(over)?;
-        let merged =
-            files.merge(&store.base, ours, theirs, rows.complete, keyring, prefer).map_err(over)?;
+        let merged = files.merge(&store.base, ours, theirs, rows.complete, keyring, prefer).map_err(over)?;
         (instance.table, files, theirs, merged)
     };
     if prefer == Preference::Neither && !merged.conflicts.is_empty() {
@@ -197,7 +207,9 @@ fn preference(prefer: Option<&str>) -> Result<Preference, Error> {
         None => Ok(Preference::Neither),
         Some("table") => Ok(Preference::Ours),
         Some("file") => Ok(Preference::Theirs),
-        Some(other) => Err(Error::InvalidArgument(format!("prefer must be 'file', 'table' or NULL, not {other:?}"))),
+        Some(other) => {
+            Err(Error::InvalidArgument(format!("prefer must be 'file', 'table' or NULL, not {other:?}")))
+        }
     }
 }
 

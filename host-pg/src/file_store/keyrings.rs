@@ -39,7 +39,8 @@ pub(super) fn unite(
             let mut mine = module.unlock(&ours, &our_kek).map_err(|error| file_error(filename, error))?;
             let news = mine.absorb(&theirs, &their_kek).map_err(|error| file_error(filename, error))?;
             if news > 0 {
-                let mut united = module.unlock(&theirs, &their_kek).map_err(|error| file_error(filename, error))?;
+                let mut united =
+                    module.unlock(&theirs, &their_kek).map_err(|error| file_error(filename, error))?;
                 united.absorb(&ours, &our_kek).map_err(|error| file_error(filename, error))?;
                 let bytes = united.to_bytes().map_err(|error| file_error(filename, error))?;
                 store.replace_current(bytes, their_kek)?;
@@ -71,10 +72,9 @@ fn adopt(store: &mut Instance, module: &Module, filename: &str, theirs: &[u8]) -
 
 fn derive(store: &Instance, module: &Module, filename: &str, keyring: &[u8]) -> Result<host::Kek, Error> {
     store.derive(module, keyring, &format!("file store {filename}")).map_err(|error| match error {
-        Error::KeyringTampered { .. } => Error::FileInvalid {
-            filename: filename.to_owned(),
-            reason: "its keyring was altered".to_owned(),
-        },
+        Error::KeyringTampered { .. } => {
+            Error::FileInvalid { filename: filename.to_owned(), reason: "its keyring was altered".to_owned() }
+        }
         other => other,
     })
 }

@@ -9,8 +9,8 @@ use pgrx::prelude::*;
 use super::registry::{Registry, Store};
 use super::{check_rights, file_error, read, required, transaction};
 use crate::error::{Error, or_raise};
-use crate::instance::{self, Handle};
 use crate::heap;
+use crate::instance::{self, Handle};
 
 type Line = (String, Option<i64>, Option<TimestampWithTimeZone>, Option<bool>, Option<String>);
 
@@ -62,7 +62,9 @@ fn behind(handle: &Handle, registry: &Registry, store: &Store) -> Result<Option<
     let filename = &store.filename;
     check_rights(filename)?;
     let schema = spi::quote_identifier(heap::schema_name(handle.borrow().schema));
-    let call = |function: &str| format!("{schema}.credential_file_store_{function}({})", spi::quote_literal(filename));
+    let call = |function: &str| {
+        format!("{schema}.credential_file_store_{function}({})", spi::quote_literal(filename))
+    };
     let Some(file) = read(filename)? else {
         if handle.borrow().current().is_none() {
             return Ok(None);
@@ -73,7 +75,11 @@ fn behind(handle: &Handle, registry: &Registry, store: &Store) -> Result<Option<
     let written = store.pending_digest.as_ref().or(store.file_digest.as_ref());
     if written == Some(&digest) {
         return Ok((store.unloaded > 0).then(|| {
-            format!("the file has {} changes that the table has not; to load them: select * from {}", store.unloaded, call("reload"))
+            format!(
+                "the file has {} changes that the table has not; to load them: select * from {}",
+                store.unloaded,
+                call("reload")
+            )
         }));
     }
     // What does not even parse says so itself.
@@ -86,7 +92,10 @@ fn behind(handle: &Handle, registry: &Registry, store: &Store) -> Result<Option<
     };
     let published = store.pending_digest.as_ref().is_none_or(|pending| registry.note(store).says(pending));
     if !published && store.file_digest.as_ref() == Some(&digest) {
-        return Ok(Some(format!("a crash kept the last commit from reaching the file; to write it: select {}", call("sync"))));
+        return Ok(Some(format!(
+            "a crash kept the last commit from reaching the file; to write it: select {}",
+            call("sync")
+        )));
     }
     let known = store.known_generation();
     Ok(Some(if generation < known {

@@ -85,7 +85,9 @@ fn file_error(filename: &str, error: host::Error) -> Error {
         host::Error::Refused(failure) => {
             let reason = failure.to_string();
             match failure.code {
-                ErrorCode::UnknownVersion | ErrorCode::UnknownSuite => Error::FileUnsupported { filename, reason },
+                ErrorCode::UnknownVersion | ErrorCode::UnknownSuite => {
+                    Error::FileUnsupported { filename, reason }
+                }
                 _ => Error::FileInvalid { filename, reason },
             }
         }

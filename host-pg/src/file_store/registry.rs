@@ -135,7 +135,8 @@ impl Store {
             } else if self.file_digest.as_ref() == Some(&digest) {
                 return Seen::Behind;
             } else {
-                self.base = base::settle(&self.base, self.pending_base.as_deref().unwrap_or_default(), &manifest());
+                self.base =
+                    base::settle(&self.base, self.pending_base.as_deref().unwrap_or_default(), &manifest());
                 (self.pending_base, self.pending_digest) = (None, None);
             }
         }

@@ -7,8 +7,8 @@ use pgrx::{IntoDatum, pg_sys};
 use crate::error::Error;
 use crate::heap::{Table, Visit};
 use crate::identity::{self, Fields, Packed};
-use crate::{open, raw};
 use crate::statement::{IDENTITY_MATCHES, arguments, change, qualified};
+use crate::{open, raw};
 
 /// Every row of a copy, whoever asks: a file mirrors the whole table.
 pub(super) struct Rows {
@@ -37,14 +37,15 @@ impl Rows {
             };
             // SAFETY: the datum of a bytea that is not NULL.
             let sealed = unsafe { Packed::new(sealed) };
-            let entry = identity::with_identity(&Fields { name, kind, principal, scope }, None, |identity| Entry {
-                name: identity.name.to_vec(),
-                kind: identity.kind.to_vec(),
-                principal: identity.principal.to_vec(),
-                scope: identity.scope.to_vec(),
-                sealed: sealed.bytes().to_vec(),
-                deleted: false,
-            });
+            let entry =
+                identity::with_identity(&Fields { name, kind, principal, scope }, None, |identity| Entry {
+                    name: identity.name.to_vec(),
+                    kind: identity.kind.to_vec(),
+                    principal: identity.principal.to_vec(),
+                    scope: identity.scope.to_vec(),
+                    sealed: sealed.bytes().to_vec(),
+                    deleted: false,
+                });
             match entry {
                 Ok(entry) => rows.entries.push(entry),
                 Err(_) => rows.complete = false,
@@ -61,7 +62,12 @@ impl Rows {
 }
 
 /// Writes a record to the table with the caller's rights, or says why the table cannot hold it.
-pub(super) fn apply(table: pg_sys::Oid, kind_type: pg_sys::Oid, entry: Entry, dry_run: bool) -> Result<Outcome, Error> {
+pub(super) fn apply(
+    table: pg_sys::Oid,
+    kind_type: pg_sys::Oid,
+    entry: Entry,
+    dry_run: bool,
+) -> Result<Outcome, Error> {
     let fields = match fields_of(kind_type, &entry) {
         Ok(fields) => fields,
         Err(reason) => return Ok(Outcome { entry, action: "skipped", reason: Some(reason) }),
@@ -69,7 +75,9 @@ pub(super) fn apply(table: pg_sys::Oid, kind_type: pg_sys::Oid, entry: Entry, dr
     let name = qualified(table);
     let exists = {
         let sql = format!("select 1 from {name} where {IDENTITY_MATCHES}");
-        Spi::connect(|client| Ok::<_, Error>(!client.select(&sql, Some(1), &arguments(&fields, None))?.is_empty()))?
+        Spi::connect(|client| {
+            Ok::<_, Error>(!client.select(&sql, Some(1), &arguments(&fields, None))?.is_empty())
+        })?
     };
     let (sql, action) = match (entry.deleted, exists) {
         (true, false) => return Ok(Outcome { entry, action: "unchanged", reason: None }),
@@ -93,7 +101,8 @@ fn fields_of(kind_type: pg_sys::Oid, entry: &Entry) -> Result<Fields, String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (name, kind, role) = (text(&entry.name), text(&entry.kind), text(&entry.principal));
     let principal = identity::role_oid(&role).ok_or_else(|| format!("role {role:?} does not exist here"))?;
-    let kind = identity::enum_value(kind_type, &kind).ok_or_else(|| format!("kind {kind:?} does not exist here"))?;
+    let kind =
+        identity::enum_value(kind_type, &kind).ok_or_else(|| format!("kind {kind:?} does not exist here"))?;
     let name = name.into_datum().ok_or("the name is empty")?;
     let scope = raw::jsonb(&text(&entry.scope)).ok_or("the scope is not jsonb")?;
     Ok(Fields { name, kind, principal: pg_sys::Datum::from(principal), scope })

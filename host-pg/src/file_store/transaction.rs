@@ -92,7 +92,10 @@ fn prepare_copy(schema: pg_sys::Oid, table: pg_sys::Oid) -> Result<(), Error> {
     for mut store in registry.all()? {
         let path = lock_file(&store.filename)?;
         let staged = PENDING.with_borrow(|pending| {
-            pending.staged.get(&path).and_then(|waiting| waiting.file.as_ref().map(|(_, bytes)| bytes.clone()))
+            pending
+                .staged
+                .get(&path)
+                .and_then(|waiting| waiting.file.as_ref().map(|(_, bytes)| bytes.clone()))
         });
         let file = match staged {
             // Another copy of this transaction mirrors to the same file.

@@ -129,7 +129,9 @@ fn create(path: &Path, lock: &Path, holder: &Holder) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         // Swept by a takeover in between: try again. A folder that is missing shows at the next look.
-        Err(error) if error.kind() == ErrorKind::NotFound && path.parent().is_some_and(Path::exists) => Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound && path.parent().is_some_and(Path::exists) => {
+            Ok(false)
+        }
         Err(error) if has_no_links(&error) => match write_new(lock, holder) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
@@ -156,7 +158,8 @@ fn has_no_links(error: &io::Error) -> bool {
 fn take_over(path: &Path, lock: &Path, holder: &Holder, levels: u32) -> io::Result<bool> {
     let takeover = with_suffix(lock, ".takeover");
     if !create(path, &takeover, holder)? {
-        let stale = levels > 0 && read_holder(&takeover).is_ok_and(|found| found.is_some_and(|it| it.is_gone()));
+        let stale =
+            levels > 0 && read_holder(&takeover).is_ok_and(|found| found.is_some_and(|it| it.is_gone()));
         return if stale { take_over(path, &takeover, holder, levels - 1) } else { Ok(false) };
     }
     let result = match read_holder(lock) {
@@ -296,7 +299,9 @@ mod tests {
         let path = folder.path().join("file");
         let lock = folder.path().join("file.lock");
         thread::scope(|scope| {
-            scope.spawn(|| (0..200).for_each(|_| drop(Lock::acquire(&path, Duration::from_secs(9), None).unwrap())));
+            scope.spawn(|| {
+                (0..200).for_each(|_| drop(Lock::acquire(&path, Duration::from_secs(9), None).unwrap()))
+            });
             for _ in 0..2000 {
                 if let Ok(text) = fs::read_to_string(&lock) {
                     assert_eq!(Holder::parse(&text), Some(Holder::current()));
