@@ -319,7 +319,7 @@ impl Error {
             ),
             Self::PrepareRefused => (
                 C::ERRCODE_FEATURE_NOT_SUPPORTED,
-                Some("Use COMMIT, or take the file out of credential_file_stores first.".into()),
+                Some("Use COMMIT, or first end the mirroring: omni_credentials.detach_file_store().".into()),
             ),
             Self::InvalidArgument(_) => (
                 C::ERRCODE_INVALID_PARAMETER_VALUE,
