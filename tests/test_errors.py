@@ -28,7 +28,7 @@ def unescape(text: str) -> str:
 def variants(enum: str) -> dict[str, str]:
     """Each variant of an enum in error.rs, with its message."""
     body = SOURCE.split(f"pub(crate) enum {enum} {{", 1)[1].split("\n}\n", 1)[0]
-    found = re.findall(rf"#\[error\({STRING}\)\]\s*(\w+)", body)
+    found = re.findall(rf"#\[error\(\s*{STRING}\s*\)\]\s*(\w+)", body)
     assert len(found) == len(re.findall(r"#\[error\(", body)) > 0
     return {name: unescape(message) for message, name in found}
 
