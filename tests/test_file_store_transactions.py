@@ -45,7 +45,7 @@ WRITES = {
     " savepoint s; delete from omni_credentials.credentials; rollback to s; commit",
     "exception block": "do $$ begin"
     " insert into omni_credentials.credentials (name, value) values ('s', 'x');"
-    " begin delete from omni_credentials.credentials; raise division_by_zero; exception when others then end;"
+    " begin delete from omni_credentials.credentials; raise division_by_zero; exception when division_by_zero then end;"
     " end $$",
     "merge": f"merge into {TABLE} t using (select 1) on t.name = 'kept' when matched then delete",
     "cte": "with gone as (delete from omni_credentials.credentials returning value)"
