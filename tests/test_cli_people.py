@@ -212,11 +212,12 @@ def test_editors_with_arguments(folder: Folder, words: str) -> None:
 
 
 def test_progress_on_a_terminal_only(folder: Folder) -> None:
-    text = "".join(f'[[credential]]\nname = "n{n}"\nvalue = "{"v" * 3000}"\n' for n in range(3000))
+    # So many that it takes several redraws on a fast machine: shorter work shows nothing.
+    text = "".join(f'[[credential]]\nname = "n{n}"\nvalue = "{"v" * 3000}"\n' for n in range(12000))
     (folder.path / "text").write_text(text)
     folder.run("edit", EDITOR=editor(folder, 'cp text "$1"'))
     assert "\r" not in folder.run("rotate").err
     terminal = folder.at_terminal("rotate")
     terminal.expect("encrypting anew: ")
-    assert " of 3000" in terminal.finish()
+    assert " of 12000" in terminal.finish()
     assert folder.leftovers() == []
