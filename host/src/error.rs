@@ -2,7 +2,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::Digest;
-use crate::bindings::omni::credentials::types as wit;
+use crate::bindings::exports::omni::credentials::types as wit;
 
 /// Why a call failed. No case holds a secret, so every one may be shown and logged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

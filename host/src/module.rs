@@ -11,6 +11,9 @@ use crate::runtime::Shared;
 use crate::store::{Kind, Sandbox, State};
 use crate::{Costs, Description, Digest, Error, Failure, Files, Kek, Keyring, ProtectedKeyring, check};
 
+/// The one interface a module may import, of any patch version.
+const ENTROPY: &str = "wasi:random/random@0.2.";
+
 /// The contract this host knows.
 pub(crate) const CONTRACT: &str = "omni:credentials@0.1.0";
 
@@ -261,21 +264,14 @@ pub(crate) fn wrong_contract(detail: String) -> Error {
     Error::WrongContract { contract: CONTRACT, detail }
 }
 
-/// Entropy is the one thing a module may import, beside the names of the contract's types.
+/// Entropy is the one thing a module may import: one interface with one function.
 fn refuse_imports(engine: &Engine, component: &Component) -> Result<(), Error> {
     for (name, import) in component.component_type().imports(engine) {
-        let ComponentItem::ComponentInstance(instance) = import.ty else {
+        let (true, ComponentItem::ComponentInstance(instance)) = (name.starts_with(ENTROPY), import.ty) else {
             return Err(Error::ForbiddenImport(name.to_owned()));
         };
         for (item, export) in instance.exports(engine) {
-            let allowed = match export.ty {
-                ComponentItem::ComponentFunc(_) => {
-                    name.starts_with("wasi:random/random@0.2.") && item == "get-random-bytes"
-                }
-                ComponentItem::Type(_) => true,
-                _ => false,
-            };
-            if !allowed {
+            if item != "get-random-bytes" || !matches!(export.ty, ComponentItem::ComponentFunc(_)) {
                 return Err(Error::ForbiddenImport(format!("{name}#{item}")));
             }
         }

@@ -3,7 +3,7 @@
 use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline};
 
 use crate::bindings::CryptoModule;
-use crate::bindings::omni::credentials::types;
+use crate::bindings::exports::omni::credentials::types;
 use crate::bindings::wasi::random::random;
 use crate::module::Loaded;
 use crate::runtime::Shared;

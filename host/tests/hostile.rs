@@ -248,6 +248,7 @@ fn other_imports_are_refused_by_name() {
         ("imports-a-clock", "clock"),
         ("imports-a-function", "run-command"),
         ("imports-more-of-random", "wasi:random/random@0.2.3#get-random-u64"),
+        ("imports-the-types", "omni:credentials/types@0.1.0"),
     ] {
         match load(name).err() {
             Some(Error::ForbiddenImport(found)) => assert!(found.contains(import), "{found}"),

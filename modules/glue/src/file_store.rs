@@ -95,7 +95,7 @@ impl<S: Suite> GuestDocument for DocumentResource<S> {
             .entries()
             .map(|entry| {
                 let core::Identity { name, kind, principal, scope } = entry.identity;
-                let identity = crate::bindings::omni::credentials::types::Identity {
+                let identity = crate::bindings::exports::omni::credentials::types::Identity {
                     name: name.to_vec(),
                     kind: kind.to_vec(),
                     principal: principal.to_vec(),

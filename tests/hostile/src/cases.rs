@@ -228,6 +228,7 @@ fn cases() -> Vec<(&'static str, Shell)> {
                 "get-random-u64: func() -> u64;\n    get-random-bytes:",
             )
         }),
+        ("imports-the-types", shell().wit("world.wit", "export types;", "")),
         ("lacks-an-interface", shell().wit("world.wit", "export primitives;", "")),
         ("lacks-a-function", {
             shell().wit("encryption.wit", "is-current: func(sealed: list<u8>) -> result<bool, failure>;", "")
