@@ -11,7 +11,7 @@ throwaway := python + " tools/throwaway.py"
 # What is built and tested together, always in one selection: with another, cargo would choose other features for shared
 # dependencies and compile wasmtime a second time. What makes modules has target folders of its own.
 packages := "-p omni_credentials -p omni-credentials-host -p omni-credentials-core -p omni-credentials-conformance" \
-    + " -p omni-credentials-cli --no-default-features --features omni_credentials/" + pg
+    + " -p omni-credentials-core-conformance -p omni-credentials-cli --no-default-features --features omni_credentials/" + pg
 
 export OMNI_CREDENTIALS_MODULES := target / "modules"
 export OMNI_CREDENTIALS_PYTHON := python

@@ -1,6 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use omni_credentials_conformance::Mismatch;
 use omni_credentials_host::file::FileFault;
 use omni_credentials_host::{self as host, ErrorCode, Failure};
 
@@ -67,6 +68,9 @@ pub(crate) enum Error {
     /// The module itself was refused or failed.
     #[error("{0}")]
     Module(host::Error),
+    /// The module answers a vector differently.
+    #[error("the module fails a vector: {0}")]
+    Vector(#[from] Mismatch),
     /// `verify` found values that do not open.
     #[error("{unreadable} of {total} values do not open")]
     Unreadable { unreadable: usize, total: usize },
@@ -142,7 +146,7 @@ impl Error {
             Self::Invalid { .. } | Self::Meaningless(_) | Self::Variable(_) => Exit::Invalid,
             Self::Conflict(_) | Self::NotMendable(_) => Exit::Conflict,
             Self::NoEditor | Self::Editor { .. } => Exit::Editor,
-            Self::Module(_) => Exit::Module,
+            Self::Module(_) | Self::Vector(_) => Exit::Module,
             Self::Unreadable { .. } => Exit::Unreadable,
             Self::Different => Exit::Different,
             Self::Program { error, .. } if error.kind() == io::ErrorKind::NotFound => Exit::NoProgram,
@@ -151,6 +155,17 @@ impl Error {
             // As if SIGPIPE had not been ignored.
             Self::BrokenPipe => Exit::Signal(signal_hook::consts::SIGPIPE),
             Self::Git(_) | Self::Io { .. } => Exit::Other,
+        }
+    }
+
+    /// What the module refused, if that is the reason.
+    pub(crate) fn refusal(&self) -> Option<Failure> {
+        let bare = |code| Failure { code, line: 0, found: 0 };
+        match self {
+            Self::Damaged { failure, .. } | Self::Invalid { failure, .. } => Some(*failure),
+            Self::WrongSecret { .. } => Some(bare(ErrorCode::WrongMasterSecret)),
+            Self::InvalidSecret => Some(bare(ErrorCode::InvalidMasterSecret)),
+            _ => None,
         }
     }
 

@@ -37,13 +37,14 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
+    let json = cli.global.json;
     let result = interrupt::listen()
         .map_err(Error::io("signal handlers"))
         .and_then(|()| commands::run(&Context::new(cli.global), cli.command));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            terminal::complain(&error);
+            terminal::complain(&error, json);
             error.exit().into()
         }
     }

@@ -7,6 +7,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::Error;
 use crate::interrupt;
+use crate::output::Object;
 
 const RED: &str = "\x1b[1;31m";
 const CYAN: &str = "\x1b[36m";
@@ -14,10 +15,13 @@ const PLAIN: &str = "\x1b[0m";
 /// How often a progress line is drawn.
 const REDRAW: Duration = Duration::from_millis(100);
 
-/// Says what went wrong, and what to do about it.
-pub(crate) fn complain(error: &Error) {
+/// Says what went wrong, and what to do about it: to people or, with `--json`, to programs.
+pub(crate) fn complain(error: &Error, json: bool) {
     if error.is_silent() {
         return;
+    }
+    if json {
+        return say(&described(error).to_json());
     }
     say(&format!("{} {error}", coloured(RED, "error:")));
     if let Some(hint) = error.hint() {
@@ -88,6 +92,21 @@ impl Drop for Progress {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
+}
+
+fn described(error: &Error) -> Object {
+    let mut object =
+        Object::default().text("error", &error.to_string()).number("status", error.exit().status());
+    if let Some(hint) = error.hint() {
+        object = object.text("hint", &hint);
+    }
+    if let Some(refusal) = error.refusal() {
+        object = object
+            .text("class", refusal.code.name())
+            .number("line", refusal.line)
+            .number("found", refusal.found);
+    }
+    object
 }
 
 fn say(text: &str) {

@@ -18,6 +18,7 @@ pub(crate) fn run(module: &Module) -> Result<(), Error> {
     vectors::run(module)?;
     derivation(module)?;
     values(module)?;
+    other_suites(module)?;
     keys(module)?;
     file(module)
 }
@@ -98,6 +99,28 @@ fn values(module: &Module) -> Result<(), Error> {
     require(*keyring.open(&STRIPE, &sealed)? == VALUE, "a value opens to itself")?;
     require(*keyring.open(&same, &second)? == b"another value", "a value opens to itself")?;
     require(keyring.instantiations() == 1, "a refusal is no trap")
+}
+
+/// A sealed value tells its suite in its second byte, so that a module can say of another's which one it needs.
+fn other_suites(module: &Module) -> Result<(), Error> {
+    let suite = module.describe()?.suite.id;
+    let made = module.create_keyring(SECRET, CHEAP)?;
+    let mut keyring = module.unlock(&made.keyring, &made.kek)?;
+    let mut sealed = keyring.seal(&STRIPE, VALUE)?;
+    require(sealed.get(1) == Some(&suite), "a sealed value tells its suite")?;
+    let other = suite ^ 1;
+    if let Some(byte) = sealed.get_mut(1) {
+        *byte = other;
+    }
+    match keyring.open(&STRIPE, &sealed) {
+        Err(Error::Refused(Failure { code: ErrorCode::UnknownSuite, found, .. })) => {
+            require(found == u64::from(other), "a value of another suite is told by its number")
+        }
+        Ok(_) | Err(Error::Refused(_)) => {
+            Err(Error::FailedCheck("a value of another suite is unknown-suite"))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn keys(module: &Module) -> Result<(), Error> {

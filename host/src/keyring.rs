@@ -134,8 +134,9 @@ impl Keyring {
             &CryptoModule,
             &mut Store,
             ResourceAny,
-        )
-            -> wasmtime::Result<Result<T, crate::bindings::exports::omni::credentials::types::Failure>>,
+        ) -> wasmtime::Result<
+            Result<T, crate::bindings::exports::omni::credentials::types::Failure>,
+        >,
     ) -> Result<T, Error> {
         if length > LARGE {
             let mut work = Unlocked::new(&self.module, Kind::Work, &self.bytes, &self.kek)?;

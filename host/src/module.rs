@@ -267,7 +267,8 @@ pub(crate) fn wrong_contract(detail: String) -> Error {
 /// Entropy is the one thing a module may import: one interface with one function.
 fn refuse_imports(engine: &Engine, component: &Component) -> Result<(), Error> {
     for (name, import) in component.component_type().imports(engine) {
-        let (true, ComponentItem::ComponentInstance(instance)) = (name.starts_with(ENTROPY), import.ty) else {
+        let (true, ComponentItem::ComponentInstance(instance)) = (name.starts_with(ENTROPY), import.ty)
+        else {
             return Err(Error::ForbiddenImport(name.to_owned()));
         };
         for (item, export) in instance.exports(engine) {

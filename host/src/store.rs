@@ -3,7 +3,6 @@
 use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline};
 
 use crate::bindings::CryptoModule;
-use crate::bindings::exports::omni::credentials::types;
 use crate::bindings::wasi::random::random;
 use crate::module::Loaded;
 use crate::runtime::Shared;
@@ -185,5 +184,3 @@ impl random::Host for State {
         Ok(bytes)
     }
 }
-
-impl types::Host for State {}

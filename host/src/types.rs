@@ -2,8 +2,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use crate::bindings::exports::omni::credentials::{file_store, key_derivation, module_info};
 use crate::bindings::exports::omni::credentials::types as wit;
+use crate::bindings::exports::omni::credentials::{file_store, key_derivation, module_info};
 
 /// What a credential is and whom it belongs to: the four fields that a sealed value is bound to.
 ///

@@ -2,8 +2,8 @@
 
 use omni_credentials_core::{self as core, Error, OwnedIdentity, kdf};
 
-use crate::bindings::exports::omni::credentials::{file_store, key_derivation};
 use crate::bindings::exports::omni::credentials::types;
+use crate::bindings::exports::omni::credentials::{file_store, key_derivation};
 
 pub(crate) fn failure(failure: impl Into<core::Failure>) -> types::Failure {
     let core::Failure { error: cause, line, found } = failure.into();

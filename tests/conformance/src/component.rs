@@ -18,7 +18,14 @@ impl Component {
     /// # Errors
     /// Those of the host.
     pub fn load(wasm: &[u8]) -> Result<Self, Error> {
-        let module = Runtime::new(host::Config::default())?.load(wasm, &Digest::of(wasm))?;
+        Self::new(Runtime::new(host::Config::default())?.load(wasm, &Digest::of(wasm))?)
+    }
+
+    /// A module that is loaded already.
+    ///
+    /// # Errors
+    /// Those of the host.
+    pub fn new(module: Module) -> Result<Self, Error> {
         let suite = module.describe()?.suite.id;
         Ok(Self { module, suite })
     }
@@ -45,7 +52,6 @@ impl Subject for Component {
 
     fn argon2id(&mut self, password: &[u8], salt: &[u8], costs: Costs, length: u32) -> Answer<Vec<u8>> {
         let mut primitives = self.module.primitives().map_err(refusal)?;
-        let costs = host::Costs { memory_kib: costs.memory_kib, passes: costs.passes, lanes: costs.lanes };
         primitives.argon2id(password, salt, costs, length).map(|bytes| bytes.to_vec()).map_err(refusal)
     }
 

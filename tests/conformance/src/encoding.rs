@@ -1,12 +1,12 @@
 //! Reading the vectors.
 #![allow(clippy::needless_pass_by_value, reason = "what is compared is used up")]
 
-use std::fs;
-use std::path::Path;
-
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _};
 
-use crate::{Mismatch, vectors};
+use crate::Mismatch;
+
+/// The vectors by their path below `tests/vectors`, sorted.
+static VECTORS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/vectors.rs"));
 
 /// Bytes written in hexadecimal.
 #[derive(Clone, Debug)]
@@ -19,13 +19,22 @@ impl<'de> Deserialize<'de> for Hex {
     }
 }
 
-pub(crate) fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, Mismatch> {
-    let path = vectors().join(path);
-    fs::read(&path).map_err(|cause| mismatch(path.display(), "a file", cause))
+pub(crate) fn read(path: &str) -> Result<&'static [u8], Mismatch> {
+    let at = VECTORS.binary_search_by_key(&path, |(name, _)| name);
+    let file = at.ok().and_then(|at| VECTORS.get(at));
+    file.map(|(_, bytes)| *bytes).ok_or_else(|| mismatch(path, "a file of vectors", "none"))
 }
 
 pub(crate) fn read_json<T: DeserializeOwned>(path: &str) -> Result<T, Mismatch> {
-    serde_json::from_slice(&read(path)?).map_err(|cause| mismatch(path, "JSON", cause))
+    serde_json::from_slice(read(path)?).map_err(|cause| mismatch(path, "JSON", cause))
+}
+
+pub(crate) fn bytes(text: &str) -> Result<Vec<u8>, Mismatch> {
+    hex::decode(text).map_err(|cause| mismatch(text, "hexadecimal", cause))
+}
+
+pub(crate) fn kek(text: &str) -> Result<[u8; 32], Mismatch> {
+    bytes(text)?.try_into().map_err(|_| mismatch("a KEK", "32 bytes", "another length"))
 }
 
 pub(crate) fn mismatch(case: impl ToString, expected: impl ToString, found: impl ToString) -> Mismatch {

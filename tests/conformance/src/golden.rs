@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::encoding::{expect, mismatch, read, read_json};
+use crate::encoding::{bytes, expect, kek, mismatch, read, read_json};
 use crate::{Identity, MergeCase, MergeResult, Mismatch, Prefer, Record, Subject};
 
 /// `golden/SUITE.json`.
@@ -100,82 +100,97 @@ impl Golden {
     fn key(&self, name: &str) -> Result<([u8; 32], Vec<u8>), Mismatch> {
         let vector = self.keyrings.iter().find(|keyring| keyring.name == name);
         let vector = vector.ok_or_else(|| mismatch(name, "a keyring", "none"))?;
-        let kek = bytes(&vector.kek)?.try_into().map_err(|_| mismatch(name, "32 bytes", "another length"))?;
-        Ok((kek, bytes(&vector.keyring)?))
+        Ok((kek(&vector.kek)?, bytes(&vector.keyring)?))
     }
 }
 
-/// Runs all golden vectors of the subject's suite.
+/// Keyrings: the KEK of their secret, and that it unlocks them.
 ///
 /// # Errors
 /// The first mismatch.
-pub fn run(subject: &mut dyn Subject) -> Result<usize, Mismatch> {
+pub fn keyrings(subject: &mut dyn Subject) -> Result<usize, Mismatch> {
     let golden = Golden::load(subject.suite())?;
-    let mut count = 0;
     for vector in &golden.keyrings {
         let (kek, keyring) = golden.key(&vector.name)?;
         expect(&vector.name, Ok(kek), subject.derive_kek(&bytes(&vector.secret)?, &keyring))?;
         expect(&vector.name, Ok(keyring.clone()), subject.unlock(&keyring, &kek))?;
-        count += 1;
     }
+    Ok(golden.keyrings.len())
+}
+
+/// Sealed values open, and what the subject seals opens again.
+///
+/// # Errors
+/// The first mismatch.
+pub fn values(subject: &mut dyn Subject) -> Result<usize, Mismatch> {
+    let golden = Golden::load(subject.suite())?;
     for vector in &golden.values {
         let (kek, keyring) = golden.key(&vector.keyring)?;
         let case = format!("value {:?}", vector.identity);
         let value = bytes(&vector.value)?;
-        expect(
-            &case,
-            Ok(value.clone()),
-            subject.open(&keyring, &kek, &vector.identity, &bytes(&vector.sealed)?),
-        )?;
-        // And what this subject seals opens again.
+        let sealed = bytes(&vector.sealed)?;
+        let opened = subject.open(&keyring, &kek, &vector.identity, &sealed);
+        expect(&case, Ok(value.clone()), opened)?;
         let sealed = subject.seal(&keyring, &kek, &vector.identity, &value);
         let sealed = sealed.map_err(|refusal| mismatch(&case, "sealed", refusal.class))?;
         expect(&case, Ok(value), subject.open(&keyring, &kek, &vector.identity, &sealed))?;
-        count += 1;
     }
+    Ok(golden.values.len())
+}
+
+/// Files: their records, opened, and their generation.
+///
+/// # Errors
+/// The first mismatch.
+pub fn files(subject: &mut dyn Subject) -> Result<usize, Mismatch> {
+    let golden = Golden::load(subject.suite())?;
     for vector in &golden.files {
         let (kek, _) = golden.key(&vector.keyring)?;
-        let file = read(format!("golden/{}", vector.file))?;
-        expect(
-            &vector.file,
-            Ok((vector.records.clone(), vector.generation)),
-            subject.read_file(&file, &kek),
-        )?;
-        count += 1;
+        let file = read(&format!("golden/{}", vector.file))?;
+        let expected = (vector.records.clone(), vector.generation);
+        expect(&vector.file, Ok(expected), subject.read_file(file, &kek))?;
     }
+    Ok(golden.files.len())
+}
+
+/// Merges.
+///
+/// # Errors
+/// The first mismatch.
+pub fn merges(subject: &mut dyn Subject) -> Result<usize, Mismatch> {
+    let golden = Golden::load(subject.suite())?;
     for vector in &golden.merges {
         let (kek, _) = golden.key(&vector.keyring)?;
-        let (base, ours, theirs) = (
-            bytes(&vector.base)?,
-            read(format!("golden/{}", vector.ours))?,
-            read(format!("golden/{}", vector.theirs))?,
-        );
         let case = MergeCase {
-            base: &base,
-            ours: &ours,
-            theirs: &theirs,
+            base: &bytes(&vector.base)?,
+            ours: read(&format!("golden/{}", vector.ours))?,
+            theirs: read(&format!("golden/{}", vector.theirs))?,
             ours_complete: vector.ours_complete,
             prefer: vector.prefer,
             kek: &kek,
         };
         let name = format!("merge, complete {}, prefer {:?}", vector.ours_complete, vector.prefer);
         expect(name, Ok(vector.result.clone()), subject.merge(case))?;
-        count += 1;
     }
-    let (_, keyring) = golden.key("generated")?;
-    for vector in read_json::<Vec<ScopeVector>>("golden/scopes.json")? {
+    Ok(golden.merges.len())
+}
+
+/// Scopes and their canonical forms.
+///
+/// # Errors
+/// The first mismatch.
+pub fn scopes(subject: &mut dyn Subject) -> Result<usize, Mismatch> {
+    let (_, keyring) = Golden::load(subject.suite())?.key("generated")?;
+    let vectors = read_json::<Vec<ScopeVector>>("golden/scopes.json")?;
+    for vector in &vectors {
         let found = subject.canonical_scope(&keyring, vector.given.as_bytes());
         expect(&vector.given, Ok(vector.canonical.clone().into_bytes()), found)?;
-        count += 1;
     }
-    Ok(count)
+    Ok(vectors.len())
 }
 
 /// The name in FORMAT.md of a suite's number.
-pub(crate) fn suite_name(suite: u8) -> &'static str {
+#[must_use]
+pub fn suite_name(suite: u8) -> &'static str {
     if suite == 1 { "xchacha20poly1305" } else { "aes256gcmsiv" }
-}
-
-fn bytes(text: &str) -> Result<Vec<u8>, Mismatch> {
-    hex::decode(text).map_err(|cause| mismatch(text, "hexadecimal", cause))
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use omni_credentials_core::kdf::Costs;
+pub use omni_credentials_host::Costs;
 
 /// The outcome of a call.
 pub type Answer<T> = Result<T, Refusal>;
@@ -10,7 +10,8 @@ pub type Answer<T> = Result<T, Refusal>;
 /// A refusal, as the contract names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The case of `types.error`, such as `not-authentic`; a trap is `trap` and what it said.
+    /// The case of `types.error`, such as `not-authentic`; a trap is `trap` and what it said; what a host has no way
+    /// to do is `unsupported`.
     pub class: String,
     /// The line, or 0.
     pub line: u32,
@@ -104,6 +105,10 @@ pub struct MergeResult {
 pub trait Subject {
     /// The number of its suite.
     fn suite(&self) -> u8;
+    /// Whether its refusals tell the line and what was found, and not only the class.
+    fn is_exact(&self) -> bool {
+        true
+    }
     /// `primitives.aead-open`.
     fn aead_open(&mut self, key: &[u8], nonce: &[u8], aad: &[u8], sealed: &[u8]) -> Answer<Vec<u8>>;
     /// `primitives.hkdf-sha256`.

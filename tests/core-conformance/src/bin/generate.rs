@@ -1,10 +1,10 @@
 //! Writes the golden and hostile vectors into `tests/vectors`. Run once for a format, then frozen:
-//! `cargo run --release -p omni-credentials-conformance --bin generate`.
+//! `cargo run --release -p omni-credentials-core-conformance --bin generate`.
 
 use std::fs;
 use std::io::{Error, Result};
 
-use omni_credentials_conformance::{generate, vectors};
+use omni_credentials_core_conformance::{generate, vectors};
 
 fn main() -> Result<()> {
     let files = generate::all().map_err(Error::other)?;

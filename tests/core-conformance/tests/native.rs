@@ -2,22 +2,24 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "tests may panic")]
 
 use argon2::{Algorithm, Argon2, AssociatedData, ParamsBuilder, Version};
-use omni_credentials_conformance::{Native, Subject, golden, hostile, published, vectors};
-use omni_credentials_core::{Aes256GcmSiv, XChaCha20Poly1305};
+use omni_credentials_conformance::of_suite;
+use omni_credentials_core::{Aes256GcmSiv, Suite, XChaCha20Poly1305};
+use omni_credentials_core_conformance::{Native, vectors};
 
-fn both(run: impl Fn(&mut dyn Subject) -> usize) -> [usize; 2] {
-    [run(&mut Native::<XChaCha20Poly1305>::default()), run(&mut Native::<Aes256GcmSiv>::default())]
+fn passes<S: Suite>() {
+    for set in of_suite(S::ID) {
+        set.run(&mut Native::<S>::default()).unwrap();
+    }
 }
 
 #[test]
-fn wycheproof() {
-    assert_eq!(both(|subject| published::wycheproof_aead(subject).unwrap()), [315, 202]);
-    assert_eq!(both(|subject| published::wycheproof_hkdf(subject).unwrap()), [86, 86]);
+fn xchacha20poly1305() {
+    passes::<XChaCha20Poly1305>();
 }
 
 #[test]
-fn standards() {
-    assert_eq!(both(|subject| published::standards(subject).unwrap()), [12, 35]);
+fn aes256gcmsiv() {
+    passes::<Aes256GcmSiv>();
 }
 
 /// RFC 9106's own vector has a secret and associated data, which the contract does not offer: it runs
@@ -41,20 +43,4 @@ fn rfc9106() {
     let mut tag = [0; 32];
     argon2.hash_password_into(&bytes("password"), &bytes("salt"), &mut tag).unwrap();
     assert_eq!(tag.to_vec(), bytes("tag"));
-}
-
-#[test]
-fn golden() {
-    assert_eq!(both(|subject| golden::run(subject).unwrap()), [69, 69]);
-}
-
-#[test]
-fn hostile() {
-    let counts = both(|subject| hostile::run(subject).unwrap());
-    assert_eq!(counts, [187, 187]);
-}
-
-#[test]
-fn hostile_and_large() {
-    assert_eq!(both(|subject| hostile::run_large(subject).unwrap()), [9, 9]);
 }

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
+use omni_credentials_conformance::Subject;
 use omni_credentials_conformance::golden::Golden;
-use omni_credentials_conformance::{Native, Subject};
 use omni_credentials_core::{Aes256GcmSiv, XChaCha20Poly1305, scope};
+use omni_credentials_core_conformance::Native;
 
 #[test]
 fn what_the_independent_reader_wrote_opens() {

@@ -2,14 +2,17 @@ use omni_credentials_core::kdf::{self, Costs};
 use omni_credentials_core::{Document, Entry, Failure, Keyring, Suite};
 
 use super::{Fixed, VectorFile, json};
-use crate::golden::suite_name;
-use crate::hostile::{Case, Manifest, attempt};
+use crate::Native;
 use crate::native::borrowed;
-use crate::{Identity, Native};
+use omni_credentials_conformance::Identity;
+use omni_credentials_conformance::golden::suite_name;
+use omni_credentials_conformance::hostile::{Case, Manifest, attempt};
 
 /// A name, the bytes, and the failure they must be.
 type Made = (&'static str, Vec<u8>, &'static str);
 
+/// The master secret of the sound keyring.
+const SECRET: &[u8] = b"correct horse";
 /// Where the fields of an Argon2id keyring start.
 const COSTS: usize = 7;
 const SALT: usize = 19;
@@ -21,7 +24,7 @@ const SLOTS: usize = 77;
 pub(super) fn files<S: Suite>() -> Result<Vec<VectorFile>, Failure> {
     let mut entropy = Fixed::new(&format!("hostile {}", S::NAME));
     let cheap = Costs { memory_kib: 8, passes: 1, lanes: 1 };
-    let (mut keyring, kek) = Keyring::<S>::create(b"correct horse", Some(cheap), &mut entropy)?;
+    let (mut keyring, kek) = Keyring::<S>::create(SECRET, Some(cheap), &mut entropy)?;
     keyring.add_key(&mut entropy)?;
     let (foreign, _) = Keyring::<S>::create(b"another", Some(cheap), &mut entropy)?;
     let identity = Identity {
@@ -50,7 +53,13 @@ pub(super) fn files<S: Suite>() -> Result<Vec<VectorFile>, Failure> {
         files.push((format!("{folder}/{}", case.file()), bytes));
         cases.push(case);
     }
-    let manifest = Manifest { keyring: hex::encode(&stored), kek: hex::encode(*kek), identity, cases };
+    let manifest = Manifest {
+        keyring: hex::encode(&stored),
+        kek: hex::encode(*kek),
+        secret: hex::encode(SECRET),
+        identity,
+        cases,
+    };
     files.push((format!("{folder}/manifest.json"), json(&manifest)));
     Ok(files)
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use omni_credentials_conformance::{generate, vectors};
+use omni_credentials_core_conformance::{generate, vectors};
 
 #[test]
 fn generated_vectors_are_the_ones_that_are_kept() {

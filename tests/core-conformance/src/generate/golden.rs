@@ -2,9 +2,12 @@ use omni_credentials_core::kdf::{self, Costs};
 use omni_credentials_core::{Document, Entry, Error, Failure, Keyring, Suite, scope};
 
 use super::{Fixed, VectorFile, json};
-use crate::golden::{FileVector, Golden, KeyringVector, MergeVector, ScopeVector, suite_name};
+use crate::Native;
 use crate::native::borrowed;
-use crate::{Identity, MergeCase, Native, Prefer, Record, Subject};
+use omni_credentials_conformance::golden::{
+    FileVector, Golden, KeyringVector, MergeVector, ScopeVector, ValueVector, suite_name,
+};
+use omni_credentials_conformance::{Identity, MergeCase, Prefer, Record, Subject};
 
 /// A file by its entries: identity, and the value or a tombstone.
 type Contents<'a> = &'a [(Identity, Option<&'a [u8]>)];
@@ -45,7 +48,7 @@ pub(super) fn files<S: Suite>() -> Result<Vec<VectorFile>, Failure> {
     rotated.0.add_key(&mut entropy)?;
     keep("three keys", b"rotated", &rotated);
 
-    let mut values = vec![crate::golden::ValueVector {
+    let mut values = vec![ValueVector {
         keyring: "three keys".into(),
         identity: stripe(),
         value: hex::encode(b"before the rotation"),
@@ -53,7 +56,7 @@ pub(super) fn files<S: Suite>() -> Result<Vec<VectorFile>, Failure> {
     }];
     for (identity, value) in value_cases() {
         let sealed = main.0.seal(&borrowed(&identity), &value, &mut entropy)?;
-        values.push(crate::golden::ValueVector {
+        values.push(ValueVector {
             keyring: "generated".into(),
             identity,
             value: hex::encode(&value),

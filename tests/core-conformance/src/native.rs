@@ -4,8 +4,11 @@ use std::marker::PhantomData;
 
 use omni_credentials_core::{self as core, Document, Entry, Failure, Keyring, Suite, primitives};
 
+use omni_credentials_conformance::{
+    Answer, Costs, Identity, MergeCase, MergeResult, Prefer, Record, Refusal, Subject,
+};
+
 use crate::generate::Fixed;
-use crate::{Answer, Costs, Identity, MergeCase, MergeResult, Prefer, Record, Refusal, Subject};
 
 /// The core with suite `S`.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ impl<S: Suite> Subject for Native<S> {
 
     fn argon2id(&mut self, password: &[u8], salt: &[u8], costs: Costs, length: u32) -> Answer<Vec<u8>> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let Costs { memory_kib, passes, lanes } = costs;
+        let costs = core::kdf::Costs { memory_kib, passes, lanes };
         primitives::argon2id(password, salt, costs, length).map_err(refusal)
     }
 

@@ -5,10 +5,10 @@
 use std::fs;
 use std::process::Command;
 
-use omni_credentials_conformance::generate::Fixed;
 use omni_credentials_core::{
     Document, Entry, Error, Identity, Keyring, Preference, XChaCha20Poly1305, kdf::Costs, merge,
 };
+use omni_credentials_core_conformance::generate::Fixed;
 
 type Keys = Keyring<XChaCha20Poly1305>;
 type Doc = Document<XChaCha20Poly1305>;
