@@ -144,7 +144,7 @@ fn seal_again(handle: &Handle) -> Result<i64, Error> {
                 return Err(Error::Unreadable { name: row.fields.display_name(), reason });
             }
         };
-        let sealed = open::seal(table, &row.fields, open::bytea(&value))?;
+        let sealed = open::seal(table, &row.fields, &value)?;
         let mut parameters = arguments(&row.fields, Some(row.sealed));
         // SAFETY: a bytea made just now.
         parameters.push(unsafe { DatumWithOid::new(sealed, pg_sys::BYTEAOID) });
@@ -201,7 +201,7 @@ fn rename(old_name: &str, principal: pg_sys::Oid, schema: pg_sys::Oid) -> Result
         };
         let mut to = row.fields;
         to.principal = pg_sys::Datum::from(principal);
-        let sealed = open::seal(table, &to, open::bytea(&value))?;
+        let sealed = open::seal(table, &to, &value)?;
         let mut parameters = arguments(&row.fields, Some(row.sealed));
         // SAFETY: an oid, and a bytea made just now.
         parameters.extend(unsafe {
