@@ -60,6 +60,7 @@ comment on function omni_credentials.instantiate(regnamespace, text, integer, in
 
 create function omni_credentials.instance_template() returns text
 language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
 as $function$select $template$
 @INSTANCE_SQL@
 $template$$function$;

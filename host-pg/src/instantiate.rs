@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
-use crate::error::{Error, or_raise};
+use crate::error::{Error, given, or_raise};
 use crate::{heap, secret};
 
 #[pg_extern(sql = false)]
@@ -19,13 +19,14 @@ fn instantiate(
 }
 
 fn run(schema: Option<pg_sys::Oid>, env_var: Option<&str>, costs: [Option<i32>; 3]) -> Result<(), Error> {
-    let (Some(schema), Some(env_var)) = (schema, env_var) else {
-        return Err(Error::InvalidArgument("schema and env_var must not be NULL".to_owned()));
-    };
+    let (schema, env_var) = (given(schema, "schema")?, given(env_var, "env_var")?);
     if !secret::is_variable_name(env_var) {
         return Err(Error::InvalidArgument(format!(
             "{env_var:?} is not the name of an environment variable"
         )));
+    }
+    if heap::relation_oid(schema, c"encrypted_credentials").is_some() {
+        return Err(Error::AlreadyInstantiated { schema: heap::schema_name(schema) });
     }
     let schema = quote_identifier(heap::schema_name(schema));
     let costs = costs.map(|cost| cost.map_or("null".to_owned(), |cost| cost.to_string())).join(", ");

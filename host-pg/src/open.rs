@@ -57,8 +57,17 @@ pub(crate) fn seal(store: pg_sys::Oid, fields: &Fields, value: &[u8]) -> Result<
     let handle = instance::of_table(store)?;
     let mut store = handle.borrow_mut();
     let sealed = identity::with_identity(fields, None, |identity| store.seal(identity, value))
-        .map_err(|reason| Error::Unreadable { name: fields.display_name(), reason })??;
+        .map_err(|reason| not_for(fields, reason))??;
     Ok(bytea(&sealed))
+}
+
+/// Why nothing can be sealed for an identity that has no name.
+fn not_for(fields: &Fields, reason: Unreadable) -> Error {
+    let name = fields.display_name();
+    match reason {
+        Unreadable::PrincipalDropped(oid) => Error::PrincipalMissing { name, oid },
+        reason => Error::Unreadable { name, reason },
+    }
 }
 
 /// Opens a value for the caller, or gives NULL where `omni_credentials.on_unreadable` says so.
