@@ -68,6 +68,11 @@ install: build
 package: build
     @tools/package.sh
 
+# On release day: keeps this version's install script for good, in host-pg/upgrade.
+[group('build')]
+freeze: build
+    @tools/freeze.sh
+
 # Removes what was built; tools, toolchain and Postgres stay.
 [group('build')]
 clean:
@@ -91,9 +96,14 @@ test-rust: modules
 test-sql *arguments: build
     @{{ python }} -m pytest "$@"
 
-# Exactly what CI runs.
+# Exactly what CI runs: all tests, then those of pytest on the oldest Postgres as well. Arguments go to pytest.
 [group('test')]
-ci: test
+ci *arguments: build-oldest build
+    @{{ python }} tests/run.py --also-on 15 cargo test --release --locked {{ packages }} --no-fail-fast -- "$@"
+
+[private]
+build-oldest:
+    @./just --pg 15 build
 
 # Fuzzes the core; arguments go to fuzz/run.sh (needs cargo-fuzz).
 [group('test')]

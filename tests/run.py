@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""Runs the Rust tests, then those of pytest, and ends with one line that counts both. Part of `./just test`."""
+"""Runs the Rust tests, then those of pytest, and ends with one line that counts all. Part of `./just test`.
+
+Usage: run.py [--also-on MAJOR]... CARGO-TEST-COMMAND -- PYTEST-ARGUMENT...
+With --also-on, pytest runs once more on another Postgres.
+"""
 
 from __future__ import annotations
 
@@ -45,11 +49,11 @@ def rust(command: list[str]) -> Result:
     return Result(process.returncode == 0 and passed > 0, passed, failed, ignored)
 
 
-def python(arguments: list[str]) -> Result:
+def python(command: list[str]) -> Result:
     """Runs pytest and counts with the report that it writes."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        done = subprocess.run([sys.executable, "-m", "pytest", f"--junitxml={report}", *arguments], check=False)
+        done = subprocess.run([*command, f"--junitxml={report}"], check=False)
         suite = ElementTree.parse(report).getroot().find("testsuite") if report.exists() else None
     count = {key: int(suite.get(key, 0)) if suite is not None else 0 for key in ("tests", "failures", "errors", "skipped")}
     failed = count["failures"] + count["errors"]
@@ -59,11 +63,18 @@ def python(arguments: list[str]) -> Result:
 
 def main(separator: str = "--") -> None:
     arguments = sys.argv[1:]
+    versions = []
+    while arguments[0] == "--also-on":
+        versions.append(arguments[1])
+        del arguments[:2]
     split = arguments.index(separator)
     started = time.monotonic()
     results = {"Rust": rust(arguments[:split])}
     print(flush=True)
-    results["pytest"] = python(arguments[split + 1 :])
+    results["pytest"] = python([sys.executable, "-m", "pytest", *arguments[split + 1 :]])
+    for version in versions:
+        print(flush=True)
+        results[f"pytest, Postgres {version}"] = python(["./just", "--pg", version, "test-sql", *arguments[split + 1 :]])
     print()
     for name, result in results.items():
         print(f"{name + ':':8}{result}")

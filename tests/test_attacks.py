@@ -356,3 +356,80 @@ def test_row_security_off_is_an_error(attacked: Database, mallory: str) -> None:
             session.execute(f"select value from {VIEW}")
         with refused("42501"):
             session.execute(f"insert into {VIEW} (name, value, principal) values ('x', 'y', 'postgres')")
+
+
+def test_an_older_value_in_its_own_place(attacked: Database, mallory: str) -> None:
+    """What SECURITY.md says of whoever may write the table: the one thing that can be put there is what was there."""
+    older = sealed_for(attacked, mallory)
+    attacked.run(f"update {VIEW} set value = 'newer'", user=mallory)
+    attacked.run(f"update {TABLE} set value = %b", older, user=mallory)
+    assert attacked.run(f"select value from {VIEW}", user=mallory) == [(b"of " + mallory.encode(),)]
+
+
+class TestSettings:
+    """A role cannot set what is the server's, not even before the library is loaded."""
+
+    SERVERS = {"omni_credentials.allowed_modules": "00" * 32, "omni_credentials.cache_directory": "/tmp/evil"}
+
+    def test_before_the_library_is_loaded(self, attacked: Database, mallory: str) -> None:
+        session = attacked.connect(mallory, **self.SERVERS)
+        assert session.execute(f"select value from {VIEW}").fetchall() == [(b"of " + mallory.encode(),)]
+        assert session.execute("show omni_credentials.allowed_modules").fetchone() == ("",)
+        assert attacked.run("select current_setting('omni_credentials.cache_directory', true)") in ([("",)], [(None,)])
+
+    def test_afterwards(self, attacked: Database, mallory: str) -> None:
+        session = attacked.connect(mallory)
+        session.execute(f"select value from {VIEW}")
+        for name, value in self.SERVERS.items():
+            with refused("55P02|42501"):
+                session.execute(f"set {name} = '{value}'")
+        with refused("42602", "on_unreadible"):
+            session.execute("set omni_credentials.on_unreadible = 'null'")
+
+
+def test_rights_by_column(role, attacked: Database, mallory: str) -> None:
+    """Names without values: SELECT on columns of the view, and on the table that its policy looks at."""
+    clerk = role("clerk")
+    attacked.run(f"insert into {VIEW} (name, value, principal) values ('own', 'secret', %s::regrole)", clerk)
+    for right in (
+        "usage on schema omni_credentials", f"select (name, kind) on {VIEW}", f"select on {TABLE}",
+        "execute on function omni_credentials.open_credential",
+    ):
+        attacked.run(f"grant {right} to {clerk}")
+    assert attacked.run(f"select name from {VIEW}", user=clerk) == [("own",)]
+    with refused("42501", "permission denied for view credentials"):
+        attacked.run(f"select value from {VIEW}", user=clerk)
+    ((shown,),) = attacked.run(f"select {OPEN}(tableoid, name, kind, principal, scope, value) from {TABLE}", user=clerk)
+    assert b"secret" not in shown
+    attacked.run(f"drop owned by {clerk}")
+
+
+def test_locking_rows_shows_and_locks_own_ones_only(attacked: Database, mallory: str, victim: str) -> None:
+    holder = attacked.connect(mallory, autocommit=False)
+    assert holder.execute(f"select value from {VIEW} for update").fetchall() == [(b"of " + mallory.encode(),)]
+    attacked.run(f"update {VIEW} set value = 'not waiting'", user=victim)
+    holder.rollback()
+
+
+def test_a_view_over_the_view_writes_as_the_caller(attacked: Database, mallory: str, victim: str) -> None:
+    attacked.run(f"create view public.mine as select * from {VIEW}", user=mallory)
+    attacked.run("grant all on public.mine to public", user=mallory)
+    attacked.run("insert into public.mine (name, value) values ('m', 'w')", user=victim)
+    attacked.run("update public.mine set value = 'taken'", user=victim)
+    rows = f"select distinct value, principal::text from {VIEW}"
+    assert attacked.run(rows, user=victim) == [(b"taken", victim)]
+    assert attacked.run(rows, user=mallory) == [(b"of " + mallory.encode(), mallory)]
+
+
+def test_a_renamed_schema_is_the_same_copy(role, attacked: Database, mallory: str) -> None:
+    attacked.run("create schema before")
+    attacked.run("select omni_credentials.instantiate('before')")
+    attacked.grant(mallory, schema="before")
+    session = attacked.connect(mallory)
+    session.execute("insert into before.credentials (name, value) values ('n', 'v')")
+    attacked.run("alter schema before rename to after")
+    session.execute("update after.credentials set value = 'w'")
+    session.execute("select after.set_credential('n', 'x')")
+    assert session.execute("select value from after.credentials").fetchall() == [(b"x",)]
+    assert attacked.run("select omni_credentials.rotate_key('after')") == [(1,)]
+    assert ("after",) in attacked.run("select schema::text from omni_credentials.copies")

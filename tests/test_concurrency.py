@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import psycopg
 import pytest
 from conftest import Database, refused
 from psycopg import errors
@@ -16,6 +17,12 @@ VIEW = "omni_credentials.credentials"
 def filled(db: Database) -> Database:
     db.run(f"insert into {VIEW} (name, value) values ('n', '')")
     return db
+
+
+@pytest.fixture
+def sessions(filled: Database) -> tuple[psycopg.Connection, psycopg.Connection]:
+    """One that is in a transaction, and another that will meet what it did."""
+    return filled.connect(autocommit=False), filled.connect()
 
 
 class Background:
@@ -93,8 +100,8 @@ def test_many_sessions_appending(filled: Database) -> None:
     assert sorted(value.decode()) == sorted("abcd"[:workers] * rounds)
 
 
-def test_first_one_rolls_back(filled: Database) -> None:
-    one, two = filled.connect(autocommit=False), filled.connect()
+def test_first_one_rolls_back(filled: Database, sessions) -> None:
+    one, two = sessions
     one.execute(f"update {VIEW} set value = 'a'")
     other = Background(filled, two, f"update {VIEW} set value = value || 'b'")
     one.rollback()
@@ -103,9 +110,9 @@ def test_first_one_rolls_back(filled: Database) -> None:
     assert filled.run(f"select value from {VIEW}") == [(b"b",)]
 
 
-def test_update_of_a_row_that_was_renamed(filled: Database) -> None:
+def test_update_of_a_row_that_was_renamed(filled: Database, sessions) -> None:
     """Lost in silence, if a row that is gone counted as deleted."""
-    one, two = filled.connect(autocommit=False), filled.connect()
+    one, two = sessions
     one.execute(f"update {VIEW} set name = 'm'")
     other = Background(filled, two, f"update {VIEW} set value = value || 'b' where kind = 'credential'")
     one.commit()
@@ -114,8 +121,8 @@ def test_update_of_a_row_that_was_renamed(filled: Database) -> None:
     assert filled.run(f"select name, value from {VIEW}") == [("m", b"")]
 
 
-def test_update_of_a_row_that_was_deleted(filled: Database) -> None:
-    one, two = filled.connect(autocommit=False), filled.connect()
+def test_update_of_a_row_that_was_deleted(filled: Database, sessions) -> None:
+    one, two = sessions
     one.execute(f"delete from {VIEW}")
     other = Background(filled, two, f"update {VIEW} set value = value || 'b'")
     one.commit()
@@ -123,8 +130,8 @@ def test_update_of_a_row_that_was_deleted(filled: Database) -> None:
     assert serialization_failure(other.error)
 
 
-def test_two_deletes(filled: Database) -> None:
-    one, two = filled.connect(autocommit=False), filled.connect()
+def test_two_deletes(filled: Database, sessions) -> None:
+    one, two = sessions
     assert one.execute(f"delete from {VIEW}").rowcount == 1
     other = Background(filled, two, f"delete from {VIEW}")
     one.commit()
@@ -132,8 +139,8 @@ def test_two_deletes(filled: Database) -> None:
     assert other.error is None and other.count == 0
 
 
-def test_delete_of_a_row_that_was_changed(filled: Database) -> None:
-    one, two = filled.connect(autocommit=False), filled.connect()
+def test_delete_of_a_row_that_was_changed(filled: Database, sessions) -> None:
+    one, two = sessions
     one.execute(f"update {VIEW} set value = 'new'")
     other = Background(filled, two, f"delete from {VIEW}")
     one.commit()
@@ -142,8 +149,8 @@ def test_delete_of_a_row_that_was_changed(filled: Database) -> None:
     assert filled.run(f"select value from {VIEW}") == [(b"new",)]
 
 
-def test_two_inserts_of_one_credential(filled: Database) -> None:
-    one, two = filled.connect(autocommit=False), filled.connect()
+def test_two_inserts_of_one_credential(filled: Database, sessions) -> None:
+    one, two = sessions
     one.execute(f"insert into {VIEW} (name, value) values ('new', '1')")
     other = Background(filled, two, f"insert into {VIEW} (name, value) values ('new', '2')")
     one.commit()
@@ -151,8 +158,8 @@ def test_two_inserts_of_one_credential(filled: Database) -> None:
     assert isinstance(other.error, errors.UniqueViolation)
 
 
-def test_two_set_credential(filled: Database) -> None:
-    one, two = filled.connect(autocommit=False), filled.connect()
+def test_two_set_credential(filled: Database, sessions) -> None:
+    one, two = sessions
     one.execute("select omni_credentials.set_credential('new', '1')")
     other = Background(filled, two, "select omni_credentials.set_credential('new', '2')")
     one.commit()

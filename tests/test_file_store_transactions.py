@@ -47,7 +47,7 @@ WRITES = {
     " insert into omni_credentials.credentials (name, value) values ('s', 'x');"
     " begin delete from omni_credentials.credentials; raise division_by_zero; exception when division_by_zero then end;"
     " end $$",
-    "merge": f"merge into {TABLE} t using (select 1) on t.name = 'kept' when matched then delete",
+    "merge": f"merge into {TABLE} t using (select 1) s on t.name = 'kept' when matched then delete",
     "cte": "with gone as (delete from omni_credentials.credentials returning value)"
     " insert into omni_credentials.credentials (name, value) select 'moved', value from gone",
 }

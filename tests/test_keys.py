@@ -203,6 +203,29 @@ class TestRoles:
         assert db.run(f"select omni_credentials.rename_principal('leaver', '{heir}')") == [(2,)]
         assert db.run(f"select name, value from {VIEW} order by 1", user=heir) == [("m", b"w"), ("n", b"v")]
 
+    def test_writing_for_a_role_that_is_not_there(self, db: Database) -> None:
+        db.run(f"insert into {VIEW} (name, value) values ('n', 'v')")
+        for oid in (0, 4294967000):
+            for statement in (
+                f"insert into {VIEW} (name, value, principal) values ('m', 'v', {oid}::oid)",
+                f"update {VIEW} set principal = {oid}::oid",
+                f"select omni_credentials.set_credential('n', 'v', principal => {oid}::oid)",
+            ):
+                with refused("42704", f"no role with oid {oid}", hint="leave the principal out"):
+                    db.run(statement)
+        assert db.run(f"select name, value, principal::text from {VIEW}") == [("n", b"v", "postgres")]
+
+    def test_deleting_what_was_a_dropped_roles(self, db: Database) -> None:
+        """As the hint says."""
+        db.run("create role gone")
+        db.run(f"insert into {VIEW} (name, value, principal) values ('n', 'v', 'gone')")
+        db.run("drop role gone")
+        with refused("42704", '"n"', hint="to delete this one: set omni_credentials.on_unreadable = 'null'"):
+            db.run(f"delete from {VIEW} where name = 'n'")
+        with db.connect() as session:
+            session.execute("set omni_credentials.on_unreadable = 'null'")
+            assert session.execute(f"delete from {VIEW} where name = 'n'").rowcount == 1
+
     def test_rename_principal_is_for_the_owner(self, role, db: Database) -> None:
         app, thief = role("app"), role("thief")
         for user in (app, thief):
@@ -261,7 +284,7 @@ class TestCopies:
             own_db.run("select omni_credentials.instantiate('partly', kdf_passes => 1)")
 
     def test_instantiating_twice(self, db: Database) -> None:
-        with refused("42710", "credential_kind"):
+        with refused("42710", "schema omni_credentials already has", hint="schema of its own"):
             db.run("select omni_credentials.instantiate()")
         for call in ("instantiate(null)", "instantiate('omni_credentials', null)", "instantiate('omni_credentials', '')"):
             with refused("22023", hint="df"):

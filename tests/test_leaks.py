@@ -144,7 +144,8 @@ def test_canary(logging_server: Server) -> None:
     (server.folder / "server.json").write_text((server.folder / "server.json").read_text().replace(MASTER_KEY, "-"))
     assert files_with(server.folder, needles | {MASTER_KEY.encode()}) == []
     log = server.log.read_text(errors="replace")
-    assert "set_credential" in log and "merge into" in log
+    assert "set_credential" in log
+    assert "merge into" in log or server.installation.major < 17
 
 
 def test_the_search_finds_what_is_there(logging_server: Server) -> None:

@@ -133,13 +133,3 @@ def test_more_keyrings_than_the_table_has_room_for(start) -> None:
     # The first one had to make room.
     assert derives(database)
     assert not derives(database)
-
-
-def test_the_key_is_not_in_a_core_dump(start) -> None:
-    """Every mapping that holds a shared key is marked as not to be dumped."""
-    database = start(PRELOAD)
-    session = database.connect()
-    session.execute(READ)
-    maps = Path(f"/proc/{session.info.backend_pid}/smaps").read_text()
-    marked = [part for part in maps.split("VmFlags:")[1:] if " dd " in part.split("\n", 1)[0] + " "]
-    assert marked

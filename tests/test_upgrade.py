@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import MASTER_KEY, VARIABLE, Database, fresh_database, new_server, refused
+from installed import with_extension
 from throwaway import Installation, Server
 
 
@@ -35,19 +35,6 @@ def old_server(pg_config: Path) -> Server:
         return new_server("old")
     finally:
         os.environ["OMNI_PG_CONFIG"] = before
-
-
-def with_extension(server: Server) -> None:
-    """Gives the server a Postgres of its own that has the extension in $libdir, as an installed one has it: pg_upgrade
-    loads libraries by the path that the older server wrote down."""
-    stage, programs = server.installation.stage, server.installation.bin
-    # The whole tree below target/pg: programs find their files and libraries relative to themselves.
-    root = next((folder for folder in programs.parents if folder.parent.name == "pg"), programs.parent)
-    shutil.copytree(root, server.folder / "postgres", symlinks=True)
-    pg_config = server.folder / "postgres" / programs.relative_to(root) / "pg_config"
-    server.installation = Installation(pg_config, server.installation.target)
-    shutil.copytree(stage / "lib", server.installation.ask("pkglibdir"), dirs_exist_ok=True)
-    shutil.copytree(stage / "share" / "extension", f"{server.installation.ask('sharedir')}/extension", dirs_exist_ok=True)
 
 
 def run(server: Server, program: str, *arguments: str, libraries: str) -> None:

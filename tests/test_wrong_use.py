@@ -167,6 +167,19 @@ def flip(data: bytes, at: int) -> bytes:
     return data[:at] + (b"A" if data[at : at + 1] != b"A" else b"B") + data[at + 1 :]
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "verify(null)", "rotate_key(null)", "use_module(null)", "rotate_master_secret(null)",
+        "rotate_master_secret('PATH', null)", "rename_principal(null, 'postgres')", "rename_principal('x', null)",
+        "rename_principal('x', 'postgres', null)",
+    ],
+)
+def test_null_for_what_must_be_given(db: Database, call: str) -> None:
+    with refused("22023", "must not be NULL", hint="df"):
+        db.run(f"select omni_credentials.{call}")
+
+
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 class TestGarbageFile:
     def test_registered(self, db: Database, damage) -> None:

@@ -20,7 +20,8 @@ put() {
 if [[ ! $stage/.staged -nt $library || -n $(find host-pg/sql host-pg/upgrade host-pg/*.control -newer "$stage/.staged" 2>/dev/null) ]]; then
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
-    cat host-pg/sql/functions.sql host-pg/sql/default_copy.sql >"$work/omni_credentials--$version.sql"
+    sed -e '/^@INSTANCE_SQL@$/{' -e 'r host-pg/sql/instance.sql' -e 'd' -e '}' host-pg/sql/functions.sql \
+        | cat - host-pg/sql/default_copy.sql | sed "s/@CARGO_VERSION@/$version/" >"$work/omni_credentials--$version.sql"
     sed "s/@CARGO_VERSION@/$version/" host-pg/omni_credentials.control >"$work/omni_credentials.control"
     strip --strip-unneeded --remove-section=.comment --remove-section=.pgrxsc -o "$work/omni_credentials.so" "$library"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import pwd
@@ -111,7 +112,7 @@ class Installation:
         programs = self.bin / "postgres"
         if account.reaches(programs) and (not self.stage.exists() or account.reaches(self.stage)):
             return self
-        home = _shared_home()
+        home = _shared_home(self.target)
         try:
             inside = programs.relative_to(self.target / "pg")
         except ValueError:
@@ -126,7 +127,10 @@ class Installation:
 
 
 def _renew_tree(source: Path, destination: Path) -> None:
-    shutil.copytree(source, destination, copy_function=_renew_file, dirs_exist_ok=True)
+    # Packages that were only unpacked have links into others that are not there.
+    shutil.copytree(
+        source, destination, copy_function=_renew_file, dirs_exist_ok=True, ignore_dangling_symlinks=True
+    )
 
 
 def _renew_file(source: str, destination: str) -> None:
@@ -137,9 +141,11 @@ def _renew_file(source: str, destination: str) -> None:
         os.replace(f"{destination}.new", destination)
 
 
-def _shared_home() -> Path:
-    """Where servers live when the target folder is closed to their account."""
-    home = Path("/var/tmp") / f"omni_credentials-{os.geteuid()}"
+def _shared_home(target: Path) -> Path:
+    """Where servers live when the target folder is closed to their account. Each target folder has its own: what is
+    copied there must not be another build's."""
+    of_target = hashlib.sha256(os.fsencode(target.resolve())).hexdigest()[:8]
+    home = Path("/var/tmp") / f"omni_credentials-{os.geteuid()}-{of_target}"
     home.mkdir(mode=0o755, exist_ok=True)
     if home.stat().st_uid != os.geteuid() or home.is_symlink():
         raise ServerError(f"{home} belongs to somebody else")
@@ -344,7 +350,7 @@ class Server:
 def _server_folder(installation: Installation, account: Account, name: str) -> Path:
     target = installation.target
     target.mkdir(parents=True, exist_ok=True)
-    home = target if account.reaches(target) else _shared_home()
+    home = target if account.reaches(target) else _shared_home(target)
     return home / "servers" / name
 
 

@@ -58,6 +58,15 @@ as 'MODULE_PATHNAME', 'instantiate_wrapper';
 comment on function omni_credentials.instantiate(regnamespace, text, integer, integer, integer) is
 'Makes an independent copy of the credential store in a schema, with its own keys and its own master secret. The three Argon2id costs go together; without them the module chooses.';
 
+create function omni_credentials.instance_template() returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $function$select $template$
+@INSTANCE_SQL@
+$template$$function$;
+comment on function omni_credentials.instance_template() is
+'The SQL that makes a copy, as this version of the extension does it.';
+
 create function omni_credentials.instantiate_file_store(
     filename text,
     schema regnamespace default 'omni_credentials',
@@ -128,6 +137,19 @@ language c volatile
 as 'MODULE_PATHNAME', 'rename_principal_wrapper';
 comment on function omni_credentials.rename_principal(text, regrole, regnamespace) is
 'Seals again, for a role, what was sealed for it under its old name or for a role that no longer exists. Returns how many.';
+
+-- A copy keeps the objects that it was made with. Its version is an argument of its trigger, so that dumps carry it.
+create view omni_credentials.copies as
+    select v.relnamespace::pg_catalog.regnamespace as schema,
+           pg_catalog.convert_from(pg_catalog.btrim(t.tgargs, '\x00'), 'UTF8') as version
+    from pg_catalog.pg_trigger t
+    join pg_catalog.pg_class v on v.oid operator(pg_catalog.=) t.tgrelid
+    where t.tgfoid operator(pg_catalog.=) 'omni_credentials.credentials_write()'::pg_catalog.regprocedure
+      and v.relname operator(pg_catalog.=) 'credentials';
+comment on view omni_credentials.copies is
+'The copies in this database, the default one among them.';
+comment on column omni_credentials.copies.schema is 'Where the copy is.';
+comment on column omni_credentials.copies.version is 'The version of the extension that made its objects. ALTER EXTENSION UPDATE changes that of the default copy; the others keep theirs, and work on.';
 
 -- Crypto modules
 

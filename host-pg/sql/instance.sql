@@ -1,4 +1,5 @@
--- One copy of the credential store. Names after a colon are filled in by instantiate(), quoted as they must be.
+-- One copy of the credential store. Names after a colon are filled in by instantiate(), quoted as they must be; the
+-- version is that of the extension whose script this is part of.
 
 create type :schema.credential_kind as enum (
     'credential', 'api_key', 'api_secret', 'password', 'token', 'token[jwt]', 'token[oauth]',
@@ -86,7 +87,7 @@ alter view :schema.credentials
     alter column principal set default pg_catalog.quote_ident(current_user)::pg_catalog.regrole,
     alter column scope set default '{"all": true}';
 create trigger credentials_write instead of insert or update or delete on :schema.credentials
-    for each row execute function omni_credentials.credentials_write();
+    for each row execute function omni_credentials.credentials_write('@CARGO_VERSION@');
 comment on trigger credentials_write on :schema.credentials is 'Seals values and writes encrypted_credentials as the caller.';
 comment on view :schema.credentials is 'Credentials in the clear, for the roles that they belong to.';
 comment on column :schema.credentials.name is 'What the credential is called.';

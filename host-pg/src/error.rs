@@ -37,6 +37,9 @@ pub(crate) enum Error {
     /// The relation is not part of an instantiated copy whose owner may instantiate.
     #[error("{relation} is not part of a credential store")]
     NotAnInstance { relation: String },
+    /// The schema has a copy already.
+    #[error("schema {schema} already has a credential store")]
+    AlreadyInstantiated { schema: String },
     /// One row that does not open.
     #[error("credential {name} cannot be read: {reason}")]
     Unreadable { name: String, reason: Unreadable },
@@ -46,6 +49,9 @@ pub(crate) enum Error {
     /// A field of the credential is outside the limits.
     #[error("{field} of credential {name} {problem}")]
     InvalidField { name: String, field: &'static str, problem: String },
+    /// What is written is for nobody.
+    #[error("the principal of credential {name} does not exist: there is no role with oid {oid}")]
+    PrincipalMissing { name: String, oid: u32 },
     /// A column that must have a value has none.
     #[error("null value in column {field:?} of relation \"credentials\" violates not-null constraint")]
     NullField { field: &'static str },
@@ -209,9 +215,13 @@ impl Error {
                 C::ERRCODE_INVALID_SCHEMA_NAME,
                 Some("Create a copy with: select omni_credentials.instantiate(schema => '...'). Its tables must belong to a role that may execute that function.".into()),
             ),
+            Self::AlreadyInstantiated { .. } => (
+                C::ERRCODE_DUPLICATE_OBJECT,
+                Some("Another copy needs a schema of its own: create schema ...; select omni_credentials.instantiate(schema => '...').".into()),
+            ),
             Self::Unreadable { reason, .. } => (
                 reason.sqlstate(),
-                Some(format!("{} To read the other rows: set omni_credentials.on_unreadable = 'null'.", reason.mend())),
+                Some(format!("{} To read the other rows, or to delete this one: set omni_credentials.on_unreadable = 'null'.", reason.mend())),
             ),
             Self::SealedValueRefused { reason, .. } => (
                 C::ERRCODE_CHECK_VIOLATION,
@@ -220,6 +230,10 @@ impl Error {
             Self::InvalidField { .. } => (
                 C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
                 Some("Limits in bytes: name 512, kind 63, scope 2048 as JSON, name and scope together 2600 as stored, value 1048576.".into()),
+            ),
+            Self::PrincipalMissing { .. } => (
+                C::ERRCODE_UNDEFINED_OBJECT,
+                Some("Name a role that exists, or leave the principal out: then it is the current user.".into()),
             ),
             Self::NullField { .. } => (
                 C::ERRCODE_NOT_NULL_VIOLATION,
@@ -395,6 +409,11 @@ pub(crate) fn or_raise<T>(result: Result<T, Error>) -> T {
         Ok(value) => value,
         Err(error) => error.raise(),
     }
+}
+
+/// An argument that must not be NULL.
+pub(crate) fn given<T>(argument: Option<T>, name: &str) -> Result<T, Error> {
+    argument.ok_or_else(|| Error::InvalidArgument(format!("{name} must not be NULL")))
 }
 
 /// A string as a SQL literal, for hints.

@@ -113,10 +113,11 @@ impl Table {
         Ok(empty)
     }
 
-    /// Inserts a row. `columns` are the values of the table's columns in order, `None` for NULL.
-    pub(crate) fn insert(&self, columns: &mut [Option<pg_sys::Datum>]) -> Result<(), Error> {
-        let (mut values, mut nulls) = self.split(columns)?;
-        // SAFETY: both arrays have one entry for each attribute of the descriptor (checked in `split`); the
+    /// Inserts a row. `columns` are the values of the table's columns in order, `None` for NULL. Columns that follow,
+    /// of a copy made by a later version, get NULL; one made by an earlier version may lack those that are NULL.
+    pub(crate) fn insert(&self, columns: &[Option<pg_sys::Datum>]) -> Result<(), Error> {
+        let (mut values, mut nulls) = self.fit(columns, |_| None)?;
+        // SAFETY: both arrays have one entry for each attribute of the descriptor (`fit`); the
         // relation is open with a lock that allows writing, taken by the caller of `open`.
         unsafe {
             let tuple = pg_sys::heap_form_tuple(self.descriptor(), values.as_mut_ptr(), nulls.as_mut_ptr());
@@ -126,9 +127,9 @@ impl Table {
         Ok(())
     }
 
-    /// Replaces a row under the scan.
-    pub(crate) fn update(&self, row: &Row, columns: &mut [Option<pg_sys::Datum>]) -> Result<(), Error> {
-        let (mut values, mut nulls) = self.split(columns)?;
+    /// Replaces a row under the scan. Columns that follow the given ones keep their values.
+    pub(crate) fn update(&self, row: &Row, columns: &[Option<pg_sys::Datum>]) -> Result<(), Error> {
+        let (mut values, mut nulls) = self.fit(columns, |column| row.raw(column))?;
         // SAFETY: as in `insert`; `row.tuple` is the version that the scan saw, and the caller holds a lock that
         // keeps other writers away, so its ctid is still the newest version.
         unsafe {
@@ -159,17 +160,24 @@ impl Table {
         unsafe { (*self.relation).rd_att }
     }
 
-    fn split(&self, columns: &[Option<pg_sys::Datum>]) -> Result<(Vec<pg_sys::Datum>, Vec<bool>), Error> {
+    /// One value for each column of the table; `rest` gives those that are not in `columns`.
+    fn fit(
+        &self,
+        columns: &[Option<pg_sys::Datum>],
+        rest: impl Fn(usize) -> Option<pg_sys::Datum>,
+    ) -> Result<(Vec<pg_sys::Datum>, Vec<bool>), Error> {
         // SAFETY: the relation is open.
         let natts = usize::try_from(unsafe { (*self.descriptor()).natts }).unwrap_or(0);
-        if columns.len() != natts {
+        if columns.iter().skip(natts).any(Option::is_some) {
             return Err(Error::Internal(format!(
                 "table {} has {natts} columns, not {}",
                 relation_name(self.oid()),
                 columns.len()
             )));
         }
-        Ok(columns.iter().map(|c| (c.unwrap_or(pg_sys::Datum::null()), c.is_none())).unzip())
+        let value = |column: usize| columns.get(column).copied().unwrap_or_else(|| rest(column));
+        let fitted = (0..natts).map(value);
+        Ok(fitted.map(|c| (c.unwrap_or(pg_sys::Datum::null()), c.is_none())).unzip())
     }
 }
 

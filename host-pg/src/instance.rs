@@ -326,7 +326,7 @@ impl Instance {
                     what: format!("the keyring of schema {}", heap::schema_name(self.schema)),
                 });
             }
-            table.update(row, &mut keyring_row(before.id, &before.module, &bytes))?;
+            table.update(row, &keyring_row(before.id, &before.module, &bytes))?;
             Ok(Visit::Stop)
         })?;
         table.announce_change();
@@ -344,7 +344,7 @@ impl Instance {
             last = last.max(row.get::<i32>(keyring_column::ID).unwrap_or(0));
             Ok(Visit::Continue)
         })?;
-        table.insert(&mut keyring_row(last.saturating_add(1), module, bytes))?;
+        table.insert(&keyring_row(last.saturating_add(1), module, bytes))?;
         table.announce_change();
         self.reread()?;
         self.keep_kek(bytes, kek);

@@ -4,11 +4,8 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
-use crate::error::{Error, or_raise};
+use crate::error::{Error, given, or_raise};
 use crate::{heap, secret};
-
-/// The objects of one copy.
-static TEMPLATE: &str = include_str!("../sql/instance.sql");
 
 #[pg_extern(sql = false)]
 fn instantiate(
@@ -22,31 +19,47 @@ fn instantiate(
 }
 
 fn run(schema: Option<pg_sys::Oid>, env_var: Option<&str>, costs: [Option<i32>; 3]) -> Result<(), Error> {
-    let (Some(schema), Some(env_var)) = (schema, env_var) else {
-        return Err(Error::InvalidArgument("schema and env_var must not be NULL".to_owned()));
-    };
+    let (schema, env_var) = (given(schema, "schema")?, given(env_var, "env_var")?);
     if !secret::is_variable_name(env_var) {
         return Err(Error::InvalidArgument(format!(
             "{env_var:?} is not the name of an environment variable"
         )));
     }
+    if heap::relation_oid(schema, c"encrypted_credentials").is_some() {
+        return Err(Error::AlreadyInstantiated { schema: heap::schema_name(schema) });
+    }
     let schema = quote_identifier(heap::schema_name(schema));
     let costs = costs.map(|cost| cost.map_or("null".to_owned(), |cost| cost.to_string())).join(", ");
-    let sql = fill(&[
-        ("schema", &schema),
+    let values = [
+        ("schema", schema.as_str()),
         ("env_var", &quote_literal(env_var)),
         ("costs", &costs),
         ("table", &quote_literal(format!("{schema}.encrypted_credentials"))),
         ("namespace", &quote_literal(&schema)),
-    ]);
+    ];
+    let sql = fill(&template()?, &values);
     Spi::run(&sql)?;
     Ok(())
 }
 
+/// The SQL for one copy. It is in the extension's script and not in the library: between an update of the library and
+/// ALTER EXTENSION UPDATE, a new copy must refer to what the database has.
+fn template() -> Result<String, Error> {
+    let signature = c"omni_credentials.instance_template()";
+    let Some(function) = crate::function_oid(signature) else {
+        return Err(Error::Internal("omni_credentials.instance_template() is missing".to_owned()));
+    };
+    // SAFETY: a function of the extension without arguments, which gives a text that is not NULL. Called directly, since
+    // its caller needs no right to it.
+    let text =
+        unsafe { String::from_datum(pg_sys::OidFunctionCall0Coll(function, pg_sys::InvalidOid), false) };
+    text.ok_or_else(|| Error::Internal("omni_credentials.instance_template() gave nothing".to_owned()))
+}
+
 /// Puts values in place of `:name`, in one pass, so that nothing inside a value is taken for a name. `::` is a cast.
-fn fill(values: &[(&str, &str)]) -> String {
-    let mut filled = String::with_capacity(TEMPLATE.len() * 2);
-    let mut rest = TEMPLATE;
+fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let mut filled = String::with_capacity(template.len() * 2);
+    let mut rest = template;
     while let Some((before, after)) = rest.split_once(':') {
         filled.push_str(before);
         let value = if before.ends_with(':') || after.starts_with(':') {

@@ -52,20 +52,20 @@ pub(crate) fn extension_schema() -> Option<pg_sys::Oid> {
 
 /// Whether a role may make copies of the store, and so may own one.
 pub(crate) fn may_instantiate(role: pg_sys::Oid) -> bool {
-    // SAFETY: catalog lookups by oid and by a NUL-terminated signature.
-    unsafe {
-        if pg_sys::superuser_arg(role) {
-            return true;
-        }
-        let signature = c"omni_credentials.instantiate(pg_catalog.regnamespace, pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4)";
-        let Some(signature) = signature.to_str().ok().and_then(IntoDatum::into_datum) else {
-            return false;
-        };
-        match pgrx::direct_function_call::<pg_sys::Oid>(pg_sys::to_regprocedure, &[Some(signature)]) {
-            Some(function) => may_execute(function, role),
-            None => false,
-        }
+    // SAFETY: a catalog lookup by oid.
+    if unsafe { pg_sys::superuser_arg(role) } {
+        return true;
     }
+    let signature = c"omni_credentials.instantiate(pg_catalog.regnamespace, pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4)";
+    // SAFETY: a catalog lookup by oid.
+    function_oid(signature).is_some_and(|function| unsafe { may_execute(function, role) })
+}
+
+/// A function by its qualified signature.
+pub(crate) fn function_oid(signature: &core::ffi::CStr) -> Option<pg_sys::Oid> {
+    let signature = signature.to_str().ok().and_then(IntoDatum::into_datum)?;
+    // SAFETY: to_regprocedure takes a text and gives an oid, or NULL where there is no such function.
+    unsafe { pgrx::direct_function_call(pg_sys::to_regprocedure, &[Some(signature)]) }
 }
 
 /// The data directory.

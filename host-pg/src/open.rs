@@ -43,26 +43,31 @@ unsafe fn seal_credential(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: the declared argument types, none of them NULL.
     let (store, fields, value) =
         unsafe { (oid_argument(fcinfo, 0), fields_from(fcinfo, 1), fcinfo::pg_getarg_datum_raw(fcinfo, 5)) };
-    or_raise(may_write(store, &fields).and_then(|()| seal(store, &fields, value)))
+    // SAFETY: the datum of a bytea that is not NULL.
+    let value = unsafe { Packed::new(value) };
+    or_raise(may_write(store, &fields).and_then(|()| seal(store, &fields, value.bytes())))
 }
 
 /// Seals a value for a row.
-pub(crate) fn seal(
-    store: pg_sys::Oid,
-    fields: &Fields,
-    value: pg_sys::Datum,
-) -> Result<pg_sys::Datum, Error> {
+pub(crate) fn seal(store: pg_sys::Oid, fields: &Fields, value: &[u8]) -> Result<pg_sys::Datum, Error> {
     identity::check_size(fields)?;
-    // SAFETY: the datum of a bytea that is not NULL.
-    let value = unsafe { Packed::new(value) };
     // Before looking for the current key: whoever changes it keeps writers waiting.
     // SAFETY: takes a lock until the end of the transaction.
     unsafe { pg_sys::LockRelationOid(store, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE) }
     let handle = instance::of_table(store)?;
     let mut store = handle.borrow_mut();
-    let sealed = identity::with_identity(fields, None, |identity| store.seal(identity, value.bytes()))
-        .map_err(|reason| Error::Unreadable { name: fields.display_name(), reason })??;
+    let sealed = identity::with_identity(fields, None, |identity| store.seal(identity, value))
+        .map_err(|reason| not_for(fields, reason))??;
     Ok(bytea(&sealed))
+}
+
+/// Why nothing can be sealed for an identity that has no name.
+fn not_for(fields: &Fields, reason: Unreadable) -> Error {
+    let name = fields.display_name();
+    match reason {
+        Unreadable::PrincipalDropped(oid) => Error::PrincipalMissing { name, oid },
+        reason => Error::Unreadable { name, reason },
+    }
 }
 
 /// Opens a value for the caller, or gives NULL where `omni_credentials.on_unreadable` says so.

@@ -7,7 +7,7 @@ use pgrx::iter::TableIterator;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::error::{Error, or_raise};
+use crate::error::{Error, given, or_raise};
 use crate::identity::{self, Fields};
 use crate::instance::{self, Handle};
 use crate::raw::{AnyDatum, Jsonb};
@@ -20,7 +20,7 @@ type Finding = (String, String, String, Jsonb, String);
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity, reason = "the columns of the SQL function")]
 fn verify(
-    schema: pg_sys::Oid,
+    schema: Option<pg_sys::Oid>,
 ) -> TableIterator<
     'static,
     (
@@ -31,27 +31,36 @@ fn verify(
         name!(reason, String),
     ),
 > {
-    TableIterator::new(or_raise(findings(schema)))
+    TableIterator::new(or_raise(given(schema, "schema").and_then(findings)))
 }
 
 #[pg_extern(sql = false)]
-fn rotate_key(schema: pg_sys::Oid) -> i64 {
-    or_raise(rotate(schema))
+fn rotate_key(schema: Option<pg_sys::Oid>) -> i64 {
+    or_raise(given(schema, "schema").and_then(rotate))
 }
 
 #[pg_extern(sql = false)]
 fn use_module(schema: Option<pg_sys::Oid>, module: Option<&str>) -> i64 {
-    or_raise(move_to(schema, module))
+    or_raise(given(schema, "schema").and_then(|schema| move_to(schema, module)))
 }
 
 #[pg_extern(sql = false)]
-fn rotate_master_secret(new_env_var: &str, schema: pg_sys::Oid) {
-    or_raise(rewrap(new_env_var, schema));
+fn rotate_master_secret(new_env_var: Option<&str>, schema: Option<pg_sys::Oid>) {
+    or_raise(
+        given(new_env_var, "new_env_var").and_then(|variable| rewrap(variable, given(schema, "schema")?)),
+    );
 }
 
 #[pg_extern(sql = false)]
-fn rename_principal(old_name: &str, principal: pg_sys::Oid, schema: pg_sys::Oid) -> i64 {
-    or_raise(rename(old_name, principal, schema))
+fn rename_principal(
+    old_name: Option<&str>,
+    principal: Option<pg_sys::Oid>,
+    schema: Option<pg_sys::Oid>,
+) -> i64 {
+    or_raise(
+        given(old_name, "old_name")
+            .and_then(|old_name| rename(old_name, given(principal, "principal")?, given(schema, "schema")?)),
+    )
 }
 
 fn findings(schema: pg_sys::Oid) -> Result<Vec<Finding>, Error> {
@@ -78,8 +87,7 @@ fn rotate(schema: pg_sys::Oid) -> Result<i64, Error> {
 }
 
 /// Moves a copy to a fresh keyring, made with another module or, with `None`, with the one it has.
-fn move_to(schema: Option<pg_sys::Oid>, module: Option<&str>) -> Result<i64, Error> {
-    let schema = schema.ok_or_else(|| Error::InvalidArgument("schema must not be NULL".to_owned()))?;
+fn move_to(schema: pg_sys::Oid, module: Option<&str>) -> Result<i64, Error> {
     let handle = locked(schema)?;
     let (table, name) = {
         let store = handle.borrow();
@@ -144,7 +152,7 @@ fn seal_again(handle: &Handle) -> Result<i64, Error> {
                 return Err(Error::Unreadable { name: row.fields.display_name(), reason });
             }
         };
-        let sealed = open::seal(table, &row.fields, open::bytea(&value))?;
+        let sealed = open::seal(table, &row.fields, &value)?;
         let mut parameters = arguments(&row.fields, Some(row.sealed));
         // SAFETY: a bytea made just now.
         parameters.push(unsafe { DatumWithOid::new(sealed, pg_sys::BYTEAOID) });
@@ -201,7 +209,7 @@ fn rename(old_name: &str, principal: pg_sys::Oid, schema: pg_sys::Oid) -> Result
         };
         let mut to = row.fields;
         to.principal = pg_sys::Datum::from(principal);
-        let sealed = open::seal(table, &to, open::bytea(&value))?;
+        let sealed = open::seal(table, &to, &value)?;
         let mut parameters = arguments(&row.fields, Some(row.sealed));
         // SAFETY: an oid, and a bytea made just now.
         parameters.extend(unsafe {

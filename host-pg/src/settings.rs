@@ -62,6 +62,9 @@ pub(crate) fn register() {
         GucContext::Userset,
         GucFlags::UNIT_MS,
     );
+    // A misspelt setting is an error, not one that nobody reads.
+    // SAFETY: the name is NUL-terminated and copied.
+    unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"omni_credentials".as_ptr()) }
 }
 
 /// What to give for a row that does not open.

@@ -70,7 +70,7 @@ pub(crate) fn find(id: &Digest) -> Option<Kek> {
         let clock = table.clock;
         let entry = table.entries.iter_mut().find(|entry| entry.used != 0 && entry.id == id)?;
         entry.used = clock;
-        Some(Kek::from_bytes(entry.kek))
+        Some(Kek::from_bytes(&entry.kek))
     })
     .flatten()
 }
@@ -118,15 +118,18 @@ fn table() -> Option<*mut Table> {
     let main = MAIN.load(Ordering::Acquire);
     let table = if main.is_null() { own_segment() } else { main };
     if !table.is_null() {
-        // SAFETY: the table is initialised, with the rest of its last page to itself. The name is a constant. The advice
-        // has no effect but on core dumps of this process, and may be refused.
-        unsafe {
-            pg_sys::LWLockRegisterTranche(i32::from((*table).lock.tranche), NAME.as_ptr());
-            libc::madvise(table.cast(), pages(size_of::<Table>()), libc::MADV_DONTDUMP);
-        }
+        // SAFETY: the table is initialised, and the name is a constant.
+        unsafe { pg_sys::LWLockRegisterTranche(i32::from((*table).lock.tranche), NAME.as_ptr()) }
+        leave_out_of_dumps(table);
     }
     FOUND.set(Some(table));
     (!table.is_null()).then_some(table)
+}
+
+/// Leaves the table out of core dumps of this process, and of those that it forks.
+fn leave_out_of_dumps(table: *mut Table) {
+    // SAFETY: the table has whole pages to itself. The advice changes nothing but core dumps, and may be refused.
+    unsafe { libc::madvise(table.cast(), pages(size_of::<Table>()), libc::MADV_DONTDUMP) };
 }
 
 /// The table in a segment that the first backend makes; null where that is not possible, or not safe.
@@ -218,6 +221,8 @@ unsafe extern "C-unwind" fn on_startup() {
         if !found {
             initialise(table);
         }
+        // Here as well: the other processes of the server have this memory, too.
+        leave_out_of_dumps(table);
         MAIN.store(table, Ordering::Release);
     }
 }

@@ -37,7 +37,9 @@ fn insert(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
     let table = call.table_of_view()?;
     let new = call.new_row()?;
     let fields = new.fields()?;
-    let sealed = open::seal(table, &fields, new.value()?)?;
+    // SAFETY: the datum of a bytea that is not NULL.
+    let value = unsafe { Packed::new(new.value()?) };
+    let sealed = open::seal(table, &fields, value.bytes())?;
     let sql = format!(
         "insert into {} (name, kind, principal, scope, value) values ($1, $2, $3, $4, $5)",
         qualified(table)
@@ -62,17 +64,13 @@ fn update(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
     if same_value && same_identity(&from, &to) {
         return Ok(Some(new.tuple));
     }
-    let kept;
-    let value = match new.value {
+    let sealed = match new.value {
         // A new identity for a value that the caller did not see in the clear (or could not).
-        _ if same_value => {
-            kept = open_current(table, &from, &current)?;
-            open::bytea(&kept)
-        }
-        Some(value) => value,
+        _ if same_value => open::seal(table, &to, &open_current(table, &from, &current)?)?,
+        // SAFETY: the datum of a bytea that is not NULL.
+        Some(value) => open::seal(table, &to, unsafe { Packed::new(value) }.bytes())?,
         None => return Err(Error::NullField { field: "value" }),
     };
-    let sealed = open::seal(table, &to, value)?;
     let sql = format!(
         "update {} set name = $6, kind = $7, principal = $8, scope = $9, value = $10 \
          where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5",

@@ -1,8 +1,11 @@
 //! The one engine of a process, and why it is set as it is. host/README.md has the measurements.
 
+use std::sync::Arc;
+
 use wasmtime::{Engine, InstanceAllocationStrategy, OptLevel, Strategy};
 
 use crate::Error;
+use crate::memory::Memories;
 
 /// How much native stack a module may use. Postgres lets a backend come within 512 KiB of the end
 /// of its stack before it refuses to go deeper, and the host's own frames need some of that.
@@ -20,6 +23,7 @@ pub(crate) fn new() -> Result<Engine, Error> {
     // With the whole address space reserved, a memory never moves: no stale copy of a key stays
     // behind in a released mapping, and the base address is a constant to the compiler.
     config.memory_may_move(false);
+    config.with_host_memory(Arc::new(Memories));
     // No memfd and no file mapping: a module's data segment is small, and a copy is as fast.
     config.memory_init_cow(false);
     config.allocation_strategy(InstanceAllocationStrategy::OnDemand);

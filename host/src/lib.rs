@@ -34,12 +34,14 @@ mod error;
 pub mod file;
 mod files;
 mod keyring;
+mod memory;
 mod module;
 mod runtime;
 pub mod secret;
 mod signals;
 mod store;
 mod types;
+mod undumped;
 
 pub use digest::Digest;
 pub use error::{Error, ErrorCode, Failure};

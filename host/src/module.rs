@@ -3,7 +3,7 @@ use std::sync::Arc;
 use wasmtime::Engine;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, InstancePre, Linker};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::bindings::CryptoModuleIndices;
 use crate::bindings::exports::omni::credentials::key_derivation;
@@ -286,12 +286,8 @@ fn protected(made: key_derivation::ProtectedKeyring) -> Result<ProtectedKeyring,
 
 fn to_kek(bytes: Vec<u8>) -> Result<Kek, Error> {
     let bytes = Zeroizing::new(bytes);
-    match <[u8; 32]>::try_from(bytes.as_slice()) {
-        Ok(mut kek) => {
-            let made = Kek::from_bytes(kek);
-            kek.zeroize();
-            Ok(made)
-        }
+    match <&[u8; 32]>::try_from(bytes.as_slice()) {
+        Ok(kek) => Ok(Kek::from_bytes(kek)),
         Err(_) => Err(wrong_contract(format!("a KEK of {} bytes", bytes.len()))),
     }
 }

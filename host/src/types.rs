@@ -1,9 +1,8 @@
 use std::fmt;
 
-use zeroize::Zeroizing;
-
 use crate::bindings::exports::omni::credentials::types as wit;
 use crate::bindings::exports::omni::credentials::{file_store, key_derivation, module_info};
+use crate::undumped::Key;
 
 /// What a credential is and whom it belongs to: the four fields that a sealed value is bound to.
 ///
@@ -51,19 +50,20 @@ pub struct Costs {
     pub lanes: u32,
 }
 
-/// The key that wraps a keyring's keys: 32 bytes, zeroized when dropped, never printed.
+/// The key that wraps a keyring's keys: 32 bytes, left out of core dumps, zeroized when dropped, never printed. A clone
+/// is another handle on the same memory.
 #[derive(Clone)]
-pub struct Kek(Zeroizing<[u8; 32]>);
+pub struct Kek(Key);
 
 impl Kek {
     /// A KEK derived earlier.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(Zeroizing::new(bytes))
+    pub fn from_bytes(bytes: &[u8; 32]) -> Self {
+        Self(Key::new(bytes))
     }
 
     /// The key itself.
     pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
+        self.0.bytes()
     }
 }
 

@@ -39,7 +39,7 @@ fn load(name: &str) -> Result<Module, Error> {
 }
 
 fn kek() -> Kek {
-    Kek::from_bytes([7; 32])
+    Kek::from_bytes(&[7; 32])
 }
 
 fn open(module: &Module) -> Result<(), Error> {

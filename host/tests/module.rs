@@ -210,7 +210,7 @@ fn a_keyring_of_another_suite_is_refused() {
 
 #[test]
 fn a_kek_is_not_printed() {
-    let kek = Kek::from_bytes([0x5a; 32]);
+    let kek = Kek::from_bytes(&[0x5a; 32]);
     assert_eq!(format!("{kek:?}"), "Kek(redacted)");
 }
 

@@ -91,12 +91,12 @@ impl Registry {
 
     /// Registers a file.
     pub(super) fn insert(&self, store: &Store) -> Result<(), Error> {
-        self.table.insert(&mut store.columns())
+        self.table.insert(&store.columns())
     }
 
     /// Stores what is now known of a file.
     pub(super) fn update(&self, store: &Store) -> Result<(), Error> {
-        self.with_row(store, |row| self.table.update(row, &mut store.columns()))
+        self.with_row(store, |row| self.table.update(row, &store.columns()))
     }
 
     /// Forgets a file.

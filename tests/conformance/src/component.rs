@@ -60,12 +60,12 @@ impl Subject for Component {
     }
 
     fn unlock(&mut self, keyring: &[u8], kek: &[u8; 32]) -> Answer<Vec<u8>> {
-        let mut keyring = self.module.unlock(keyring, &Kek::from_bytes(*kek)).map_err(refusal)?;
+        let mut keyring = self.module.unlock(keyring, &Kek::from_bytes(kek)).map_err(refusal)?;
         keyring.to_bytes().map_err(refusal)
     }
 
     fn seal(&mut self, keyring: &[u8], kek: &[u8; 32], identity: &Identity, value: &[u8]) -> Answer<Vec<u8>> {
-        let mut keyring = self.module.unlock(keyring, &Kek::from_bytes(*kek)).map_err(refusal)?;
+        let mut keyring = self.module.unlock(keyring, &Kek::from_bytes(kek)).map_err(refusal)?;
         keyring.seal(&borrowed(identity), value).map_err(refusal)
     }
 
@@ -76,7 +76,7 @@ impl Subject for Component {
         identity: &Identity,
         sealed: &[u8],
     ) -> Answer<Vec<u8>> {
-        let mut keyring = self.module.unlock(keyring, &Kek::from_bytes(*kek)).map_err(refusal)?;
+        let mut keyring = self.module.unlock(keyring, &Kek::from_bytes(kek)).map_err(refusal)?;
         keyring.open(&borrowed(identity), sealed).map(|value| value.to_vec()).map_err(refusal)
     }
 
@@ -92,7 +92,7 @@ impl Subject for Component {
         let mut files = self.files()?;
         let document = files.parse(file).map_err(refusal)?;
         let keyring = files.keyring_bytes(document).map_err(refusal)?;
-        let kek = Kek::from_bytes(*kek);
+        let kek = Kek::from_bytes(kek);
         let handle = files.unlock(&keyring, &kek).map_err(refusal)?;
         files.verify(document, handle).map_err(refusal)?;
         let generation = files.generation(document).map_err(refusal)?;
@@ -105,7 +105,7 @@ impl Subject for Component {
         let ours = files.parse(case.ours).map_err(refusal)?;
         let theirs = files.parse(case.theirs).map_err(refusal)?;
         let keyring = files.keyring_bytes(theirs).map_err(refusal)?;
-        let kek = Kek::from_bytes(*case.kek);
+        let kek = Kek::from_bytes(case.kek);
         let handle: KeyringHandle = files.unlock(&keyring, &kek).map_err(refusal)?;
         files.verify(ours, handle).map_err(refusal)?;
         files.verify(theirs, handle).map_err(refusal)?;

@@ -1,0 +1,56 @@
+"""What was released, and whether its scripts are as they must be: host-pg/upgrade/README.md."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "host-pg" / "upgrade"
+
+
+@dataclass(frozen=True)
+class History:
+    """The versions in CHANGELOG.md, oldest first. `next` is the one without a date yet, if there is one."""
+
+    released: list[str]
+    next: str | None
+
+    @classmethod
+    def read(cls, changelog: str) -> History:
+        headings = re.findall(r"^## (\d+\.\d+\.\d+\S*), (\S+)$", changelog, re.M)[::-1]
+        dated = [version for version, date in headings if re.fullmatch(r"\d{4}-\d\d-\d\d", date)]
+        open_ = [version for version, date in headings if date == "unreleased"]
+        assert len(dated) + len(open_) == len(headings) and open_ == [version for version, _ in headings[len(dated) :]]
+        assert headings and len(open_) <= 1, "CHANGELOG.md: released versions below at most one that is not"
+        return cls(dated, open_[0] if open_ else None)
+
+    @property
+    def current(self) -> str:
+        return self.next or self.released[-1]
+
+    @property
+    def steps(self) -> list[tuple[str, str]]:
+        versions = [*self.released, *([self.next] if self.next else [])]
+        return list(zip(versions, versions[1:]))
+
+
+def problems(history: History, scripts: Path, made: str) -> list[str]:
+    """What is wrong with a folder of scripts. `made` is the install script that the sources give today."""
+    sums = dict(line.split()[::-1] for line in (scripts / "SHA256SUMS").read_text().splitlines())
+    frozen = [f"omni_credentials--{version}.sql" for version in history.released]
+    frozen += [f"omni_credentials--{a}--{b}.sql" for a, b in history.steps if b != history.next]
+    found = [f"{name} was released and is not in SHA256SUMS" for name in frozen if name not in sums]
+    for name, digest in sums.items():
+        if not (scripts / name).exists():
+            found.append(f"{name} was released and is gone")
+        elif hashlib.sha256((scripts / name).read_bytes()).hexdigest() != digest:
+            found.append(f"{name} was released and has changed")
+    if history.next and history.released and not (scripts / "omni_credentials--{}--{}.sql".format(*history.steps[-1])).exists():
+        found.append(f"there is no update from {history.released[-1]} to {history.next}")
+    current = scripts / f"omni_credentials--{history.current}.sql"
+    if history.next is None and current.exists() and current.read_text() != made:
+        found.append(f"host-pg/sql has changed since {history.current} was released: it needs the next version")
+    return found
