@@ -10,8 +10,10 @@ use crate::error::Error;
 use crate::heap::{self, Seen, Table, Visit};
 use crate::{interrupt, settings};
 
-/// The default module's bytes; `build.rs` finds them.
+/// The default module's bytes and their digest; `build.rs` finds them.
 pub(crate) static BUILTIN: &[u8] = include_bytes!(env!("OMNI_CREDENTIALS_BUILTIN_MODULE"));
+
+const BUILTIN_DIGEST: &str = env!("OMNI_CREDENTIALS_BUILTIN_DIGEST");
 
 /// Columns of `omni_credentials.crypto_modules`, counted from 0.
 pub(crate) mod column {
@@ -115,7 +117,8 @@ fn with_modules<T>(f: impl FnOnce(&mut Modules) -> Result<T, Error>) -> Result<T
                 })
                 .map_err(module_error)?;
                 interrupt::register(runtime.ticker());
-                slot.insert(Modules { runtime, loaded: HashMap::new(), builtin: Digest::of(BUILTIN) })
+                let builtin = BUILTIN_DIGEST.parse().map_err(module_error)?;
+                slot.insert(Modules { runtime, loaded: HashMap::new(), builtin })
             }
         };
         f(modules)
