@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-/// Sets `OMNI_CREDENTIALS_BUILTIN_MODULE`, for `include_bytes!`, to the path of the default module.
-pub(crate) fn find() {
+/// Sets `OMNI_CREDENTIALS_BUILTIN_MODULE`, for `include_bytes!`, to the path of the default module, and gives it.
+pub(crate) fn find() -> PathBuf {
     println!("cargo:rerun-if-env-changed=OMNI_CREDENTIALS_MODULES");
     let folder = std::env::var_os("OMNI_CREDENTIALS_MODULES").map_or_else(default_folder, PathBuf::from);
     let module = folder.join("xchacha20poly1305.wasm");
@@ -14,6 +14,7 @@ pub(crate) fn find() {
         module.display()
     );
     println!("cargo:rustc-env=OMNI_CREDENTIALS_BUILTIN_MODULE={}", module.display());
+    module
 }
 
 /// `modules` in the target folder that this build script runs from.

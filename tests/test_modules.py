@@ -104,12 +104,13 @@ def test_rows_of_the_registry_are_guarded(db: Database) -> None:
     for change in (
         "delete from omni_credentials.crypto_modules where name = 'aes'",
         "update omni_credentials.crypto_modules set digest = sha256('x'), wasm = 'x' where name = 'aes'",
-        "truncate omni_credentials.crypto_modules",
         "select omni_credentials.remove_module('aes')",
         f"select omni_credentials.remove_module('{digest(AES)}')",
     ):
         with refused("2BP01", "in use by .*omni_credentials.credentials_", "use_module"):
             db.run(change)
+    with refused("2BP01", "in use by the extension itself"):
+        db.run("truncate omni_credentials.crypto_modules")
     db.run("update omni_credentials.crypto_modules set name = 'renamed' where name = 'aes'")
     assert db.run(WRONG) == [(0,)]
 

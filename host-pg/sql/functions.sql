@@ -238,6 +238,13 @@ as 'MODULE_PATHNAME', 'use_module_wrapper';
 comment on function omni_credentials.use_module(regnamespace, text) is
 'Moves a copy to another crypto module, given by name or digest: makes a keyring with it and seals every credential again. Without a module, a fresh keyring of the one in use. Returns how many credentials. All or nothing.';
 
+create function omni_credentials.prune_keyrings(schema regnamespace default 'omni_credentials')
+returns bigint
+language c volatile
+as 'MODULE_PATHNAME', 'prune_keyrings_wrapper';
+comment on function omni_credentials.prune_keyrings(regnamespace) is
+'Removes the keyrings that came before the current one of a copy, unless a credential or a registered file still needs one of them. Returns how many. What holds values from before, such as an older file or dump, must hold its keyring as well.';
+
 create trigger skip_known_module before insert on omni_credentials.crypto_modules
 for each row execute function omni_credentials.skip_known_module();
 comment on trigger skip_known_module on omni_credentials.crypto_modules is 'A dump''s modules join those of CREATE EXTENSION.';

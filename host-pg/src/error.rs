@@ -31,6 +31,12 @@ pub(crate) enum Error {
     /// Sealed credentials without a keyring: minting one would hide the loss.
     #[error("schema {schema} holds sealed credentials but no keyring")]
     KeyringMissing { schema: String },
+    /// A row is sealed with a keyring that was to be pruned.
+    #[error("cannot prune the keyrings of schema {schema}: credential {name} needs a superseded one")]
+    KeyringSealsRow { schema: String, name: String },
+    /// A file is sealed with a keyring that was to be pruned.
+    #[error("cannot prune the keyrings of schema {schema}: file store {filename} may need a superseded one")]
+    KeyringSealsFile { schema: String, filename: String },
     /// No more keys fit.
     #[error("the keyring of schema {schema} is full")]
     KeyringFull { schema: String },
@@ -86,7 +92,10 @@ pub(crate) enum Error {
     ModuleAmbiguous { module: String, digests: String },
     /// Keyrings or settings refer to the module.
     #[error("crypto module {digest} is in use by {users}")]
-    ModuleInUse { digest: String, users: String },
+    ModuleInUse { digest: String, users: String, statements: String },
+    /// The module that copies start with.
+    #[error("crypto module {digest} is in use by the extension itself")]
+    ModuleBuiltin { digest: String },
     /// Crypto code is for superusers.
     #[error("permission denied to change crypto modules")]
     NotSuperuser,
@@ -207,6 +216,14 @@ impl Error {
                 C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 Some(format!("Restore {schema}.credentials_keyrings from the backup that the rows came from, or delete the rows from {schema}.encrypted_credentials.")),
             ),
+            Self::KeyringSealsRow { schema, .. } => (
+                C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+                Some(format!("Seal it with the current key: select omni_credentials.rotate_key({}). What does not open is listed by omni_credentials.verify().", quote(schema))),
+            ),
+            Self::KeyringSealsFile { schema, filename } => (
+                C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+                Some(format!("In a transaction before this one, write the file: select {}.credential_file_store_sync({}). Or give it up: omni_credentials.detach_file_store().", pgrx::spi::quote_identifier(schema), quote(filename))),
+            ),
             Self::KeyringFull { schema } => (
                 C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
                 Some(format!("Move the store to a fresh keyring: select omni_credentials.use_module({}, ...).", quote(schema))),
@@ -275,9 +292,13 @@ impl Error {
                 C::ERRCODE_AMBIGUOUS_ALIAS,
                 Some("Name the module by its digest.".into()),
             ),
-            Self::ModuleInUse { .. } => (
+            Self::ModuleInUse { statements, .. } => (
                 C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
-                Some("Move those stores to another module: select omni_credentials.use_module(schema, module). A keyring that was replaced keeps its module as long as it is in credentials_keyrings.".into()),
+                Some(format!("To free it: {statements}")),
+            ),
+            Self::ModuleBuiltin { .. } => (
+                C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+                Some("It comes with the extension and stays, for copies to start with. A copy moves to another one by omni_credentials.use_module().".into()),
             ),
             Self::NotSuperuser => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -348,6 +369,11 @@ impl Error {
 }
 
 impl Unreadable {
+    /// Whether another keyring may open the value.
+    pub(crate) fn is_of_another_key(self) -> bool {
+        matches!(self, Self::UnknownKey | Self::UnknownSuite(_))
+    }
+
     fn sqlstate(self) -> PgSqlErrorCode {
         match self {
             Self::NotAuthentic | Self::Malformed | Self::InvalidIdentity => {

@@ -21,6 +21,16 @@ pub(crate) struct Row {
     nulls: Vec<bool>,
 }
 
+/// Which rows there are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// What is committed now, and what this transaction wrote: newer than the snapshot of a REPEATABLE READ
+    /// transaction, because a key or a setting counts as it is, not as it was.
+    Now,
+    /// What the running statement sees.
+    BySnapshot,
+}
+
 /// What a visitor wants next.
 #[derive(PartialEq, Eq)]
 pub(crate) enum Visit {
@@ -67,18 +77,30 @@ impl Table {
         unsafe { (*(*self.relation).rd_rel).relowner }
     }
 
-    /// Visits every row that is committed now, or that this transaction wrote: newer than the snapshot of a
-    /// REPEATABLE READ transaction, because a key or a setting counts as it is, not as it was.
-    pub(crate) fn scan(&self, mut visit: impl FnMut(&Row) -> Result<Visit, Error>) -> Result<(), Error> {
+    /// Visits every row as it is now.
+    pub(crate) fn scan(&self, visit: impl FnMut(&Row) -> Result<Visit, Error>) -> Result<(), Error> {
+        self.scan_as(Seen::Now, visit)
+    }
+
+    /// Visits every row.
+    pub(crate) fn scan_as(
+        &self,
+        seen: Seen,
+        mut visit: impl FnMut(&Row) -> Result<Visit, Error>,
+    ) -> Result<(), Error> {
         // SAFETY: the relation is open and locked. Without a snapshot the scan takes a catalog snapshot, which is
-        // fresh for a relation without a syscache, and allowed in parallel mode. An error raised in between is
-        // cleaned up by the resource owner.
+        // fresh for a relation without a syscache, and allowed in parallel mode; the active one outlives the
+        // function call that we are in. An error raised in between is cleaned up by the resource owner.
         unsafe {
+            let snapshot = match seen {
+                Seen::BySnapshot if pg_sys::ActiveSnapshotSet() => pg_sys::GetActiveSnapshot(),
+                _ => core::ptr::null_mut(),
+            };
             let scan = pg_sys::systable_beginscan(
                 self.relation,
                 pg_sys::InvalidOid,
                 false,
-                core::ptr::null_mut(),
+                snapshot,
                 0,
                 core::ptr::null_mut(),
             );

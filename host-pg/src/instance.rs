@@ -8,13 +8,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use omni_credentials_host::{self as host, Costs, Digest, Identity, Kek, Keyring, Module};
+use omni_credentials_host::{self as host, Costs, Digest, Identity, Kek, Module};
 use pgrx::pg_sys;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Unreadable};
-use crate::heap::{self, Table, Visit, datum};
+use crate::heap::{self, Seen, Table, Visit};
 use crate::keys::{self, KeyId};
+use crate::rings::{Rings, StoredKeyring, column};
 use crate::{identity, modules, secret};
 
 /// Columns of `credentials_config`, counted from 0.
@@ -26,13 +27,6 @@ mod config_column {
     pub(super) const LANES: usize = 5;
 }
 
-/// Columns of `credentials_keyrings`, counted from 0.
-mod keyring_column {
-    pub(super) const ID: usize = 0;
-    pub(super) const MODULE: usize = 1;
-    pub(super) const KEYRING: usize = 2;
-}
-
 /// What `credentials_config` says.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -40,14 +34,6 @@ pub(crate) struct Settings {
     /// The module for a new keyring; `None` means the default one.
     pub(crate) module: Option<Digest>,
     pub(crate) costs: Option<Costs>,
-}
-
-/// A keyring as stored.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct StoredKeyring {
-    pub(crate) id: i32,
-    pub(crate) module: Digest,
-    pub(crate) bytes: Vec<u8>,
 }
 
 /// A copy, as this backend knows it.
@@ -59,15 +45,11 @@ pub(crate) struct Instance {
     config: pg_sys::Oid,
     keyrings: pg_sys::Oid,
     settings: Settings,
-    /// Newest first; the first one is current.
-    rings: Vec<Ring>,
+    /// The first one is current.
+    rings: Rings,
+    /// What an older snapshot shows, and is pruned since.
+    pruned: Rings,
     stale: bool,
-}
-
-struct Ring {
-    stored: StoredKeyring,
-    kek: Option<Kek>,
-    unlocked: Option<Keyring>,
 }
 
 /// A shared handle to a copy.
@@ -76,6 +58,8 @@ pub(crate) type Handle = Rc<RefCell<Instance>>;
 thread_local! {
     static INSTANCES: RefCell<HashMap<pg_sys::Oid, Handle>> = RefCell::default();
     static STALE: Cell<bool> = const { Cell::new(false) };
+    /// Whether a copy has keyrings in hand that only a snapshot of the running transaction shows.
+    static PRUNED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The copy that a table belongs to.
@@ -124,9 +108,10 @@ unsafe extern "C-unwind" fn on_invalidation(_: pg_sys::Datum, _: pg_sys::Oid) {
     STALE.set(true);
 }
 
-/// A keyring or a setting that an aborted transaction wrote was never there.
+/// A keyring or a setting that an aborted transaction wrote was never there, and what only its snapshot shows is gone
+/// with it.
 unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *mut core::ffi::c_void) {
-    if event == pg_sys::XactEvent::XACT_EVENT_ABORT {
+    if event == pg_sys::XactEvent::XACT_EVENT_ABORT || PRUNED.take() {
         STALE.set(true);
     }
 }
@@ -162,7 +147,7 @@ impl Instance {
 
     /// The current keyring as stored, if there is one.
     pub(crate) fn current(&self) -> Option<&StoredKeyring> {
-        self.rings.first().map(|ring| &ring.stored)
+        self.rings.rings.first().map(|ring| &ring.stored)
     }
 
     /// Opens a value with whichever keyring has its key.
@@ -171,56 +156,91 @@ impl Instance {
         identity: &Identity<'_>,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let reason = match self.try_open(identity, sealed)? {
+        let reason = match self.rings.open(identity, sealed)? {
             Ok(value) => return Ok(value),
             Err(reason) => reason,
         };
         // A statement whose lock on the table is older than a new keyring is not told of it, but sees the rows that were
         // sealed with it; and logical replication brings keyrings without telling the backends.
-        if matches!(reason, Unreadable::UnknownKey | Unreadable::UnknownSuite(_)) && self.reread()? {
-            return self.try_open(identity, sealed)?.map_err(OpenError::Value);
+        if reason.is_of_another_key() && self.reread()? {
+            return self.rings.open(identity, sealed)?.map_err(OpenError::Value);
         }
         Err(OpenError::Value(reason))
     }
 
-    fn try_open(
+    /// Opens a value that the active snapshot shows. Where its keyring was pruned since, the same snapshot shows that
+    /// keyring.
+    pub(crate) fn open_as_seen(
         &mut self,
         identity: &Identity<'_>,
         sealed: &[u8],
-    ) -> Result<Result<Zeroizing<Vec<u8>>, Unreadable>, Error> {
-        let mut first = None;
-        for index in 0..self.rings.len() {
-            match self.unlocked(index)?.open(identity, sealed) {
-                Ok(value) => return Ok(Ok(value)),
-                Err(host::Error::Refused(failure)) => {
-                    let reason = Unreadable::of(&failure)
-                        .ok_or_else(|| Error::ModuleFailed { reason: failure.to_string() })?;
-                    first.get_or_insert(reason);
-                    if !matches!(reason, Unreadable::UnknownKey | Unreadable::UnknownSuite(_)) {
-                        return Ok(Err(reason));
-                    }
-                }
-                Err(error) => return Err(modules::module_error(error)),
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        if !self.pruned.rings.is_empty()
+            && let Ok(value) = self.pruned.open(identity, sealed)?
+        {
+            return Ok(value);
+        }
+        match self.open(identity, sealed) {
+            Err(OpenError::Value(reason)) if reason.is_of_another_key() && self.find_pruned()? => {
+                self.pruned.open(identity, sealed)?.map_err(OpenError::Value)
+            }
+            result => result,
+        }
+    }
+
+    /// Whether the current keyring opens a value.
+    pub(crate) fn opens_with_current(
+        &mut self,
+        identity: &Identity<'_>,
+        sealed: &[u8],
+    ) -> Result<bool, Error> {
+        Ok(self.rings.open_with(0, identity, sealed)?.is_ok())
+    }
+
+    /// Whether a superseded keyring has the key of a value, or may have it: where the value's format is unknown,
+    /// nobody can tell.
+    pub(crate) fn needs_superseded(&mut self, sealed: &[u8]) -> Result<bool, Error> {
+        // No value was sealed for this identity, so what counts is whether it is the key that is missing.
+        const NOBODY: Identity<'_> = Identity { name: b"?", kind: b"?", principal: b"?", scope: b"null" };
+        for index in 1..self.rings.rings.len() {
+            match self.rings.open_with(index, &NOBODY, sealed)? {
+                Err(Unreadable::Malformed) => {}
+                Err(reason) if reason.is_of_another_key() => {}
+                _ => return Ok(true),
             }
         }
-        Ok(Err(first.unwrap_or(Unreadable::UnknownKey)))
+        Ok(false)
+    }
+
+    /// Looks for keyrings that the active snapshot shows and that are pruned since.
+    fn find_pruned(&mut self) -> Result<bool, Error> {
+        let mut seen = StoredKeyring::read_all(self.keyrings, Seen::BySnapshot)?;
+        seen.retain(|seen| self.rings.rings.iter().all(|ring| ring.stored.id != seen.id));
+        if seen.is_empty() {
+            return Ok(false);
+        }
+        PRUNED.set(true);
+        // The secret of that time: the snapshot is of this run of the server, and so is the environment.
+        let settings = read_settings(self.config, Seen::BySnapshot)?;
+        self.pruned.replace(settings.variable, seen);
+        Ok(true)
     }
 
     /// Seals a value under the current key, making the keyring where the copy has none yet.
     pub(crate) fn seal(&mut self, identity: &Identity<'_>, value: &[u8]) -> Result<Vec<u8>, Error> {
-        if self.rings.is_empty() {
+        if self.rings.rings.is_empty() {
             self.mint()?;
         }
-        self.unlocked(0)?.seal(identity, value).map_err(|error| refused_field(error, identity))
+        self.rings.unlocked(0)?.seal(identity, value).map_err(|error| refused_field(error, identity))
     }
 
     /// Adds a key to the current keyring and stores it.
     pub(crate) fn add_key(&mut self) -> Result<(), Error> {
-        if self.rings.is_empty() {
+        if self.rings.rings.is_empty() {
             return self.mint();
         }
         let schema = self.schema_name();
-        let kek = self.kek(0)?;
+        let kek = self.rings.kek(0)?;
         // Not in the keyring that seals: if storing the new key fails, nothing may have been sealed with it.
         let current = self.current().map(|current| current.bytes.clone()).unwrap_or_default();
         let bytes = self
@@ -238,27 +258,27 @@ impl Instance {
 
     /// Makes a keyring with a module, which becomes the current one. The keyrings before it stay, for reading.
     pub(crate) fn add_keyring(&mut self, digest: &Digest) -> Result<(), Error> {
-        if !self.rings.is_empty() {
+        if !self.rings.rings.is_empty() {
             // Tells a wrong master secret before anything is written.
-            self.unlocked(0)?;
+            self.rings.unlocked(0)?;
         }
         let module = modules::module(digest)?;
         let secret = secret::master_secret(&self.settings.variable)?;
         let made = module
             .create_keyring(&secret, self.settings.costs)
-            .map_err(|error| self.secret_error(error, "this store"))?;
+            .map_err(|error| self.rings.secret_error(error, "this store"))?;
         keys::remember(&KeyId::new(&secret, digest, &made.keyring), &made.kek);
         self.store_keyring(digest, &made.keyring, made.kek)
     }
 
     /// Wraps every keyring under another master secret.
     pub(crate) fn rewrap(&mut self, secret: &[u8]) -> Result<(), Error> {
-        for index in 0..self.rings.len() {
-            let kek = self.kek(index)?;
-            let Some(stored) = self.rings.get(index).map(|ring| ring.stored.clone()) else { break };
+        for index in 0..self.rings.rings.len() {
+            let kek = self.rings.kek(index)?;
+            let Some(stored) = self.rings.rings.get(index).map(|ring| ring.stored.clone()) else { break };
             let made = modules::module(&stored.module)?
                 .rewrap(&stored.bytes, &kek, secret, self.settings.costs)
-                .map_err(|error| self.secret_error(error, &format!("schema {}", self.schema_name())))?;
+                .map_err(|error| self.rings.secret_error(error, &format!("schema {}", self.schema_name())))?;
             keys::remember(&KeyId::new(secret, &stored.module, &made.keyring), &made.kek);
             self.replace(&stored, made.keyring, made.kek)?;
         }
@@ -267,7 +287,7 @@ impl Instance {
 
     /// The keyrings before the current one, newest first.
     pub(crate) fn superseded(&self) -> Vec<StoredKeyring> {
-        self.rings.iter().skip(1).map(|ring| ring.stored.clone()).collect()
+        self.rings.rings.iter().skip(1).map(|ring| ring.stored.clone()).collect()
     }
 
     /// Whether the copy has no row, whoever may see it.
@@ -277,13 +297,13 @@ impl Instance {
 
     /// The KEK of the current keyring.
     pub(crate) fn current_kek(&mut self) -> Result<Kek, Error> {
-        self.kek(0)
+        self.rings.kek(0)
     }
 
     /// The module of the current keyring.
     pub(crate) fn current_module(&self) -> Result<Module, Error> {
-        match self.rings.first() {
-            Some(ring) => modules::module(&ring.stored.module),
+        match self.current() {
+            Some(current) => modules::module(&current.module),
             None => modules::module(&self.module_for_new_keyring()?),
         }
     }
@@ -295,14 +315,25 @@ impl Instance {
 
     /// Derives the KEK of any keyring with this copy's master secret. `what` names it in errors.
     pub(crate) fn derive(&self, module: &Module, keyring: &[u8], what: &str) -> Result<Kek, Error> {
-        let secret = secret::master_secret(&self.settings.variable)?;
-        let id = KeyId::new(&secret, module.digest(), keyring);
-        if let Some(kek) = keys::known(&id) {
-            return Ok(kek);
-        }
-        let kek = module.derive_kek(&secret, keyring).map_err(|error| self.secret_error(error, what))?;
-        keys::remember(&id, &kek);
-        Ok(kek)
+        self.rings.derive(module, keyring, what)
+    }
+
+    /// Removes the keyrings before the current one, if they are still these. That nothing refers to them is for the
+    /// caller to know.
+    pub(crate) fn remove_superseded(&mut self, superseded: &[StoredKeyring]) -> Result<(), Error> {
+        let table = Table::open(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
+        // Whatever happens now, look at the table before the next use.
+        self.stale = true;
+        table.scan(|row| {
+            if let Some(gone) = superseded.iter().find(|keyring| keyring.is_in(row)) {
+                gone.must_be_as_in(row, self.schema)?;
+                table.delete(row);
+            }
+            Ok(Visit::Continue)
+        })?;
+        table.announce_change();
+        self.reread()?;
+        Ok(())
     }
 
     /// Stores a changed keyring in place of the current one.
@@ -318,15 +349,11 @@ impl Instance {
         // Whatever happens now, look at the table before the next use.
         self.stale = true;
         table.scan(|row| {
-            if row.get::<i32>(keyring_column::ID) != Some(before.id) {
+            if !before.is_in(row) {
                 return Ok(Visit::Continue);
             }
-            if row.get::<Vec<u8>>(keyring_column::KEYRING).as_deref() != Some(before.bytes.as_slice()) {
-                return Err(Error::ConcurrentChange {
-                    what: format!("the keyring of schema {}", heap::schema_name(self.schema)),
-                });
-            }
-            table.update(row, &keyring_row(before.id, &before.module, &bytes))?;
+            before.must_be_as_in(row, self.schema)?;
+            table.update(row, &StoredKeyring::row(before.id, &before.module, &bytes))?;
             Ok(Visit::Stop)
         })?;
         table.announce_change();
@@ -341,10 +368,10 @@ impl Instance {
         let table = Table::open(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
         let mut last = 0;
         table.scan(|row| {
-            last = last.max(row.get::<i32>(keyring_column::ID).unwrap_or(0));
+            last = last.max(row.get::<i32>(column::ID).unwrap_or(0));
             Ok(Visit::Continue)
         })?;
-        table.insert(&keyring_row(last.saturating_add(1), module, bytes))?;
+        table.insert(&StoredKeyring::row(last.saturating_add(1), module, bytes))?;
         table.announce_change();
         self.reread()?;
         self.keep_kek(bytes, kek);
@@ -353,17 +380,17 @@ impl Instance {
 
     /// Remembers the KEK of a keyring that was made or changed here.
     fn keep_kek(&mut self, bytes: &[u8], kek: Kek) {
-        if let Some(ring) = self.rings.iter_mut().find(|ring| ring.stored.bytes == bytes) {
+        if let Some(ring) = self.rings.rings.iter_mut().find(|ring| ring.stored.bytes == bytes) {
             ring.kek = Some(kek);
         }
     }
 
     /// Reads settings and keyrings again. Tells whether the keyrings are others than before.
     fn reread(&mut self) -> Result<bool, Error> {
-        let before: Vec<_> = self.rings.iter().map(|ring| ring.stored.clone()).collect();
+        let before: Vec<_> = self.rings.rings.iter().map(|ring| ring.stored.clone()).collect();
         self.stale = true;
         self.refresh()?;
-        Ok(!self.rings.iter().map(|ring| &ring.stored).eq(&before))
+        Ok(!self.rings.rings.iter().map(|ring| &ring.stored).eq(&before))
     }
 
     /// Finds the tables beside `table` and checks whose they are.
@@ -385,7 +412,8 @@ impl Instance {
         let view = heap::relation_oid(schema, c"credentials")
             .filter(|view| heap::owner(*view).is_some_and(crate::may_instantiate));
         let settings = Settings { variable: String::new(), module: None, costs: None };
-        Ok(Self { schema, table, view, config, keyrings, settings, rings: Vec::new(), stale: true })
+        let (rings, pruned) = (Rings::none(schema), Rings::none(schema));
+        Ok(Self { schema, table, view, config, keyrings, settings, rings, pruned, stale: true })
     }
 
     /// Reads settings and keyrings again where they may have changed.
@@ -395,55 +423,14 @@ impl Instance {
         }
         // Parts may have been dropped, renamed, made anew or given to another owner: look again from the start, but
         // keep what is unlocked.
-        let rings = std::mem::take(&mut self.rings);
-        *self = Self { rings, ..Self::locate(self.table)? };
-        self.settings = read_settings(self.config)?;
-        let mut stored = read_keyrings(self.keyrings)?;
-        stored.sort_by_key(|keyring| std::cmp::Reverse(keyring.id));
-        let mut known = std::mem::take(&mut self.rings);
-        self.rings = stored
-            .into_iter()
-            .map(|stored| match known.iter().position(|ring| ring.stored == stored) {
-                Some(index) => known.swap_remove(index),
-                None => Ring { stored, kek: None, unlocked: None },
-            })
-            .collect();
+        let known = std::mem::take(&mut self.rings.rings);
+        *self = Self::locate(self.table)?;
+        self.rings.rings = known;
+        self.settings = read_settings(self.config, Seen::Now)?;
+        let stored = StoredKeyring::read_all(self.keyrings, Seen::Now)?;
+        self.rings.replace(self.settings.variable.clone(), stored);
         self.stale = false;
         Ok(())
-    }
-
-    fn unlocked(&mut self, index: usize) -> Result<&mut Keyring, Error> {
-        if self.rings.get(index).is_some_and(|ring| ring.unlocked.is_none()) {
-            let kek = self.kek(index)?;
-            let schema = self.schema_name();
-            let ring = self.ring(index)?;
-            let module = modules::module(&ring.stored.module)?;
-            let keyring = module.unlock(&ring.stored.bytes, &kek).map_err(|error| match error {
-                host::Error::Refused(_) => Error::KeyringTampered { schema },
-                other => modules::module_error(other),
-            })?;
-            ring.unlocked = Some(keyring);
-        }
-        let schema = self.schema;
-        let ring = self.ring(index)?;
-        ring.unlocked.as_mut().ok_or_else(|| Error::KeyringMissing { schema: heap::schema_name(schema) })
-    }
-
-    fn kek(&mut self, index: usize) -> Result<Kek, Error> {
-        let ring = self.ring(index)?;
-        if let Some(kek) = &ring.kek {
-            return Ok(kek.clone());
-        }
-        let stored = ring.stored.clone();
-        let module = modules::module(&stored.module)?;
-        let kek = self.derive(&module, &stored.bytes, &format!("schema {}", self.schema_name()))?;
-        self.ring(index)?.kek = Some(kek.clone());
-        Ok(kek)
-    }
-
-    fn ring(&mut self, index: usize) -> Result<&mut Ring, Error> {
-        let schema = self.schema;
-        self.rings.get_mut(index).ok_or_else(|| Error::KeyringMissing { schema: heap::schema_name(schema) })
     }
 
     /// Makes the copy's first keyring, unless another session just did. A copy that holds sealed values gets none:
@@ -453,30 +440,13 @@ impl Instance {
         let keyrings = Table::open(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
         drop(keyrings);
         self.reread()?;
-        if !self.rings.is_empty() {
+        if !self.rings.rings.is_empty() {
             return Ok(());
         }
         if !self.holds_nothing()? {
             return Err(Error::KeyringMissing { schema: self.schema_name() });
         }
         self.add_keyring(&self.module_for_new_keyring()?)
-    }
-
-    /// What a failure of key derivation means to the person who set the secret.
-    pub(crate) fn secret_error(&self, error: host::Error, what: &str) -> Error {
-        use host::ErrorCode as E;
-        let variable = self.settings.variable.clone();
-        match error {
-            host::Error::Refused(failure) => match failure.code {
-                E::WrongMasterSecret => Error::MasterSecretWrong { variable, what: what.to_owned() },
-                E::InvalidMasterSecret => Error::MasterSecretInvalid { variable },
-                E::KdfOutOfBounds => Error::InvalidArgument(
-                    "the key derivation costs are outside the module's limits".to_owned(),
-                ),
-                _ => Error::KeyringTampered { schema: self.schema_name() },
-            },
-            other => modules::module_error(other),
-        }
     }
 }
 
@@ -499,13 +469,9 @@ fn refused_field(error: host::Error, identity: &Identity<'_>) -> Error {
     Error::InvalidField { name, field, problem }
 }
 
-fn keyring_row(id: i32, module: &Digest, bytes: &[u8]) -> [Option<pg_sys::Datum>; 3] {
-    [datum(id), datum(module.as_bytes().as_slice()), datum(bytes)]
-}
-
-fn read_settings(config: pg_sys::Oid) -> Result<Settings, Error> {
+fn read_settings(config: pg_sys::Oid, seen: Seen) -> Result<Settings, Error> {
     let mut settings = None;
-    Table::open(config, pg_sys::AccessShareLock)?.scan(|row| {
+    Table::open(config, pg_sys::AccessShareLock)?.scan_as(seen, |row| {
         let module = match row.raw(config_column::MODULE) {
             Some(_) => Some(modules::digest_of_column(row, config_column::MODULE)?),
             None => None,
@@ -525,17 +491,4 @@ fn read_settings(config: pg_sys::Oid) -> Result<Settings, Error> {
     })?;
     settings
         .ok_or_else(|| Error::NotAnInstance { relation: format!("{} (empty)", heap::relation_name(config)) })
-}
-
-fn read_keyrings(keyrings: pg_sys::Oid) -> Result<Vec<StoredKeyring>, Error> {
-    let mut stored = Vec::new();
-    Table::open(keyrings, pg_sys::AccessShareLock)?.scan(|row| {
-        stored.push(StoredKeyring {
-            id: row.get(keyring_column::ID).unwrap_or(0),
-            module: modules::digest_of_column(row, keyring_column::MODULE)?,
-            bytes: row.get(keyring_column::KEYRING).unwrap_or_default(),
-        });
-        Ok(Visit::Continue)
-    })?;
-    Ok(stored)
 }

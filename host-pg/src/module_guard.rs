@@ -1,6 +1,8 @@
 //! The rules for rows of `crypto_modules`, whoever writes them and however: the digest is that of the bytes, and a
 //! module that something refers to stays.
 
+use std::collections::BTreeMap;
+
 use omni_credentials_host::Digest;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -11,6 +13,7 @@ use crate::identity::Packed;
 use crate::modules::{self, column};
 use crate::raw::raw_function;
 use crate::registry;
+use crate::rings;
 use crate::trigger::{Call, Event};
 
 raw_function!(crypto_modules_guard_wrapper, pg_finfo_crypto_modules_guard_wrapper, crypto_modules_guard);
@@ -91,18 +94,48 @@ fn refuse_removal(digest: &Digest) -> Result<(), Error> {
     // Waits for those who are about to refer to it, and keeps others from doing so.
     let lock = modules::table(pg_sys::ExclusiveLock)?;
     drop(lock);
-    let mut users = users(digest)?;
     if *digest == modules::builtin_digest()? {
-        users.insert(0, "the extension itself".to_owned());
+        return Err(Error::ModuleBuiltin { digest: digest.to_string() });
     }
+    let users = users(digest)?;
     if users.is_empty() {
         return Ok(());
     }
-    Err(Error::ModuleInUse { digest: digest.to_string(), users: users.join(", ") })
+    let tables: Vec<_> = users.iter().map(|user| format!("{}.{}", user.schema, user.table)).collect();
+    let mut copies: BTreeMap<&str, bool> = BTreeMap::new();
+    for user in &users {
+        *copies.entry(&user.schema).or_insert(true) &= user.only_superseded;
+    }
+    let statements: Vec<_> = copies.into_iter().map(|(schema, moved)| how_to_free(schema, moved)).collect();
+    Err(Error::ModuleInUse {
+        digest: digest.to_string(),
+        users: tables.join(", "),
+        statements: statements.join(" "),
+    })
+}
+
+/// What frees a module from a copy, which may have moved on already.
+fn how_to_free(schema: &str, moved: bool) -> String {
+    let schema = spi::quote_literal(spi::quote_identifier(schema));
+    let prune = format!("select omni_credentials.prune_keyrings({schema});");
+    if moved {
+        prune
+    } else {
+        format!("select omni_credentials.use_module({schema}, another_module); {prune}")
+    }
+}
+
+/// A table that refers to a module.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct User {
+    schema: String,
+    table: String,
+    /// Only by keyrings that came before the current one.
+    only_superseded: bool,
 }
 
 /// The tables that refer to a module, in any copy.
-fn users(digest: &Digest) -> Result<Vec<String>, Error> {
+fn users(digest: &Digest) -> Result<Vec<User>, Error> {
     const TABLES: &str = "select c.oid from pg_catalog.pg_class c where c.relkind operator(pg_catalog.=) 'r' \
          and c.relname operator(pg_catalog.=) any ('{credentials_keyrings,credentials_config}'::pg_catalog.name[])";
     let tables = Spi::connect(|client| {
@@ -114,20 +147,24 @@ fn users(digest: &Digest) -> Result<Vec<String>, Error> {
         // In `credentials_keyrings` it is the second column, in `credentials_config` the third. A table of somebody else
         // may have the name and other columns.
         // SAFETY: syscache lookups by oid and column number.
-        let at = match unsafe { (pg_sys::get_atttype(table, 2), pg_sys::get_atttype(table, 3)) } {
-            (pg_sys::BYTEAOID, pg_sys::BYTEAOID) => 1,
-            (pg_sys::TEXTOID, pg_sys::BYTEAOID) => 2,
+        let (at, keyrings) = match unsafe { (pg_sys::get_atttype(table, 2), pg_sys::get_atttype(table, 3)) } {
+            (pg_sys::BYTEAOID, pg_sys::BYTEAOID) => (1, true),
+            (pg_sys::TEXTOID, pg_sys::BYTEAOID) => (2, false),
             _ => continue,
         };
-        let mut refers = false;
+        let mut rows = Vec::new();
         Table::open(table, pg_sys::AccessShareLock)?.scan(|row| {
-            refers = row.get::<Vec<u8>>(at).as_deref() == Some(digest.as_bytes());
-            Ok(if refers { Visit::Stop } else { Visit::Continue })
+            let id = if keyrings { row.get::<i32>(rings::column::ID) } else { None };
+            rows.push((id, row.get::<Vec<u8>>(at).as_deref() == Some(digest.as_bytes())));
+            Ok(Visit::Continue)
         })?;
-        if refers {
+        if rows.iter().any(|(_, refers)| *refers) {
+            // The newest keyring is the current one.
+            let current = rows.iter().max().is_some_and(|(_, refers)| *refers);
             // SAFETY: a syscache lookup by oid.
             let schema = heap::schema_name(unsafe { pg_sys::get_rel_namespace(table) });
-            users.push(format!("{schema}.{}", heap::relation_name(table)));
+            let table = heap::relation_name(table);
+            users.push(User { schema, table, only_superseded: keyrings && !current });
         }
     }
     users.sort();

@@ -7,11 +7,13 @@ use omni_credentials_host::{self as host, Config, Digest, Module, Runtime};
 use pgrx::pg_sys;
 
 use crate::error::Error;
-use crate::heap::{self, Table, Visit};
+use crate::heap::{self, Seen, Table, Visit};
 use crate::{interrupt, settings};
 
-/// The default module's bytes; `build.rs` finds them.
+/// The default module's bytes and their digest; `build.rs` finds them.
 pub(crate) static BUILTIN: &[u8] = include_bytes!(env!("OMNI_CREDENTIALS_BUILTIN_MODULE"));
+
+const BUILTIN_DIGEST: &str = env!("OMNI_CREDENTIALS_BUILTIN_DIGEST");
 
 /// Columns of `omni_credentials.crypto_modules`, counted from 0.
 pub(crate) mod column {
@@ -76,7 +78,7 @@ pub(crate) fn pin(digest: &Digest) -> Result<(), Error> {
     let missing = || Error::ModuleMissing { digest: digest.to_string() };
     // Removing takes a lock that conflicts with this one.
     let table = table(pg_sys::RowShareLock)?.ok_or_else(missing)?;
-    if find(&table, digest, |_| ())?.is_some() { Ok(()) } else { Err(missing()) }
+    if find(&table, Seen::Now, digest, |_| ())?.is_some() { Ok(()) } else { Err(missing()) }
 }
 
 /// `crypto_modules`, if the extension is installed in this database.
@@ -115,24 +117,49 @@ fn with_modules<T>(f: impl FnOnce(&mut Modules) -> Result<T, Error>) -> Result<T
                 })
                 .map_err(module_error)?;
                 interrupt::register(runtime.ticker());
-                slot.insert(Modules { runtime, loaded: HashMap::new(), builtin: Digest::of(BUILTIN) })
+                let builtin = BUILTIN_DIGEST.parse().map_err(module_error)?;
+                slot.insert(Modules { runtime, loaded: HashMap::new(), builtin })
             }
         };
         f(modules)
     })
 }
 
+/// The modules in `crypto_modules` that may run on this server.
+pub(crate) fn all_installed() -> Result<Vec<Digest>, Error> {
+    let mut digests = Vec::new();
+    if let Some(table) = table(pg_sys::AccessShareLock)? {
+        table.scan(|row| {
+            let digest = digest_of_column(row, column::DIGEST)?;
+            digests.extend(settings::require_allowed(&digest).is_ok().then_some(digest));
+            Ok(Visit::Continue)
+        })?;
+    }
+    Ok(digests)
+}
+
 /// The bytes of an installed module.
 fn installed(digest: &Digest) -> Result<Vec<u8>, Error> {
     let missing = || Error::ModuleMissing { digest: digest.to_string() };
     let table = table(pg_sys::AccessShareLock)?.ok_or_else(missing)?;
-    find(&table, digest, |row| row.get::<Vec<u8>>(column::WASM))?.flatten().ok_or_else(missing)
+    let wasm = |seen| find(&table, seen, digest, |row| row.get::<Vec<u8>>(column::WASM));
+    match wasm(Seen::Now)? {
+        Some(wasm) => wasm,
+        // Removed after the running statement's snapshot was taken, in which rows may still need it.
+        None => wasm(Seen::BySnapshot)?.flatten(),
+    }
+    .ok_or_else(missing)
 }
 
 /// What `take` takes from the row of a module; `None` where there is no such row.
-fn find<T>(table: &Table, digest: &Digest, take: impl Fn(&heap::Row) -> T) -> Result<Option<T>, Error> {
+fn find<T>(
+    table: &Table,
+    seen: Seen,
+    digest: &Digest,
+    take: impl Fn(&heap::Row) -> T,
+) -> Result<Option<T>, Error> {
     let mut found = None;
-    table.scan(|row| {
+    table.scan_as(seen, |row| {
         if row.get::<Vec<u8>>(column::DIGEST).as_deref() == Some(digest.as_bytes()) {
             found = Some(take(row));
             return Ok(Visit::Stop);

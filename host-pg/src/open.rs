@@ -1,11 +1,12 @@
 //! Reading: `open_credential`, the one function behind the view, and sealing for those who write the table itself.
 
+use omni_credentials_host::Identity;
 use pgrx::prelude::*;
 use pgrx::{FromDatum, IntoDatum, fcinfo, pg_sys};
 
 use crate::error::{Error, Unreadable, or_raise};
 use crate::identity::{self, Fields, Packed};
-use crate::instance::{self, OpenError};
+use crate::instance::{self, Instance, OpenError};
 use crate::raw::raw_function;
 use crate::settings::{self, OnUnreadable};
 
@@ -81,7 +82,7 @@ fn open(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<Op
         return Ok(Some(bytea(unsafe { Packed::new(sealed) }.bytes())));
     }
     may_read(store, fields, sealed)?;
-    match open_unchecked(&handle, fields, sealed) {
+    match open_as_seen(&handle, fields, sealed) {
         Ok(value) => Ok(Some(bytea(&value))),
         Err(OpenError::Store(error)) => Err(error),
         Err(OpenError::Value(_)) if settings::on_unreadable() == OnUnreadable::Null => Ok(None),
@@ -89,16 +90,34 @@ fn open(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<Op
     }
 }
 
-/// Opens a value whoever asks: for callers that have seen the row under its policies.
+/// Opens a value of a row as it is now, whoever asks: for callers that have seen the row under its policies.
 pub(crate) fn open_unchecked(
     handle: &instance::Handle,
     fields: &Fields,
     sealed: pg_sys::Datum,
 ) -> Result<zeroize::Zeroizing<Vec<u8>>, OpenError> {
+    open_with(handle, fields, sealed, Instance::open)
+}
+
+/// The same for a row as the active snapshot shows it.
+fn open_as_seen(
+    handle: &instance::Handle,
+    fields: &Fields,
+    sealed: pg_sys::Datum,
+) -> Result<zeroize::Zeroizing<Vec<u8>>, OpenError> {
+    open_with(handle, fields, sealed, Instance::open_as_seen)
+}
+
+fn open_with(
+    handle: &instance::Handle,
+    fields: &Fields,
+    sealed: pg_sys::Datum,
+    open: impl FnOnce(&mut Instance, &Identity<'_>, &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>, OpenError>,
+) -> Result<zeroize::Zeroizing<Vec<u8>>, OpenError> {
     // SAFETY: the datum of a bytea that is not NULL.
     let sealed = unsafe { Packed::new(sealed) };
     let mut store = handle.borrow_mut();
-    match identity::with_identity(fields, None, |identity| store.open(identity, sealed.bytes())) {
+    match identity::with_identity(fields, None, |identity| open(&mut store, identity, sealed.bytes())) {
         Ok(result) => result,
         Err(reason) => Err(OpenError::Value(reason)),
     }
@@ -110,7 +129,7 @@ pub(crate) fn readable(
     fields: &Fields,
     sealed: pg_sys::Datum,
 ) -> Result<Result<(), Unreadable>, Error> {
-    match open_unchecked(handle, fields, sealed) {
+    match open_as_seen(handle, fields, sealed) {
         Ok(_) => Ok(Ok(())),
         Err(OpenError::Value(reason)) => Ok(Err(reason)),
         Err(OpenError::Store(error)) => Err(error),

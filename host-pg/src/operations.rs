@@ -117,7 +117,7 @@ fn move_to(schema: pg_sys::Oid, module: Option<&str>) -> Result<i64, Error> {
 }
 
 /// A copy whose owner asks, with its writers waiting: a row that they seal with the old key would be left behind.
-fn locked(schema: pg_sys::Oid) -> Result<Handle, Error> {
+pub(crate) fn locked(schema: pg_sys::Oid) -> Result<Handle, Error> {
     let table = instance::of_schema(schema)?.borrow().table;
     must_own(table)?;
     // SAFETY: a variable of the running transaction.

@@ -4,11 +4,15 @@
 //!
 //! Loading a compiled artifact is running it, so the question is who can write one. The folder has mode
 //! 0700 and artifacts have mode 0600; both must belong to the effective user and must not be
-//! writable by anyone else, or they are not looked at. The file is opened once, checked and read
-//! through that one descriptor into memory, and only that copy is used, so that nothing can change between the
-//! check and the use. What is left is an attacker with our own user id: such a one can attach a
-//! debugger to this very process, read the master secret from its environment and replace the host's
+//! writable by anyone else, or they are not looked at. The file is opened once, and read once through that descriptor:
+//! what is hashed goes into memory that is then sealed against any change, and only that copy is used, so that nothing
+//! can change between the check and the use. What is left is an attacker with our own user id: such a one can
+//! attach a debugger to this very process, read the master secret from its environment and replace the host's
 //! own binary, and no check made here could stand in the way.
+//!
+//! The memory is a sealed memfd, which the engine maps as it is. Given a buffer, the engine would copy a megabyte once
+//! more, and the page faults of two copies would be half of a new backend's first read. Where the system has no
+//! memfd, or none whose code may run, the buffer it is.
 //!
 //! The digest in the header therefore guards against accidents and not against that attacker: a
 //! torn write, a full disk, a failing one, an artifact copied to the name of another module or
@@ -18,12 +22,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use memfd::{FileSeal, MemfdOptions};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -33,6 +39,8 @@ use crate::Digest;
 const MAGIC: &[u8; 16] = b"omni-native\0\0\0\0\x01";
 /// Longer files are not read. A module of a megabyte compiles to a few.
 const MAX_ARTIFACT: u64 = 128 << 20;
+/// Read and hashed at a time, in bytes: few calls, and the processor still has it at hand when it is hashed.
+const CHUNK: usize = 64 << 10;
 
 pub(crate) struct Cache {
     folder: PathBuf,
@@ -52,19 +60,85 @@ impl Cache {
     /// The compiled module, if a sound artifact is there.
     pub(crate) fn load(&self, engine: &Engine, digest: &Digest) -> Option<Component> {
         let path = self.path(digest);
-        let file = match read_private(&self.folder, &path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        match open_private(&self.folder, &path).and_then(|mut file| self.read(engine, digest, &mut file)) {
+            Ok(component) => component,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 self.complain(&path, &error);
-                return None;
+                None
             }
-        };
-        let artifact = self.verify(&file, digest)?;
-        // SAFETY: `artifact` was written by `keep` of this very code and engine, from
-        // `Component::serialize`: the file and its folder can be written by our own user only, and the
-        // BLAKE3 over engine key, module digest and artifact was checked on this copy in memory.
-        unsafe { Component::deserialize(engine, artifact) }.ok()
+        }
+    }
+
+    /// The component in an artifact file; none where that is not a sound one.
+    fn read(&self, engine: &Engine, digest: &Digest, file: &mut File) -> io::Result<Option<Component>> {
+        if let Ok(Some(artifact)) = self.sealed_copy(digest, file) {
+            // SAFETY: the artifact was written by `keep` of this very code and engine, from
+            // `Component::serialize`: the file and its folder can be written by our own user only. The BLAKE3 over
+            // engine key, module digest and artifact was checked on this copy, which nobody can change any more.
+            let component = unsafe {
+                Component::deserialize_file(engine, format!("/proc/self/fd/{}", artifact.as_raw_fd()))
+            };
+            if let Ok(component) = component {
+                return Ok(Some(component));
+            }
+        }
+        file.rewind()?;
+        self.read_buffered(engine, digest, file)
+    }
+
+    /// The same by way of a buffer.
+    fn read_buffered(
+        &self,
+        engine: &Engine,
+        digest: &Digest,
+        file: &mut File,
+    ) -> io::Result<Option<Component>> {
+        let mut artifact = Vec::new();
+        if !self.copy_checked(digest, file, &mut artifact)? {
+            return Ok(None);
+        }
+        // SAFETY: as in `read`; this copy belongs to nobody but us.
+        Ok(unsafe { Component::deserialize(engine, artifact) }.ok())
+    }
+
+    /// The artifact in memory that cannot be changed; none where it is not sound.
+    fn sealed_copy(&self, digest: &Digest, file: &mut File) -> io::Result<Option<File>> {
+        let memory = MemfdOptions::default()
+            .allow_sealing(true)
+            .create("omni-credentials-module")
+            .map_err(io::Error::other)?;
+        if !self.copy_checked(digest, file, &mut memory.as_file())? {
+            return Ok(None);
+        }
+        memory
+            .add_seals(&[FileSeal::SealShrink, FileSeal::SealGrow, FileSeal::SealWrite, FileSeal::SealSeal])
+            .map_err(io::Error::other)?;
+        Ok(Some(memory.into_file()))
+    }
+
+    /// Copies the artifact in a file, and tells whether what was copied is sound.
+    fn copy_checked(&self, digest: &Digest, file: &mut File, to: &mut impl Write) -> io::Result<bool> {
+        let mut file = file.take(MAX_ARTIFACT);
+        let (mut magic, mut expected) = ([0; MAGIC.len()], [0; 32]);
+        for part in [magic.as_mut_slice(), expected.as_mut_slice()] {
+            match file.read_exact(part) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+                result => result?,
+            }
+        }
+        if magic != *MAGIC {
+            return Ok(false);
+        }
+        let mut sum = self.hasher(digest);
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let read = file.read(&mut chunk)?;
+            let Some(chunk) = chunk.get(..read).filter(|chunk| !chunk.is_empty()) else { break };
+            sum.update(chunk);
+            to.write_all(chunk)?;
+        }
+        Ok(<[u8; 32]>::from(sum.finalize()) == expected)
     }
 
     /// Keeps a compiled module for the next process. A failure is said once and has no other effect.
@@ -83,15 +157,11 @@ impl Cache {
         self.folder.join(format!("{digest}-{:016x}.native", self.engine_key))
     }
 
-    fn verify<'a>(&self, file: &'a [u8], digest: &Digest) -> Option<&'a [u8]> {
-        let (sum, artifact) = file.strip_prefix(MAGIC)?.split_at_checked(32)?;
-        (self.sum(digest, artifact) == sum).then_some(artifact)
-    }
-
-    fn sum(&self, digest: &Digest, artifact: &[u8]) -> [u8; 32] {
-        let mut sum = blake3::Hasher::new();
-        sum.update(MAGIC).update(&self.engine_key.to_be_bytes()).update(digest.as_bytes()).update(artifact);
-        sum.finalize().into()
+    /// Everything that an artifact's own digest covers, but for the artifact.
+    fn hasher(&self, digest: &Digest) -> blake3::Hasher {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(MAGIC).update(&self.engine_key.to_be_bytes()).update(digest.as_bytes());
+        hasher
     }
 
     /// Readers see the old file or the new one, whole: written beside it, synced, renamed.
@@ -106,7 +176,7 @@ impl Cache {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         let written = file
             .write_all(MAGIC)
-            .and_then(|()| file.write_all(&self.sum(digest, artifact)))
+            .and_then(|()| file.write_all(self.hasher(digest).update(artifact).finalize().as_bytes()))
             .and_then(|()| file.write_all(artifact))
             .and_then(|()| file.sync_all())
             .and_then(|()| fs::rename(&temporary, path))
@@ -129,8 +199,8 @@ impl Cache {
     }
 }
 
-/// Reads a file that nobody but us can have written.
-fn read_private(folder: &Path, path: &Path) -> io::Result<Vec<u8>> {
+/// Opens a file that nobody but us can have written.
+fn open_private(folder: &Path, path: &Path) -> io::Result<File> {
     check_private(&fs::symlink_metadata(folder)?)?;
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
@@ -138,9 +208,7 @@ fn read_private(folder: &Path, path: &Path) -> io::Result<Vec<u8>> {
     if !metadata.is_file() || metadata.len() > MAX_ARTIFACT {
         return Err(io::Error::other("what is there is not an artifact"));
     }
-    let mut bytes = Vec::new();
-    file.take(MAX_ARTIFACT).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok(file)
 }
 
 fn check_private(metadata: &fs::Metadata) -> io::Result<()> {
@@ -156,4 +224,48 @@ fn check_private(metadata: &fs::Metadata) -> io::Result<()> {
         return Err(io::Error::other("others may write to it"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    /// The shortest component there is.
+    const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    fn kept(folder: &Path) -> (Engine, Cache, Digest, File) {
+        let engine = crate::engine::new().unwrap();
+        let cache = Cache::new(folder.to_owned(), &engine, None);
+        let digest = Digest::of(EMPTY);
+        cache.keep(&Component::from_binary(&engine, EMPTY).unwrap(), &digest);
+        let file = File::open(cache.path(&digest)).unwrap();
+        (engine, cache, digest, file)
+    }
+
+    #[test]
+    fn nobody_changes_what_was_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, cache, digest, mut file) = kept(folder.path());
+        let copy = cache.sealed_copy(&digest, &mut file).unwrap().unwrap();
+        assert_eq!(copy.metadata().unwrap().len(), file.metadata().unwrap().len() - 48);
+        let again = OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", copy.as_raw_fd()));
+        for mut copy in [copy, again.unwrap()] {
+            copy.rewind().unwrap();
+            assert_eq!(copy.write_all(b"x").unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+            assert_eq!(copy.set_len(1).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        }
+    }
+
+    #[test]
+    fn without_a_memfd_there_is_a_buffer() {
+        let folder = tempfile::tempdir().unwrap();
+        let (engine, cache, digest, mut file) = kept(folder.path());
+        assert!(cache.read(&engine, &digest, &mut file).unwrap().is_some());
+        file.rewind().unwrap();
+        assert!(cache.read_buffered(&engine, &digest, &mut file).unwrap().is_some());
+        file.rewind().unwrap();
+        assert!(cache.read_buffered(&engine, &Digest::of(b"another"), &mut file).unwrap().is_none());
+    }
 }

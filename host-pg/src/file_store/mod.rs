@@ -6,6 +6,7 @@
 //! - `keyrings`: one keyring for file and table.
 //! - `export`: the three-way merge before a commit.
 //! - `moved`: files from before the copy moved to another keyring.
+//! - `prune`: which files keep an earlier keyring from being pruned.
 //! - `import`: `instantiate_file_store` and `credential_file_store_reload`.
 //! - `base` and `published`: what file and table last agreed on, also after a crash.
 //! - `transaction`: when it happens, and what becomes visible when.
@@ -16,11 +17,13 @@ mod import;
 mod keyrings;
 mod manage;
 mod moved;
+mod prune;
 mod published;
 mod registry;
 mod table;
 mod transaction;
 
+pub(crate) use prune::must_not_need_superseded;
 pub(crate) use transaction::{changed, register};
 
 use std::path::PathBuf;

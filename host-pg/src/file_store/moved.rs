@@ -1,5 +1,6 @@
 //! Files from before the copy moved to another keyring (`use_module`): such a file is sealed with keys that only the
-//! superseded keyring has, perhaps by a module whose format of sealed values is another one.
+//! superseded keyring has, perhaps by a module whose format of sealed values is another one. The file carries its
+//! keyring, so that it can be read after `prune_keyrings`, too, as long as its module is installed.
 //!
 //! It becomes a document of the current keyring: each record is opened as it was sealed and sealed again. A record whose
 //! value is that of the table's row gets the row's own bytes, and those are what both sides have agreed on. The rest
@@ -50,13 +51,14 @@ pub(super) fn parse(
         Err(error) => return Err(fault(error)),
     };
     // Newest first; a module that several keyrings have is asked once.
-    let mut tried: Vec<Digest> = Vec::new();
-    for before in superseded {
-        if tried.contains(&before.module) {
+    let mut tried = if parsed.is_some() { vec![*module.digest()] } else { Vec::new() };
+    let before = superseded.iter().map(|before| before.module);
+    for digest in before.chain(modules::all_installed()?) {
+        if tried.contains(&digest) {
             continue;
         }
-        tried.push(before.module);
-        let old = modules::module(&before.module)?;
+        tried.push(digest);
+        let old = modules::module(&digest)?;
         let mut old_files = old.files().map_err(fault)?;
         if let Ok(document) = old_files.parse(bytes) {
             let settled = store.file_digest.as_deref() == Some(Digest::of(bytes).as_bytes());

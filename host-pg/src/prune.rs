@@ -1,0 +1,79 @@
+//! `prune_keyrings`: the way out for keyrings that a copy has moved away from, and for their modules.
+//!
+//! Nothing is pruned that a row or a registered file needs, whoever may see that row. Statements with an older snapshot
+//! still see the older rows, and find their keyring with that snapshot (`Instance::open_as_seen`). Files and dumps
+//! from before the move carry their keyring themselves.
+
+use pgrx::PgMemoryContexts;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use crate::error::{Error, or_raise};
+use crate::heap::{self, Row, Table, Visit};
+use crate::identity::{self, Fields, Packed};
+use crate::instance::{Handle, Instance};
+use crate::{file_store, operations};
+
+#[pg_extern(sql = false)]
+fn prune_keyrings(schema: Option<pg_sys::Oid>) -> i64 {
+    or_raise(prune(schema))
+}
+
+fn prune(schema: Option<pg_sys::Oid>) -> Result<i64, Error> {
+    let schema = schema.ok_or_else(|| Error::InvalidArgument("schema must not be NULL".to_owned()))?;
+    // Nobody seals or changes rows from here on.
+    let handle = operations::locked(schema)?;
+    let superseded = handle.borrow().superseded();
+    if superseded.is_empty() {
+        return Ok(0);
+    }
+    rows_must_not_need_superseded(&handle)?;
+    file_store::must_not_need_superseded(&handle)?;
+    handle.borrow_mut().remove_superseded(&superseded)?;
+    Ok(i64::try_from(superseded.len()).unwrap_or(i64::MAX))
+}
+
+/// Looks at every row, not only at those that the caller's policies show.
+fn rows_must_not_need_superseded(handle: &Handle) -> Result<(), Error> {
+    let table = handle.borrow().table;
+    let mut memory = PgMemoryContexts::new("omni_credentials row");
+    Table::open(table, pg_sys::AccessShareLock)?.scan(|row| {
+        let (fields, sealed) = columns(row, table)?;
+        // What a row takes is given back after it: values can have a mebibyte each.
+        // SAFETY: the closure keeps nothing that it allocates there.
+        let needed = unsafe {
+            let needed = memory.switch_to(|_| needs_superseded(&mut handle.borrow_mut(), &fields, sealed));
+            memory.reset();
+            needed?
+        };
+        if needed {
+            let schema = heap::schema_name(handle.borrow().schema);
+            return Err(Error::KeyringSealsRow { schema, name: fields.display_name() });
+        }
+        Ok(Visit::Continue)
+    })
+}
+
+/// A row that does not open with the current keyring is asked for its key alone: it may be damaged, or its principal
+/// renamed or dropped, and be mended later.
+fn needs_superseded(store: &mut Instance, fields: &Fields, sealed: pg_sys::Datum) -> Result<bool, Error> {
+    // SAFETY: the datum of a bytea that is not NULL.
+    let sealed = unsafe { Packed::new(sealed) };
+    let opens =
+        identity::with_identity(fields, None, |identity| store.opens_with_current(identity, sealed.bytes()));
+    match opens {
+        Ok(Ok(true)) => Ok(false),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(false)) | Err(_) => store.needs_superseded(sealed.bytes()),
+    }
+}
+
+/// The identity and the sealed value of a row of `encrypted_credentials`.
+fn columns(row: &Row, table: pg_sys::Oid) -> Result<(Fields, pg_sys::Datum), Error> {
+    match (row.raw(0), row.raw(1), row.raw(2), row.raw(3), row.raw(4)) {
+        (Some(name), Some(sealed), Some(kind), Some(principal), Some(scope)) => {
+            Ok((Fields { name, kind, principal, scope }, sealed))
+        }
+        _ => Err(Error::Internal(format!("{} has a NULL", heap::relation_name(table)))),
+    }
+}
