@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from conftest import Database, drop_database, fresh_database
@@ -87,3 +88,23 @@ def contents(server: Server, file: Path | str) -> dict[str, bytes]:
     if before is not None:
         assert Path(file).read_bytes() == before, "reading changed the file"
     return found
+
+
+def in_threads(*functions: Callable[[], None]) -> None:
+    """Runs them at the same time, to the end of the last."""
+    errors = []
+
+    def guarded(function):
+        try:
+            function()
+        except BaseException as error:  # noqa: BLE001 - shown below
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(function,)) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "somebody waits for ever"
+    if errors:
+        raise errors[0]

@@ -1,4 +1,4 @@
-"""The file in git: two clones and two databases, and what git says and leaves without a merge driver."""
+"""The file in git: two clones and two databases, merged by hand, by the merge driver, and by the command afterwards."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Database, drop_database, fresh_database, refused
+from command import PROGRAM
+from conftest import MASTER_KEY, VARIABLE, Database, drop_database, fresh_database, refused
 from file_stores import READ, deleted, in_step, live, mirror, put, remove
 
 NAME = "app.credentials"
 WHO = {
     "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org", "GIT_COMMITTER_NAME": "t",
     "GIT_COMMITTER_EMAIL": "t@example.org", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null",
+    # The folders are the server's user's.
+    "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*",
+    # For the merge driver.
+    VARIABLE: MASTER_KEY,
 }
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
@@ -29,14 +34,21 @@ class Clone:
 
     def git(self, *arguments: str, check: bool = True) -> str:
         done = subprocess.run(
-            ["git", "-c", "safe.directory=*", *arguments], cwd=self.folder, env=os.environ | WHO,
+            ["git", *arguments], cwd=self.folder, env=os.environ | WHO,
             capture_output=True, text=True, check=False,
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    def command(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [PROGRAM, *arguments], cwd=self.folder, env=os.environ | WHO, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stderr
+
     def commit(self) -> None:
-        self.git("add", NAME)
+        self.git("add", "-A")
         self.git("commit", "-m", "credentials")
 
     def reload(self) -> dict[str, str]:
@@ -103,8 +115,8 @@ def test_one_after_the_other(clones: tuple[Clone, Clone]) -> None:
     assert in_step(second.db)
 
 
-def test_both_at_once_merged_by_hand(clones: tuple[Clone, Clone]) -> None:
-    first, second = clones
+def diverge(first: Clone, second: Clone) -> None:
+    """Both add, change and delete, in records that stand side by side; the first has pushed, the second committed."""
     put(first.db, "a", b"1")
     put(first.db, "b", b"new")
     remove(first.db, "e")
@@ -114,6 +126,11 @@ def test_both_at_once_merged_by_hand(clones: tuple[Clone, Clone]) -> None:
     put(second.db, "h", b"new")
     remove(second.db, "c")
     second.commit()
+
+
+def test_both_at_once_merged_by_hand(clones: tuple[Clone, Clone]) -> None:
+    first, second = clones
+    diverge(first, second)
     told = second.git("pull", "--no-rebase", "origin", "main", check=False)
     assert "CONFLICT" in told
     # A merge without the driver stops in the trailer, and the database says what the file is.
@@ -142,6 +159,45 @@ def test_both_at_once_merged_by_hand(clones: tuple[Clone, Clone]) -> None:
     assert first.values() == second.values()
     assert first.file.read_bytes() == second.file.read_bytes()
     assert in_step(first.db) and in_step(second.db)
+
+
+def assert_both_have_all_of_it(first: Clone, second: Clone) -> None:
+    """After the second has merged and committed: it loads the file and pushes, the first pulls and loads."""
+    assert second.reload() == {"a": "changed", "b": "added", "e": "removed"}
+    second.git("push", "-q", "origin", "HEAD:main")
+    first.git("pull", "-q", "--no-rebase", "origin", "main")
+    assert first.reload() == {"c": "removed", "g": "changed", "h": "added"}
+    assert first.values() == second.values() == {"a": b"1", "b": b"new", "g": b"2", "h": b"new", "i": b"old"}
+    assert (live(first.file), deleted(first.file)) == (["a", "b", "g", "h", "i"], ["c", "e"])
+    assert first.file.read_bytes() == second.file.read_bytes()
+    assert in_step(first.db) and in_step(second.db)
+
+
+def test_both_at_once_merged_by_the_driver(clones: tuple[Clone, Clone]) -> None:
+    first, second = clones
+    first.command("init", "--git", "--file", NAME)
+    first.commit()
+    first.git("push", "-q", "origin", "main")
+    second.git("pull", "-q", "--no-rebase", "origin", "main")
+    second.command("init", "--git", "--file", NAME)
+    diverge(first, second)
+    told = second.git("pull", "--no-rebase", "--no-edit", "origin", "main")
+    assert "CONFLICT" not in told
+    assert_both_have_all_of_it(first, second)
+
+
+def test_a_merge_elsewhere_is_mended_by_the_command(clones: tuple[Clone, Clone]) -> None:
+    """A host that has neither driver nor key merges and commits what it made of it."""
+    first, second = clones
+    diverge(first, second)
+    assert "CONFLICT" in second.git("pull", "--no-rebase", "origin", "main", check=False)
+    second.git("commit", "-a", "-m", "merged with its markers")
+    second.db.server.account.own(second.file)
+    with refused("22P04", "merge", hint="omni-credentials merge"):
+        second.reload()
+    second.command("merge", "--file", NAME)
+    second.commit()
+    assert_both_have_all_of_it(first, second)
 
 
 def test_both_changed_one_credential(clones: tuple[Clone, Clone]) -> None:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Database, drop_database, fresh_database, master_key, new_server, refused
-from file_stores import INSERT, READ, SEALED, STATUS, contents, in_step, leftovers, live, mirror, put
+from file_stores import (
+    INSERT,
+    READ,
+    SEALED,
+    STATUS,
+    contents,
+    in_step,
+    in_threads,
+    leftovers,
+    live,
+    mirror,
+    put,
+)
 
 
 @pytest.fixture
@@ -93,6 +105,42 @@ def test_two_servers_with_one_secret(db: Database, folder: Path) -> None:
         put(twin, "second", b"2")
         put(db, "third", b"3")
         assert live(file) == ["first", "second", "third"]
+        twin.close()
+    finally:
+        server.remove()
+
+
+def test_two_servers_at_once(db: Database, folder: Path) -> None:
+    """Each with sessions of its own: the lock file keeps them apart, and none waits for ever."""
+    from conftest import MASTER_KEY, VARIABLE
+
+    file = folder / "shared.credentials"
+    put(db, "first", b"1")
+    mirror(db, file)
+    server = new_server("twin").start({VARIABLE: MASTER_KEY})
+    try:
+        twin = fresh_database(server)
+        mirror(twin, file)
+        written = {"first": b"1"}
+
+        def writer(database: Database, who: str) -> Callable[[], None]:
+            def run() -> None:
+                with database.connect() as session:
+                    for n in range(10):
+                        name = f"{who}-{n}"
+                        session.execute(INSERT, (name, name.encode()))
+                        written[name] = name.encode()
+
+            return run
+
+        in_threads(*(writer(*who) for who in ((db, "a"), (db, "b"), (twin, "c"), (twin, "d"))))
+        assert len(written) == 41
+        assert leftovers(folder) == []
+        assert contents(db.server, file) == written
+        for database in (db, twin):
+            database.run("select * from omni_credentials.credential_file_store_reload(%s)", str(file))
+            assert dict(database.run(READ)) == written
+            assert in_step(database)
         twin.close()
     finally:
         server.remove()

@@ -9,7 +9,20 @@ from pathlib import Path
 import psycopg
 import pytest
 from conftest import Database, drop_database, fresh_database, refused
-from file_stores import INSERT, READ, STATUS, contents, deleted, generation, in_step, leftovers, live, mirror, put
+from file_stores import (
+    INSERT,
+    READ,
+    STATUS,
+    contents,
+    deleted,
+    generation,
+    in_step,
+    in_threads,
+    leftovers,
+    live,
+    mirror,
+    put,
+)
 
 
 @pytest.fixture
@@ -174,25 +187,6 @@ class TestNoTrace:
         assert leftovers(file.parent) == leftovers(folder) == []
         db.run("select omni_credentials.detach_file_store(%s)", str(folder / "z.credentials"))
         self.check(db, file, before)
-
-
-def in_threads(*functions) -> None:
-    errors = []
-
-    def guarded(function):
-        try:
-            function()
-        except BaseException as error:  # noqa: BLE001 - shown below
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(function,)) for function in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive(), "somebody waits for ever"
-    if errors:
-        raise errors[0]
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])

@@ -52,6 +52,38 @@ fn what_was_written_parses_verifies_and_says_the_same() {
 }
 
 #[test]
+fn a_table_holds_its_rows_and_nothing_else() {
+    let (keys, _) = keyring::<XChaCha20Poly1305>(3);
+    let document = Chacha::parse(&file(&keys, &["a", "b", "c"], &["old"])).unwrap();
+    let mut entropy = Fixed::new(5);
+    let scope = r#"{ "n": 1.0 }"#;
+    let changed = keys.seal(&identity("b", ALL), b"changed", &mut entropy).unwrap();
+    let new = keys.seal(&identity("d", scope), b"new", &mut entropy).unwrap();
+    let kept: Vec<_> = document.entries().filter(|entry| entry.identity.name == b"c").collect();
+    let rows = [
+        Entry { identity: identity("d", scope), sealed: Some(&new) },
+        kept[0],
+        Entry { identity: identity("b", ALL), sealed: Some(&changed) },
+    ];
+    let table = document.table(rows.map(Ok)).unwrap();
+    let mut expected = Chacha::create(&keys.to_bytes()).unwrap();
+    expected.put(rows).unwrap();
+    assert_eq!(table.manifest(), expected.manifest());
+    assert_eq!(table.entries().len(), 3);
+    assert_eq!(table.write(&keys, 0).unwrap(), expected.write(&keys, 0).unwrap());
+    assert_eq!(table.verify(&keys).err().unwrap().error, Error::SealMismatch);
+    // An empty table has nothing of the document.
+    assert_eq!(document.table([]).unwrap().entries().len(), 0);
+
+    let refused = |rows: Vec<Result<Entry<'_>, _>>| document.table(rows).err().unwrap().error;
+    assert_eq!(refused(vec![Ok(rows[0]), Ok(rows[1]), Ok(rows[0])]), Error::DuplicateRecord);
+    assert_eq!(refused(vec![Ok(rows[0]), Err(Error::InvalidArgument.into())]), Error::InvalidArgument);
+    let bad = Entry { identity: identity("", ALL), sealed: Some(&new) };
+    assert_eq!(refused(vec![Ok(bad)]), Error::InvalidName);
+    assert_eq!(refused(vec![Ok(Entry { sealed: Some(b"bad"), ..rows[0] })]), Error::UnknownVersion);
+}
+
+#[test]
 fn the_generation_only_grows() {
     let (keys, _) = keyring::<XChaCha20Poly1305>(2);
     let document = Chacha::parse(&file(&keys, &["a"], &[])).unwrap();

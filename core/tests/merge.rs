@@ -253,4 +253,20 @@ proptest! {
             prop_assert_eq!(&base, &file.manifest());
         }
     }
+
+    /// Where the base is what the file holds and the table has nothing to take over, what they agree on is the base
+    /// with the changes in it: hosts need not have all the rest looked at.
+    #[test]
+    fn changes_alone_tell_what_is_agreed(table in live(), file in side()) {
+        let (keys, _) = keyring(12);
+        let file = Doc::parse(&document(&keys, &file, 0).write(&keys, 0).unwrap()).unwrap();
+        let rows = document(&keys, &table, 0);
+        let table = file.table(rows.entries().map(Ok)).unwrap();
+        prop_assert_eq!(table.manifest(), rows.manifest());
+        let base = file.manifest();
+        let merged = merged(&keys, &base, &table, &file, true, Preference::Neither);
+        prop_assert_eq!((merged.to_ours().len(), merged.conflicts.len()), (0, 0));
+        let changes = apply(&document(&keys, &State::new(), 0), merged.to_theirs());
+        prop_assert_eq!(agreed(&base, &changes, &changes).unwrap(), agreed(&base, &table, &merged.document).unwrap());
+    }
 }

@@ -5,7 +5,7 @@
 
 mod vectors;
 
-use crate::{Costs, EntryRef, Error, ErrorCode, Failure, Files, Identity, Module, Preference};
+use crate::{Costs, EntryRef, Error, ErrorCode, Failure, Files, Identity, Module, Preference, Rows};
 
 /// The least that Argon2id can be asked for.
 const CHEAP: Option<Costs> = Some(Costs { memory_kib: 8, passes: 1, lanes: 1 });
@@ -191,6 +191,11 @@ fn file(module: &Module) -> Result<(), Error> {
         "a merge of equals is nothing to do",
     )?;
     require(files.agreed(&base, parsed, parsed)? == base, "equals agree")?;
+    let mut rows = Rows::default();
+    rows.push(&STRIPE, &sealed);
+    let table = files.table(parsed, &rows)?;
+    require(files.entries(table)?.len() == 1, "a table holds its rows and nothing else")?;
+    require(files.manifest(table)? == base, "a table holds sealed values as they are")?;
     altered_files(&mut files, &bytes, keyring)
 }
 

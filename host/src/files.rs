@@ -1,7 +1,7 @@
 use wasmtime::component::ResourceAny;
 
 use crate::store::Sandbox;
-use crate::{Entry, EntryRef, Error, Failure, Kek, Merged, Preference};
+use crate::{Entry, EntryRef, Error, Failure, Identity, Kek, Merged, Preference};
 
 /// A work store in which credentials files are parsed, merged and written.
 ///
@@ -18,6 +18,21 @@ pub struct Document(ResourceAny);
 /// An unlocked keyring in a [`Files`].
 #[derive(Debug, Clone, Copy)]
 pub struct KeyringHandle(ResourceAny);
+
+/// The rows of a table, as they go to a module: all in one list of bytes.
+#[derive(Debug, Default)]
+pub struct Rows(Vec<u8>);
+
+impl Rows {
+    /// Adds a row.
+    pub fn push(&mut self, identity: &Identity<'_>, sealed: &[u8]) {
+        for field in [identity.name, identity.kind, identity.principal, identity.scope, sealed] {
+            // No field comes near 4 GiB, and a module's memory has less.
+            self.0.extend_from_slice(&u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
+            self.0.extend_from_slice(field);
+        }
+    }
+}
 
 impl Files {
     pub(crate) fn new(sandbox: Sandbox) -> Self {
@@ -145,6 +160,20 @@ impl Files {
         self.sandbox.call("file-store.document.put", |module, store| {
             module.omni_credentials_file_store().document().call_put(store, document.0, &entries)
         })
+    }
+
+    /// The rows of a table as a document, to be merged with `document`: with the same keyring, these records and
+    /// no others.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    pub fn table(&mut self, document: Document, rows: &Rows) -> Result<Document, Error> {
+        self.sandbox
+            .call("file-store.document.table", |module, store| {
+                module.omni_credentials_file_store().document().call_table(store, document.0, &rows.0)
+            })
+            .map(Document)
     }
 
     /// What the document holds, 32 bytes a live record, sorted: a base for a later merge.

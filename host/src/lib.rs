@@ -45,7 +45,7 @@ mod undumped;
 
 pub use digest::Digest;
 pub use error::{Error, ErrorCode, Failure};
-pub use files::{Document, Files, KeyringHandle};
+pub use files::{Document, Files, KeyringHandle, Rows};
 pub use keyring::Keyring;
 pub use module::{Module, Primitives};
 pub use runtime::{Config, Runtime, Ticker};

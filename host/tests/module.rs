@@ -5,7 +5,7 @@
 mod common;
 
 use common::{CHEAP, MODULES, STRIPE, load, wasm};
-use omni_credentials_host::{Digest, EntryRef, Error, ErrorCode, Failure, Identity, Kek, Preference};
+use omni_credentials_host::{Digest, EntryRef, Error, ErrorCode, Failure, Identity, Kek, Preference, Rows};
 
 fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> Failure {
     match result.unwrap_err() {
@@ -180,6 +180,16 @@ fn files_are_written_parsed_and_merged() {
     assert_eq!(to_theirs, [(&b"aws"[..], false), (&b"stripe"[..], true)]);
     assert_eq!(files.agreed(&base, ours, merged.document).unwrap().len() % 32, 0);
     assert_eq!(files.manifest(merged.document).unwrap().len(), 32);
+
+    // The same as the rows of a table.
+    let mut packed = Rows::default();
+    packed.push(&aws, &added);
+    let table = files.table(parsed, &packed).unwrap();
+    assert_eq!(files.entries(table), files.entries(ours));
+    let again = files.merge(&base, table, parsed, true, keyring, Preference::Neither).unwrap();
+    assert_eq!(again.to_theirs, merged.to_theirs);
+    packed.push(&Identity { name: b"", ..STRIPE }, &added);
+    assert_eq!(refusal(files.table(parsed, &packed)).code, ErrorCode::InvalidName);
 
     let mut forged = file.clone();
     let at = file.windows(8).position(|window| window == b"\"stripe\"").unwrap();

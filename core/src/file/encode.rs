@@ -1,6 +1,7 @@
 //! From a document to bytes (§7).
 
-use base64ct::{Base64, Encoding};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use blake2::Blake2bMac;
 use blake2::digest::consts::U32;
 use blake2::digest::{KeyInit, Mac};
@@ -18,19 +19,27 @@ pub(super) const SEAL_VERSION: u8 = 1;
 /// Bytes that a line of base64 stands for: 64 characters.
 pub(super) const BASE64_BYTES: usize = 48;
 
+/// About as long as a record of a short value is, and header and trailer.
+const RECORD: usize = 256;
+const TRAILER: usize = 1024;
+
 /// The file.
 pub(super) fn file<S: Suite>(
     document: &Document<S>,
     generation: u64,
     key: &[u8; 32],
 ) -> Result<Vec<u8>, Failure> {
-    let mut out = Limited { bytes: Vec::new(), total: 0 };
+    // What is known of the length; growing would copy what there is again and again.
+    let known: usize = document.records.iter().map(|record| record.text().map_or(RECORD, <[u8]>::len)).sum();
+    let capacity = known.saturating_add(TRAILER).min(limits::FILE_BYTES);
+    let mut out = Limited { bytes: Vec::with_capacity(capacity), total: 0 };
     body(document, generation, &mut |piece| out.push(piece));
     let mut seal = vec![SEAL_VERSION, S::ID];
     seal.extend_from_slice(&document.current);
     seal.extend_from_slice(&keyed_hash(key)?.chain_update(&out.bytes).finalize().into_bytes());
     out.push(b"  seal ");
-    out.push(Base64::encode_string(&seal).as_bytes());
+    let mut line = [0; 64];
+    out.push(encode(&seal, &mut line));
     out.push(b"\n");
     if out.total > limits::FILE_BYTES {
         return Err(Failure::found(Error::FileTooLarge, out.total as u64));
@@ -65,6 +74,9 @@ fn body<S: Suite>(document: &Document<S>, generation: u64, out: &mut dyn FnMut(&
 }
 
 fn block(record: &Record, out: &mut dyn FnMut(&[u8])) {
+    if let Some(text) = record.text() {
+        return out(text);
+    }
     let identity = &record.identity;
     let mut text = String::from(if record.sealed.is_some() { "\ncredential " } else { "\ndeleted " });
     json::push_string(&mut text, &identity.name);
@@ -87,10 +99,15 @@ fn base64(bytes: &[u8], indent: &str, out: &mut dyn FnMut(&[u8])) {
     let mut line = [0; 64];
     for chunk in bytes.chunks(BASE64_BYTES) {
         out(indent.as_bytes());
-        // 48 bytes always fit into 64 characters.
-        out(Base64::encode(chunk, &mut line).unwrap_or_default().as_bytes());
+        out(encode(chunk, &mut line));
         out(b"\n");
     }
+}
+
+/// Up to 48 bytes, which are up to 64 characters.
+fn encode<'a>(bytes: &[u8], line: &'a mut [u8; 64]) -> &'a [u8] {
+    let length = STANDARD.encode_slice(bytes, line).unwrap_or_default();
+    line.get(..length).unwrap_or_default()
 }
 
 /// Keeps bytes up to the longest file, and counts all.

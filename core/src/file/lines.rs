@@ -1,5 +1,7 @@
 //! A file as lines, each checked before it is looked at.
 
+use memchr::memchr;
+
 use super::encode::{SIGNATURE, VERSION};
 use crate::{Error, Failure, limits};
 
@@ -8,6 +10,8 @@ const MARKERS: [&str; 4] = ["<<<<<<<", "|||||||", "=======", ">>>>>>>"];
 
 /// The lines after the first, which has been checked.
 pub(super) struct Lines<'a> {
+    /// Of the file.
+    length: usize,
     rest: &'a str,
     /// The line that was read last, counted from 1.
     number: u32,
@@ -28,7 +32,7 @@ impl<'a> Lines<'a> {
             let cause = if error.error_len().is_none() { Error::Truncated } else { Error::NotText };
             Failure::from(cause).at(line_count(whole) + 1)
         })?;
-        let mut lines = Self { rest: text, number: 0, back: None };
+        let mut lines = Self { length: text.len(), rest: text, number: 0, back: None };
         lines.line()?;
         Ok(lines)
     }
@@ -39,12 +43,17 @@ impl<'a> Lines<'a> {
         if let Some(line) = self.back.take() {
             return Ok(line);
         }
-        let end = self.rest.bytes().take(limits::LINE_BYTES + 1).position(|byte| byte == b'\n');
+        let bytes = self.rest.as_bytes();
+        let end = memchr(b'\n', bytes.get(..=limits::LINE_BYTES).unwrap_or(bytes));
         let Some((line, rest)) = end.and_then(|end| self.rest.split_at_checked(end)) else {
             let cut_off = self.rest.len() <= limits::LINE_BYTES;
             return Err(self.fail(if cut_off { Error::Truncated } else { Error::LineTooLong }));
         };
         self.rest = rest.strip_prefix('\n').unwrap_or(rest);
+        // Without a way out in the middle, many bytes are looked at in one step.
+        if !line.bytes().fold(false, |found, byte| found | (byte < b' ')) {
+            return Ok(line);
+        }
         match line.bytes().position(|byte| byte < b' ') {
             None => Ok(line),
             Some(at) if line.ends_with('\r') && at + 1 == line.len() => Err(self.fail(Error::CarriageReturn)),
@@ -87,6 +96,12 @@ impl<'a> Lines<'a> {
         }
         let line = self.line()?;
         Err(self.unexpected(line))
+    }
+
+    /// Where the next line starts in the file.
+    pub(super) fn offset(&self) -> usize {
+        let back = self.back.map_or(0, |line| line.len() + 1);
+        self.length - self.rest.len() - back
     }
 
     /// Everything that was not read yet.

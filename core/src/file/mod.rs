@@ -4,7 +4,9 @@ mod encode;
 mod lines;
 mod parse;
 
+use std::cmp::Ordering;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::rc::Rc;
 
 use subtle::ConstantTimeEq;
@@ -27,11 +29,31 @@ pub struct Document<S: Suite> {
 }
 
 /// A record of a document.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) identity: OwnedIdentity,
     /// The sealed value; `None` for a tombstone.
     pub(crate) sealed: Option<Vec<u8>>,
+    /// Where it came from a file: how it stands there, which is how it is written.
+    text: Option<Text>,
+}
+
+/// A piece of a file.
+#[derive(Clone, Debug)]
+struct Text {
+    file: Rc<Vec<u8>>,
+    range: Range<usize>,
+}
+
+impl Record {
+    pub(crate) fn new(identity: OwnedIdentity, sealed: Option<&[u8]>) -> Self {
+        Self { identity, sealed: sealed.map(<[u8]>::to_vec), text: None }
+    }
+
+    fn text(&self) -> Option<&[u8]> {
+        let text = self.text.as_ref()?;
+        text.file.get(text.range.clone())
+    }
 }
 
 /// A record as it goes in or out.
@@ -59,7 +81,15 @@ impl<S: Suite> Document<S> {
     /// # Errors
     /// Each with its line; see the cases of [`Error`] that speak of a file.
     pub fn parse(file: &[u8]) -> Result<Self, Failure> {
-        parse::parse(file)
+        Self::parse_owned(file.to_vec())
+    }
+
+    /// As [`Document::parse`], for bytes that the document may keep.
+    ///
+    /// # Errors
+    /// As [`Document::parse`].
+    pub fn parse_owned(file: Vec<u8>) -> Result<Self, Failure> {
+        parse::parse(&Rc::new(file))
     }
 
     /// Parses a file as far as its records are whole, whatever its trailer says: what a textual merge leaves
@@ -68,7 +98,7 @@ impl<S: Suite> Document<S> {
     /// # Errors
     /// As [`Document::parse`], except for those of the trailer.
     pub fn parse_unsealed(file: &[u8]) -> Result<Self, Failure> {
-        parse::parse_unsealed(file)
+        parse::parse_unsealed(&Rc::new(file.to_vec()))
     }
 
     pub(crate) fn from_parts(
@@ -135,24 +165,20 @@ impl<S: Suite> Document<S> {
     /// [`Error::Malformed`] for a sealed value; [`Error::DuplicateRecord`] for two of one identity;
     /// [`Error::TooManyRecords`].
     pub fn put<'a>(&mut self, entries: impl IntoIterator<Item = Entry<'a>>) -> Result<(), Failure> {
-        let mut fresh = entries
-            .into_iter()
-            .map(|entry| {
-                entry.sealed.map_or(Ok(()), value::check::<S>)?;
-                let identity = entry.identity.canonical()?.into();
-                Ok(Rc::new(Record { identity, sealed: entry.sealed.map(<[u8]>::to_vec) }))
-            })
-            .collect::<Result<Vec<_>, Failure>>()?;
-        fresh.sort_unstable_by(|a, b| a.identity.cmp(&b.identity));
-        if !fresh.is_sorted_by(|a, b| a.identity < b.identity) {
-            return Err(Error::DuplicateRecord.into());
-        }
-        let records = overlay(&self.records, fresh);
-        if records.len() > limits::FILE_RECORDS {
-            return Err(Error::TooManyRecords.into());
-        }
-        self.records = records;
+        self.records = self.overlaid(entries.into_iter().map(Ok), true)?;
         Ok(())
+    }
+
+    /// The rows of a table, to be merged with this document: a document with the same keyring that holds these
+    /// records and no others. Records that both have are shared, which makes the merge quick.
+    ///
+    /// # Errors
+    /// As [`Document::put`], and the first that `rows` has.
+    pub fn table<'a>(
+        &self,
+        rows: impl IntoIterator<Item = Result<Entry<'a>, Failure>>,
+    ) -> Result<Self, Failure> {
+        Self::from_parts(self.keyring.clone(), 0, self.overlaid(rows, false)?, None)
     }
 
     /// What the document holds (§8): a base for a later merge.
@@ -179,6 +205,48 @@ impl<S: Suite> Document<S> {
     pub(crate) fn records(&self) -> &[Rc<Record>] {
         &self.records
     }
+
+    /// The records with `entries` in them, which replace those of the same identity; and without the others, unless
+    /// `keep`.
+    fn overlaid<'a>(
+        &self,
+        entries: impl IntoIterator<Item = Result<Entry<'a>, Failure>>,
+        keep: bool,
+    ) -> Result<Vec<Rc<Record>>, Failure> {
+        let mut fresh = entries
+            .into_iter()
+            .map(|entry| {
+                let entry = entry?;
+                entry.sealed.map_or(Ok(()), value::check::<S>)?;
+                Ok((entry.identity.canonical()?, entry.sealed))
+            })
+            .collect::<Result<Vec<_>, Failure>>()?;
+        fresh.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        if !fresh.is_sorted_by(|a, b| a.0 < b.0) {
+            return Err(Error::DuplicateRecord.into());
+        }
+        let mut records = Vec::with_capacity(fresh.len() + if keep { self.records.len() } else { 0 });
+        let mut old = self.records.iter().peekable();
+        for (identity, sealed) in fresh {
+            let mut order = Ordering::Greater;
+            while let Some(before) = old.next_if(|other| {
+                order = other.identity.borrowed().cmp(&identity);
+                order.is_lt()
+            }) {
+                records.extend(keep.then(|| Rc::clone(before)));
+            }
+            let before = if order.is_eq() { old.next() } else { None };
+            records.push(match before {
+                Some(before) if same(before.sealed.as_deref(), sealed) => Rc::clone(before),
+                _ => Rc::new(Record::new(identity.into(), sealed)),
+            });
+        }
+        records.extend(old.filter(|_| keep).cloned());
+        if records.len() > limits::FILE_RECORDS {
+            return Err(Error::TooManyRecords.into());
+        }
+        Ok(records)
+    }
 }
 
 impl<S: Suite> Clone for Document<S> {
@@ -194,17 +262,10 @@ impl<S: Suite> Clone for Document<S> {
     }
 }
 
-/// Two sorted lists as one; `fresh` replaces what it has in common with `old`.
-fn overlay(old: &[Rc<Record>], fresh: Vec<Rc<Record>>) -> Vec<Rc<Record>> {
-    let mut records = Vec::with_capacity(old.len() + fresh.len());
-    let mut old = old.iter().peekable();
-    for record in fresh {
-        while let Some(before) = old.next_if(|other| other.identity < record.identity) {
-            records.push(Rc::clone(before));
-        }
-        old.next_if(|other| other.identity == record.identity);
-        records.push(record);
-    }
-    records.extend(old.cloned());
-    records
+/// Whether two states are the same bytes. Eight at a time, for WebAssembly compares slices byte by byte.
+fn same(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
+    let (Some(a), Some(b)) = (a, b) else { return a.is_none() && b.is_none() };
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks(), b.as_chunks());
+    let words = a.iter().zip(b).all(|(a, b)| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b));
+    a.len() == b.len() && words && a_rest == b_rest
 }

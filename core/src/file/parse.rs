@@ -3,11 +3,13 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-use base64ct::{Base64, Encoding};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use memchr::memchr2;
 
 use super::encode::{BASE64_BYTES, SEAL_VERSION};
 use super::lines::{Lines, decimal};
-use super::{Document, Record};
+use super::{Document, Record, Text};
 use crate::bytes::Reader;
 use crate::slots::KeyId;
 use crate::suite::Suite;
@@ -16,9 +18,9 @@ use crate::{Error, Failure, OwnedIdentity, identity, json, limits, scope, value}
 /// Longest line of base64.
 const BASE64_LINE: usize = 64;
 
-pub(super) fn parse<S: Suite>(file: &[u8]) -> Result<Document<S>, Failure> {
+pub(super) fn parse<S: Suite>(file: &Rc<Vec<u8>>) -> Result<Document<S>, Failure> {
     let mut lines = Lines::open(file)?;
-    let mut document = head::<S>(&mut lines)?;
+    let mut document = head::<S>(&mut lines, file)?;
     let count = lines.field("  records ")?;
     let count = decimal(count).ok_or_else(|| lines.fail(Error::BadSyntax))?;
     let records = document.records.len() as u64;
@@ -39,9 +41,9 @@ pub(super) fn parse<S: Suite>(file: &[u8]) -> Result<Document<S>, Failure> {
     Ok(document)
 }
 
-pub(super) fn parse_unsealed<S: Suite>(file: &[u8]) -> Result<Document<S>, Failure> {
+pub(super) fn parse_unsealed<S: Suite>(file: &Rc<Vec<u8>>) -> Result<Document<S>, Failure> {
     let mut lines = Lines::open(file)?;
-    let mut document = head::<S>(&mut lines)?;
+    let mut document = head::<S>(&mut lines, file)?;
     // Whatever stands there now, what is written next is newer than each side of the merge.
     let generations = lines.rest().lines().filter_map(|line| decimal(line.strip_prefix("  generation ")?));
     document.generation = generations.max().unwrap_or(0);
@@ -49,16 +51,17 @@ pub(super) fn parse_unsealed<S: Suite>(file: &[u8]) -> Result<Document<S>, Failu
 }
 
 /// The header and the records, up to and with the line `end`.
-fn head<S: Suite>(lines: &mut Lines<'_>) -> Result<Document<S>, Failure> {
+fn head<S: Suite>(lines: &mut Lines<'_>, file: &Rc<Vec<u8>>) -> Result<Document<S>, Failure> {
     lines.expect("keyring")?;
     let keyring = base64(lines, "  ", Error::Malformed)?;
     let at = lines.fail(Error::Other).line;
     let mut document =
         Document::<S>::from_parts(keyring, 0, Vec::new(), None).map_err(|failure| failure.at(at))?;
     loop {
+        let start = lines.offset();
         lines.expect("")?;
         let line = lines.line()?;
-        let record = if let Some(name) = line.strip_prefix("credential ") {
+        let mut record = if let Some(name) = line.strip_prefix("credential ") {
             record::<S>(lines, name, true)?
         } else if let Some(name) = line.strip_prefix("deleted ") {
             record::<S>(lines, name, false)?
@@ -76,6 +79,8 @@ fn head<S: Suite>(lines: &mut Lines<'_>) -> Result<Document<S>, Failure> {
         if document.records.len() >= limits::FILE_RECORDS {
             return Err(lines.fail(Error::TooManyRecords));
         }
+        // Only what is the one encoding of a record gets here, so it need not be encoded again.
+        record.text = Some(Text { file: Rc::clone(file), range: start..lines.offset() });
         document.records.push(Rc::new(record));
     }
 }
@@ -94,16 +99,21 @@ fn record<S: Suite>(lines: &mut Lines<'_>, name: &str, live: bool) -> Result<Rec
     }
     let identity = OwnedIdentity { name, kind, principal, scope: scope.into_owned() };
     if !live {
-        return Ok(Record { identity, sealed: None });
+        return Ok(Record { identity, sealed: None, text: None });
     }
     lines.expect("  value")?;
     let sealed = base64(lines, "    ", Error::Malformed)?;
     value::check::<S>(&sealed).map_err(|failure| lines.fail(failure))?;
-    Ok(Record { identity, sealed: Some(sealed) })
+    Ok(Record { identity, sealed: Some(sealed), text: None })
 }
 
 /// A JSON string in canonical form, of a field's length.
 fn string(lines: &Lines<'_>, text: &str, most: usize, invalid: Error) -> Result<String, Failure> {
+    // Nearly every string: nothing in it is escaped, and a line holds no control characters.
+    let plain = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    if let Some(plain) = plain.filter(|plain| memchr2(b'"', b'\\', plain.as_bytes()).is_none()) {
+        return identity::text(plain.as_bytes(), most).map(str::to_owned).ok_or_else(|| lines.fail(invalid));
+    }
     let value: String = serde_json::from_str(text).map_err(|_| lines.fail(Error::BadSyntax))?;
     identity::text(value.as_bytes(), most).ok_or_else(|| lines.fail(invalid))?;
     let mut canonical = String::with_capacity(text.len());
@@ -113,14 +123,15 @@ fn string(lines: &Lines<'_>, text: &str, most: usize, invalid: Error) -> Result<
 
 /// Lines of base64, all of 64 characters but the last. None at all is `empty`.
 fn base64(lines: &mut Lines<'_>, indent: &str, empty: Error) -> Result<Vec<u8>, Failure> {
-    let mut out = Vec::new();
+    // Two lines are a value of less than 32 bytes.
+    let mut out = Vec::with_capacity(2 * BASE64_BYTES);
     let mut bytes = [0; BASE64_BYTES];
     let mut last = false;
     while let Some(text) = lines.field_if(indent)? {
         if last || text.is_empty() || text.len() > BASE64_LINE {
             return Err(lines.fail(Error::NotCanonical));
         }
-        let decoded = Base64::decode(text, &mut bytes).map_err(|_| lines.fail(Error::BadSyntax))?;
+        let decoded = decode(text, &mut bytes).map_err(|error| lines.fail(error))?;
         out.extend_from_slice(decoded);
         last = decoded.len() < BASE64_BYTES;
     }
@@ -131,11 +142,16 @@ fn base64(lines: &mut Lines<'_>, indent: &str, empty: Error) -> Result<Vec<u8>, 
     if out.is_empty() { Err(lines.fail(empty)) } else { Ok(out) }
 }
 
+/// A line of base64, padded and canonical.
+fn decode<'a>(text: &str, bytes: &'a mut [u8; BASE64_BYTES]) -> Result<&'a [u8], Error> {
+    let length = STANDARD.decode_slice(text, bytes).map_err(|_| Error::BadSyntax)?;
+    bytes.get(..length).ok_or(Error::Other)
+}
+
 /// Version, suite, key id and keyed hash.
 fn parse_seal<S: Suite>(text: &str) -> Result<(KeyId, [u8; 32]), Failure> {
     let mut bytes = [0; BASE64_BYTES];
-    let decoded = Base64::decode(text, &mut bytes).map_err(|_| Error::BadSyntax)?;
-    let mut reader = Reader(decoded);
+    let mut reader = Reader(decode(text, &mut bytes)?);
     match reader.u8()? {
         SEAL_VERSION => {}
         other => return Err(Failure::found(Error::UnknownVersion, other.into())),

@@ -1,7 +1,7 @@
 //! The three-way merge before a commit: what the table has goes into the file, and what the file has that the table
 //! has not (records for roles that do not exist here, edits made outside) stays in it.
 
-use omni_credentials_host::{self as host, Digest, Files, Preference};
+use omni_credentials_host::{self as host, Digest, Entry, Files, Preference};
 use pgrx::pg_sys;
 
 use super::published::Note;
@@ -34,9 +34,10 @@ pub(super) fn export(
     let module = instance.current_module()?;
     let mut files = module.files().map_err(fault)?;
     let mut moved = false;
-    let (theirs, seen) = match file {
-        Some(bytes) => {
-            let seen = store.settle(note, bytes, || manifest_of(&mut files, bytes));
+    let file = file.map(|bytes| (bytes, Digest::of(bytes)));
+    let (theirs, seen) = match &file {
+        Some((bytes, digest)) => {
+            let seen = store.settle(note, digest, || manifest_of(&mut files, bytes));
             let theirs = moved::parse(&mut instance, &module, &mut files, store, bytes)?;
             moved = theirs.moved;
             (theirs.document, seen)
@@ -62,23 +63,31 @@ pub(super) fn export(
     }
 
     let rows = Rows::read(instance.table)?;
-    let ours = files.create(&current).map_err(fault)?;
-    files.put(ours, &rows.refs()).map_err(over)?;
+    let ours = files.table(theirs, &rows.packed).map_err(over)?;
     let merged =
         files.merge(&store.base, ours, theirs, rows.complete, keyring, Preference::Neither).map_err(over)?;
     if !merged.conflicts.is_empty() {
         return Err(conflict(&filename, instance.schema, &merged.conflicts));
     }
-    let agreed = files.agreed(&store.base, ours, merged.document).map_err(fault)?;
+    // Where file and table held the same and the file is still that one, `base` says of each of its records what it
+    // is, and only the changes have to be looked at.
+    let agreed = if seen == Seen::Known && !moved && store.unloaded == 0 && merged.to_ours.is_empty() {
+        let changes = files.create(&current).map_err(fault)?;
+        let records: Vec<_> = merged.to_theirs.iter().map(Entry::as_ref).collect();
+        files.put(changes, &records).map_err(fault)?;
+        files.agreed(&store.base, changes, changes).map_err(fault)?
+    } else {
+        files.agreed(&store.base, ours, merged.document).map_err(fault)?
+    };
     store.unloaded = i32::try_from(merged.to_ours.len()).unwrap_or(i32::MAX);
-    if let Some(bytes) = file
+    if let Some((_, digest)) = file
         && !moved
         && merged.to_theirs.is_empty()
         && carried == current
     {
         store.saw_generation(known);
         store.base = agreed;
-        store.file_digest = Some(Digest::of(bytes).as_bytes().to_vec());
+        store.file_digest = Some(digest.as_bytes().to_vec());
         (store.pending_base, store.pending_digest) = (None, None);
         return Ok(None);
     }

@@ -137,7 +137,7 @@ fn import(
         let mut instance = handle.borrow_mut();
         let module = instance.current_module()?;
         let mut files = module.files().map_err(fault)?;
-        let seen = store.settle(note, file, || export::manifest_of(&mut files, file));
+        let seen = store.settle(note, &Digest::of(file), || export::manifest_of(&mut files, file));
         let moved::Theirs { document: theirs, moved } =
             moved::parse(&mut instance, &module, &mut files, store, file)?;
         let keyring = keyrings::unite(&mut instance, &module, &mut files, &filename, theirs)?;
@@ -152,8 +152,7 @@ fn import(
         let current = instance.current().map(|current| current.bytes.clone()).unwrap_or_default();
         files.set_keyring(theirs, &current).map_err(fault)?;
         let rows = Rows::read(instance.table)?;
-        let ours = files.create(&current).map_err(fault)?;
-        files.put(ours, &rows.refs()).map_err(over)?;
+        let ours = files.table(theirs, &rows.packed).map_err(over)?;
         let merged = files.merge(&store.base, ours, theirs, rows.complete, keyring, prefer).map_err(over)?;
         (instance.table, files, theirs, merged)
     };

@@ -98,8 +98,8 @@ fn seal_again(
 
     let current = instance.current().map(|current| current.bytes.clone()).unwrap_or_default();
     // By way of a document, so that scopes are canonical on both sides.
-    let ours = files.create(&current).map_err(fault)?;
-    files.put(ours, &Rows::read(instance.table)?.refs()).map_err(fault)?;
+    let empty = files.create(&current).map_err(fault)?;
+    let ours = files.table(empty, &Rows::read(instance.table)?.packed).map_err(fault)?;
     let rows: HashMap<_, _> = files
         .entries(ours)
         .map_err(fault)?

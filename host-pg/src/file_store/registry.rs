@@ -124,15 +124,15 @@ impl Registry {
 }
 
 impl Store {
-    /// Works out what file and table last agreed on, given the file as it is now. `manifest` tells what it holds, and
-    /// is asked only where that matters.
-    pub(super) fn settle(&mut self, note: &Note, file: &[u8], manifest: impl FnOnce() -> Vec<u8>) -> Seen {
-        let digest = Digest::of(file).as_bytes().to_vec();
-        if let Some(pending) = self.pending_digest.as_ref() {
-            if *pending == digest || note.says(pending) {
+    /// Works out what file and table last agreed on, given the digest of the file as it is now. `manifest` tells what
+    /// it holds, and is asked only where that matters.
+    pub(super) fn settle(&mut self, note: &Note, file: &Digest, manifest: impl FnOnce() -> Vec<u8>) -> Seen {
+        let digest = file.as_bytes();
+        if let Some(pending) = self.pending_digest.as_deref() {
+            if pending == digest || note.says(pending) {
                 self.base = self.pending_base.take().unwrap_or_default();
                 self.file_digest = self.pending_digest.take();
-            } else if self.file_digest.as_ref() == Some(&digest) {
+            } else if self.file_digest.as_deref() == Some(digest) {
                 return Seen::Behind;
             } else {
                 self.base =
@@ -140,7 +140,7 @@ impl Store {
                 (self.pending_base, self.pending_digest) = (None, None);
             }
         }
-        if self.file_digest.as_ref() == Some(&digest) { Seen::Known } else { Seen::Foreign }
+        if self.file_digest.as_deref() == Some(digest) { Seen::Known } else { Seen::Foreign }
     }
 
     /// The highest generation seen.

@@ -1,6 +1,6 @@
 //! The rows of a copy as records, and records as rows.
 
-use omni_credentials_host::{Entry, EntryRef};
+use omni_credentials_host::{self as host, Entry};
 use pgrx::prelude::*;
 use pgrx::{IntoDatum, pg_sys};
 
@@ -12,7 +12,7 @@ use crate::{open, raw};
 
 /// Every row of a copy, whoever asks: a file mirrors the whole table.
 pub(super) struct Rows {
-    pub(super) entries: Vec<Entry>,
+    pub(super) packed: host::Rows,
     /// Whether each row could become a record. A row whose role is gone cannot: no one knows its name.
     pub(super) complete: bool,
 }
@@ -27,7 +27,7 @@ pub(super) struct Outcome {
 impl Rows {
     /// Reads the table as it is committed now, with this transaction's own changes.
     pub(super) fn read(table: pg_sys::Oid) -> Result<Self, Error> {
-        let mut rows = Self { entries: Vec::new(), complete: true };
+        let mut rows = Self { packed: host::Rows::default(), complete: true };
         Table::open(table, pg_sys::AccessShareLock)?.scan(|row| {
             let (Some(name), Some(sealed), Some(kind), Some(principal), Some(scope)) =
                 (row.raw(0), row.raw(1), row.raw(2), row.raw(3), row.raw(4))
@@ -37,27 +37,15 @@ impl Rows {
             };
             // SAFETY: the datum of a bytea that is not NULL.
             let sealed = unsafe { Packed::new(sealed) };
-            let entry =
-                identity::with_identity(&Fields { name, kind, principal, scope }, None, |identity| Entry {
-                    name: identity.name.to_vec(),
-                    kind: identity.kind.to_vec(),
-                    principal: identity.principal.to_vec(),
-                    scope: identity.scope.to_vec(),
-                    sealed: sealed.bytes().to_vec(),
-                    deleted: false,
-                });
-            match entry {
-                Ok(entry) => rows.entries.push(entry),
-                Err(_) => rows.complete = false,
+            let fields = Fields { name, kind, principal, scope };
+            let pushed =
+                identity::with_identity(&fields, None, |identity| rows.packed.push(identity, sealed.bytes()));
+            if pushed.is_err() {
+                rows.complete = false;
             }
             Ok(Visit::Continue)
         })?;
         Ok(rows)
-    }
-
-    /// The rows, borrowed.
-    pub(super) fn refs(&self) -> Vec<EntryRef<'_>> {
-        self.entries.iter().map(Entry::as_ref).collect()
     }
 }
 

@@ -42,6 +42,31 @@ pub(crate) fn entry(entry: &file_store::Entry) -> Result<core::Entry<'_>, Error>
     Ok(core::Entry { identity: identity(&entry.identity), sealed })
 }
 
+/// The rows of a table that go in as one list.
+pub(crate) fn rows(mut bytes: &[u8]) -> impl Iterator<Item = Result<core::Entry<'_>, core::Failure>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let row = row(&mut bytes);
+        if row.is_none() {
+            bytes = &[];
+        }
+        Some(row.ok_or_else(|| Error::InvalidArgument.into()))
+    })
+}
+
+fn row<'a>(bytes: &mut &'a [u8]) -> Option<core::Entry<'a>> {
+    let mut field = || {
+        let (length, rest) = bytes.split_first_chunk()?;
+        let (field, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+        *bytes = rest;
+        Some(field)
+    };
+    let identity = core::Identity { name: field()?, kind: field()?, principal: field()?, scope: field()? };
+    Some(core::Entry { identity, sealed: Some(field()?) })
+}
+
 /// An entry that goes out.
 pub(crate) fn entry_of(identity: types::Identity, sealed: Option<&[u8]>) -> file_store::Entry {
     file_store::Entry { identity, sealed: sealed.unwrap_or_default().to_vec(), deleted: sealed.is_none() }

@@ -65,7 +65,7 @@ impl<S: Suite> GuestDocument for DocumentResource<S> {
     }
 
     fn parse(file: Vec<u8>) -> Result<Document, Failure> {
-        core::Document::parse(&file).map(Self::resource).map_err(convert::failure)
+        core::Document::parse_owned(file).map(Self::resource).map_err(convert::failure)
     }
 
     fn parse_unsealed(file: Vec<u8>) -> Result<Document, Failure> {
@@ -110,6 +110,10 @@ impl<S: Suite> GuestDocument for DocumentResource<S> {
         let entries =
             entries.iter().map(convert::entry).collect::<Result<Vec<_>, _>>().map_err(convert::failure)?;
         self.0.borrow_mut().put(entries).map_err(convert::failure)
+    }
+
+    fn table(&self, rows: Vec<u8>) -> Result<Document, Failure> {
+        self.0.borrow().table(convert::rows(&rows)).map(Self::resource).map_err(convert::failure)
     }
 
     fn manifest(&self) -> Vec<u8> {
