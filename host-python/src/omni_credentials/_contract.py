@@ -76,7 +76,8 @@ class Function:
     result: Type
 
     def __str__(self) -> str:
-        return f"{self.interface}.{self.name}"
+        interface = self.interface.removeprefix("omni:credentials/").partition("@")[0]
+        return f"{interface}.{self.name.rpartition(']')[2]}"
 
 
 def _fields(make: type[tuple[Any, ...]], *types: Type) -> Record:

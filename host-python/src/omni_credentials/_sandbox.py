@@ -144,7 +144,7 @@ class Sandbox:
             case None if "fuel allocated for hostcalls" in str(error):
                 return ModuleError(
                     f"the crypto module returned more in {doing} than the wasmtime package can take in one call: "
-                    "a file of more than 3 MiB, or of more than 15,000 credentials",
+                    "a file of more than 2.6 MB",
                     hint="the command omni-credentials works on files of up to 64 MiB",
                     code="trap",
                 )
