@@ -444,7 +444,7 @@ def test_a_file_of_the_size_that_is_promised(folder: Folder, store: Store) -> No
 
     def fill(count: int, value: bytes) -> list[Entry]:
         sealed = contents.keyring.seal(RawIdentity(b"x", b"k", b"p", b"{}"), value)
-        return [Entry(RawIdentity(b"name-%05d" % it, b"credential", b"app", b'{"all":true}'), sealed, False)
+        return [Entry(RawIdentity(b"name-%08d" % it, b"credential", b"app", b'{"all":true}'), sealed, False)
                 for it in range(count)]
 
     with module.files() as files:

@@ -3,16 +3,19 @@ one."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import wasmtime
 from wasmtime import _ffi as ffi
+
+T = TypeVar("T")
 
 # How much native stack a module may use, in bytes. A thread of Python may have a small one.
 _WASM_STACK = 256 << 10
@@ -70,7 +73,7 @@ class _Ticker:
         self._running = 0
         self._thread: threading.Thread | None = None
 
-    @contextmanager
+    @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """For the time of a call."""
         with self._lock:
@@ -97,38 +100,73 @@ class _Ticker:
 
 
 class Watch:
-    """Ends a call that takes too long, and one that the person at the keyboard does not want any more: signals get their
-    turn in the callback, which is Python."""
+    """Ends calls into a store: those that take too long, and where `interruptible`, those that a signal to the process
+    interrupts.
 
-    def __init__(self, store: wasmtime.Store, seconds: float) -> None:
+    Python handles signals in its main thread only, between two instructions of Python's, and so never in a call. A call
+    that is interruptible therefore runs in a thread beside the main one, which waits and can be interrupted. That costs
+    about a tenth of a millisecond; calls that take less themselves do without.
+    """
+
+    def __init__(self, store: wasmtime.Store, seconds: float, *, interruptible: bool) -> None:
         self._store = store
         self._seconds = seconds
         self._deadline = 0.0
-        # What ended the call: an exception that a signal handler raised, or that the time is up.
-        self.ended_by: BaseException | None = None
+        # That the time is up, or that nobody wants the result any more.
+        self.late = False
+        self._unwanted = False
         # The engine calls it for as long as the store lives, so it is kept as long.
-        self._callback = _CALLBACK(self._look)
-        ffi.wasmtime_store_epoch_deadline_callback(store.ptr(), self._callback, None, _NO_FINALIZER)
+        self._callback = _CALLBACK(self._look) if interruptible else None
+        if self._callback is not None:
+            ffi.wasmtime_store_epoch_deadline_callback(store.ptr(), self._callback, None, _NO_FINALIZER)
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """For the time of a call."""
-        self._deadline = time.monotonic() + self._seconds
-        self.ended_by = None
+    def run(self, call: Callable[[], T]) -> T:
+        """Runs a call into the store. An exception that interrupts it is raised when it has ended."""
+        self.late = self._unwanted = False
         with ticker.running():
+            if self._callback is None:
+                # The engine ends it by itself.
+                self._store.set_epoch_deadline(1 + math.ceil(self._seconds / _TICK))
+                return call()
+            self._deadline = time.monotonic() + self._seconds
             self._store.set_epoch_deadline(1)
-            yield
+            if threading.current_thread() is threading.main_thread():
+                return self._aside(call)
+            return call()
+
+    def _aside(self, call: Callable[[], T]) -> T:
+        result: list[T] = []
+        failure: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                result.append(call())
+            except BaseException as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=work, name="omni_credentials call", daemon=True)
+        thread.start()
+        try:
+            thread.join()
+        except BaseException:
+            self._unwanted = True
+            while thread.is_alive():
+                # Until then it may still look at the arguments. A tick is not long.
+                with contextlib.suppress(BaseException):
+                    thread.join()
+            raise
+        if failure:
+            raise failure[0]
+        return result[0]
 
     def _look(self, context: Any, data: Any, delta: Any, kind: Any) -> int:
-        try:
-            if time.monotonic() > self._deadline:
-                raise TimeoutError
-            delta[0] = 1
-            kind[0] = _CONTINUE
-        except BaseException as error:
-            self.ended_by = error
+        """Called at every tick, never in the main thread."""
+        self.late = time.monotonic() > self._deadline
+        if self.late or self._unwanted:
             failure = wasmtime.WasmtimeError("interrupted")
             return ctypes.cast(failure._consume(), ctypes.c_void_p).value or 0
+        delta[0] = 1
+        kind[0] = _CONTINUE
         return 0
 
 

@@ -18,7 +18,7 @@ from wasmtime import component as wit
 from ._contract import CONTRACT, FUNCTIONS, Function
 from ._engine import Watch, engine
 from ._values import SLOT, wipe
-from .errors import ModuleError
+from .errors import ModuleError, Refusal
 
 # Most random bytes a module gets in one request; it needs 32 at a time.
 _MAX_RANDOM = 64 << 10
@@ -66,15 +66,16 @@ class Sandbox:
         self._functions: dict[Function, Any] = {}
         self._store = wasmtime.Store(engine())
         self._store.set_limits(memory_size=kind.value, table_elements=10_000, instances=8, tables=8, memories=2)
-        self._watch = Watch(self._store, loaded.seconds)
+        self._watch = Watch(self._store, loaded.seconds, interruptible=kind is Kind.WORK)
         self.usable = True
         try:
             # Instantiation runs the module's start function.
-            with self._watch.call():
-                self._instance = loaded.linker.instantiate(self._store, loaded.component)
-        except wasmtime.WasmtimeError as error:
+            self._instance = self._watch.run(lambda: loaded.linker.instantiate(self._store, loaded.component))
+        except BaseException as error:
             self.close()
-            raise self._failed("its instantiation", error) from None
+            if isinstance(error, wasmtime.WasmtimeError):
+                raise self._failed("its instantiation", error) from None
+            raise
 
     def call(self, function: Function, *arguments: Any) -> Any:
         """Calls an export; raises `Refusal`, or `ModuleError` for a module that failed."""
@@ -87,21 +88,11 @@ class Sandbox:
             try:
                 for index, ((_, type_), argument) in enumerate(zip(function.parameters, arguments, strict=True)):
                     type_.lower(slots[index], argument, places)
-                with self._watch.call():
-                    error = ffi.wasmtime_component_func_call(
-                        byref(self._function(function)), self._store._context(), slots, len(arguments), byref(result), 1
-                    )
+                return self._run(function, slots, result)
             finally:
                 wipe(places)
-                for slot in slots:
+                for slot in (*slots, result):
                     ffi.wasmtime_component_val_delete(byref(slot))
-            if error:
-                self.close()
-                raise self._failed(str(function), wasmtime.WasmtimeError._from_ptr(error))
-            try:
-                return function.result.lift(result)
-            finally:
-                ffi.wasmtime_component_val_delete(byref(result))
 
     def drop(self, resource: wit.ResourceAny) -> None:
         """Ends a resource that the module handed over."""
@@ -109,11 +100,12 @@ class Sandbox:
             if not self.usable:
                 return
             try:
-                with self._watch.call():
-                    resource.drop(self._store)
-            except wasmtime.WasmtimeError as error:
+                self._watch.run(lambda: resource.drop(self._store))
+            except BaseException as failure:
                 self.close()
-                raise self._failed("a destructor", error) from None
+                if isinstance(failure, wasmtime.WasmtimeError):
+                    raise self._failed("a destructor", failure) from None
+                raise
 
     def close(self) -> None:
         """Returns the memory, keys included, to the system."""
@@ -129,6 +121,23 @@ class Sandbox:
     ) -> None:
         self.close()
 
+    def _run(self, function: Function, slots: Any, result: Any) -> Any:
+        try:
+            exported, context, count = self._function(function), self._store._context(), len(slots)
+            error = self._watch.run(
+                lambda: ffi.wasmtime_component_func_call(byref(exported), context, slots, count, byref(result), 1)
+            )
+            if error:
+                raise wasmtime.WasmtimeError._from_ptr(error)
+            return function.result.lift(result)
+        except Refusal:
+            raise
+        except BaseException as failure:
+            self.close()
+            if isinstance(failure, wasmtime.WasmtimeError):
+                raise self._failed(str(function), failure) from None
+            raise
+
     def _function(self, function: Function) -> Any:
         found = self._functions.get(function)
         if found is None:
@@ -138,25 +147,21 @@ class Sandbox:
             found = self._functions[function] = exported._func
         return found
 
-    def _failed(self, doing: str, error: wasmtime.WasmtimeError) -> BaseException:
+    def _failed(self, doing: str, error: wasmtime.WasmtimeError) -> ModuleError:
         """The one place where the engine's errors become ours."""
-        match self._watch.ended_by:
-            case None if "fuel allocated for hostcalls" in str(error):
-                return ModuleError(
-                    f"the crypto module returned more in {doing} than the wasmtime package can take in one call: "
-                    "a file of more than 2.6 MB",
-                    hint="the command omni-credentials works on files of up to 64 MiB",
-                    code="trap",
-                )
-            case None:
-                return ModuleError(f"the crypto module failed in {doing}: {_reason(str(error))}", code="trap")
-            case TimeoutError():
-                return ModuleError(
-                    f"the crypto module was stopped in {doing}: it took more than {self._loaded.seconds:g} seconds",
-                    code="trap",
-                )
-            case interruption:
-                return interruption
+        reason = _reason(str(error))
+        if self._watch.late or reason == "interrupt":
+            return ModuleError(
+                f"the crypto module was stopped in {doing}: it took more than {self._loaded.seconds:g} seconds", code="trap"
+            )
+        if "fuel allocated for hostcalls" in reason:
+            return ModuleError(
+                f"the crypto module returned more in {doing} than the wasmtime package can take in one call: "
+                "a file of more than 2.6 MB",
+                hint="the command omni-credentials works on files of up to 64 MiB",
+                code="trap",
+            )
+        return ModuleError(f"the crypto module failed in {doing}: {reason}", code="trap")
 
 
 def _link_imports(component: wit.Component, linker: wit.Linker) -> list[str]:
