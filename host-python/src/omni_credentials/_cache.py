@@ -16,9 +16,9 @@ import os
 import platform
 import secrets
 import stat
-from importlib.metadata import version
 
 from wasmtime import WasmtimeError
+from wasmtime import _ffi as ffi
 from wasmtime import component as wit
 
 from ._engine import engine
@@ -105,5 +105,6 @@ def _sum(digest: str, artifact: bytes) -> bytes:
     return total.digest()
 
 
-# Tells apart what would only be refused and written anew, over and over.
-_ENGINE = f"{version('wasmtime')}-{platform.machine()}"
+# Tells apart what would only be refused and written anew, over and over: one version of wasmtime has one size, and its
+# version is slow to ask for.
+_ENGINE = f"{platform.machine()}-{os.stat(ffi.filename).st_size:x}"

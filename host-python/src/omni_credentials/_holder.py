@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from dataclasses import dataclass
 
 # The first line of a lock file: what it is, and the version of its layout.
@@ -37,7 +36,7 @@ class Holder:
             boot=_first_word("/proc/sys/kernel/random/boot_id"),
             namespace=_link("/proc/self/ns/pid"),
             machine=_first_word("/etc/machine-id"),
-            host=_word(socket.gethostname()),
+            host=_word(os.uname().nodename),
         )
 
     @classmethod

@@ -8,10 +8,10 @@ writes credentials files. Everything here may raise `Refusal`, whose `code` is t
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from os import PathLike, fspath
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
@@ -23,7 +23,7 @@ from . import _cache, _contract, _file
 from ._contract import CONTRACT, Costs, Description, Entry, Limits, RawIdentity, Suite
 from ._engine import engine
 from ._sandbox import Kind, Loaded, Sandbox
-from .errors import ModuleError
+from .errors import FileError, ModuleError
 
 __all__ = [
     "CONTRACT",
@@ -47,6 +47,8 @@ __all__ = [
 
 Preference: TypeAlias = Literal["neither", "ours", "theirs"]
 
+# The module that this package carries.
+_CARRIED = os.path.join(os.path.dirname(__file__), "modules", "xchacha20poly1305.wasm")
 # The longest module that is read, in bytes.
 _MAX_MODULE = 64 << 20
 # Values longer than this, in bytes, are sealed and opened in a sandbox of their own: the small one would keep the memory
@@ -466,11 +468,10 @@ class Primitives:
 
 def _bytes_of(source: str | PathLike[str] | bytes | None) -> bytes:
     if source is None:
-        carried = resources.files(__package__) / "modules" / "xchacha20poly1305.wasm"
         try:
-            return carried.read_bytes()
-        except OSError:
-            raise ModuleError("this package carries no crypto module; it was not built by `just wheel`") from None
+            return _file.read(_CARRIED, _MAX_MODULE)
+        except FileError:
+            raise ModuleError("this package carries no crypto module: it was not built by ./just wheel") from None
     return source if isinstance(source, bytes) else _file.read(fspath(source), _MAX_MODULE)
 
 
