@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from omni_credentials import (
     DamagedFile,
     FileError,
     FileLocked,
+    Identity,
     InvalidInput,
     MergeConflict,
     MissingInput,
@@ -26,6 +28,7 @@ from omni_credentials import (
     WrongMasterSecret,
     errors,
 )
+from omni_credentials._lock import Lock
 from python_files import folder
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +94,29 @@ def test_hostile_files(folder: Folder, case: dict[str, object]) -> None:
     assert said.removeprefix("error: ").splitlines()[0].endswith(str(error).removeprefix(f"{folder.file}: "))
     assert error.hint and f"hint: {error.hint}" in error.__notes__
     assert folder.file.read_bytes() == hostile and folder.leftovers() == []
+
+
+def test_errors_reach_other_processes(folder: Folder) -> None:
+    (folder.path / "credentials.omni.lock").write_text("x")
+    identity = Identity("n", "k", "p", "{}")
+    failures = [
+        lambda: Store.open(folder.path / "none"),
+        lambda: Lock(str(folder.file), 0),
+        lambda: Store.open(folder.file)["none"],
+        lambda: _raise(MergeConflict("both", [identity])),
+        lambda: _raise(AmbiguousCredential("two", [identity], hint="which")),
+        lambda: _raise(UnreadableValue("it", identity, Refusal("not-authentic", 7, 0))),
+    ]
+    for failure in failures:
+        with pytest.raises(CredentialsError) as caught:
+            failure()
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert type(copy) is type(caught.value) and str(copy) == str(caught.value)
+        assert vars(copy) == vars(caught.value) and copy.__notes__ == caught.value.__notes__
+
+
+def _raise(error: CredentialsError) -> None:
+    raise error
 
 
 def test_an_altered_file_is_noticed(folder: Folder) -> None:

@@ -23,8 +23,7 @@ from wasmtime import component as wit
 
 from ._engine import engine
 
-# The first bytes of an artifact file: what it is, and the version of this layout. Another contract, or other settings
-# of the engine, want another number: what is here was looked over when it was compiled.
+# The first bytes of an artifact file: what it is, and the version of this layout.
 _MAGIC = b"omni-native-python\0\x01"
 # Longer files are not read. A module of a megabyte compiles to a few.
 _MAX_ARTIFACT = 128 << 20

@@ -45,9 +45,13 @@ class Lock:
         self._lock = f"{self.path}.lock"
         self._holder = Holder.current()
         self._wait(timeout)
-        # Nobody else may stage now: what is there is from the dead, or the lock of somebody who waits, and who then
-        # makes another.
-        _staged.sweep(self.path)
+        try:
+            # Nobody else may stage now: what is there is from the dead, or the lock of somebody who waits, and who then
+            # makes another.
+            _staged.sweep(self.path)
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Frees the lock. A forked child does not free its parent's, and a lock that a person removed may by now be

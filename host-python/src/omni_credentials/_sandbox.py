@@ -36,14 +36,12 @@ class Kind(Enum):
 class Loaded:
     """A component that was looked over and can be instantiated."""
 
-    def __init__(self, component: wit.Component, *, seconds: float, trusted: bool = False) -> None:
-        """`trusted` components were looked over by an earlier process."""
+    def __init__(self, component: wit.Component, *, seconds: float) -> None:
         self.component = component
         self.seconds = seconds
         self.linker = wit.Linker(engine())
         self.imports = _link_imports(component, self.linker)
-        if not trusted:
-            _check_exports(component)
+        _check_exports(component)
         self.indices: dict[Function, wit.ExportIndex] = {}
         interfaces: dict[str, wit.ExportIndex | None] = {}
         for function in FUNCTIONS:

@@ -73,6 +73,10 @@ class CredentialsError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # To be raised again in another process.
+        return _copy, (type(self), self.args, self.__dict__)
+
 
 class Refusal(CredentialsError):
     """The crypto module refused a call. Only the low-level layer raises it; `Store` says what it means."""
@@ -175,6 +179,12 @@ FAULTS: dict[str, str] = {
     "link-loop": "too many symbolic links",
     "other": "the system refused",
 }
+
+
+def _copy(kind: type[CredentialsError], arguments: tuple[object, ...], state: dict[str, object]) -> CredentialsError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
 
 
 def of_file(path: str, refusal: Refusal) -> CredentialsError:

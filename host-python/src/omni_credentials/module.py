@@ -104,7 +104,7 @@ class Module:
         _check_digest(found, digest)
         component = _cache.load(found) if cache else None
         if component is not None:
-            return cls(Loaded(component, seconds=timeout, trusted=True), found)
+            return cls(Loaded(component, seconds=timeout), found)
         try:
             component = wit.Component(engine(), wasm)
         except WasmtimeError as error:

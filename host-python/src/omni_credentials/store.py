@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -340,8 +341,7 @@ class Store(MutableMapping[str, bytes]):
         with self._mutex:
             if not self._pending:
                 return False
-            with Lock(self._path, self._wait) as lock:
-                self._catch_up(lock.path, prefer)
+            with self._locked(prefer) as lock:
                 if not self._pending:
                     return False
                 self._write(lock, list(self._pending.values()))
@@ -361,8 +361,7 @@ class Store(MutableMapping[str, bytes]):
 
         Raises `UnreadableValue` for a value that does not open, and what `save` raises; then nothing was changed.
         """
-        with self._mutex, Lock(self._path, self._wait) as lock:
-            self._catch_up(lock.path, prefer)
+        with self._mutex, self._locked(prefer) as lock:
             contents = self._contents
             with self._module.unlock(contents.keyring_bytes, contents.kek) as keyring:
                 with _file_of(self._path):
@@ -386,8 +385,7 @@ class Store(MutableMapping[str, bytes]):
 
         Raises `WrongMasterSecret` for what cannot be a secret, and what `save` raises; then nothing was changed.
         """
-        with self._mutex, Lock(self._path, self._wait) as lock:
-            self._catch_up(lock.path, prefer)
+        with self._mutex, self._locked(prefer) as lock:
             contents = self._contents
             with _arguments("the new master secret"):
                 made = self._module.rewrap(
@@ -483,6 +481,15 @@ class Store(MutableMapping[str, bytes]):
             return _open(self._contents.keyring, identity, sealed) != value
         except UnreadableValue:
             return True
+
+    @contextlib.contextmanager
+    def _locked(self, prefer: Literal["ours", "theirs"] | None) -> Iterator[Lock]:
+        """The lock, and what the file holds under it."""
+        # A new master secret is derived from before the lock is taken: others need not wait for that.
+        self._catch_up(self._path, prefer)
+        with Lock(self._path, self._wait) as lock:
+            self._catch_up(lock.path, prefer)
+            yield lock
 
     def _catch_up(self, path: str, prefer: Literal["ours", "theirs"] | None) -> bool:
         """Reads what the file has become, and makes the unsaved changes those that it lacks."""
