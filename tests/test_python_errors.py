@@ -1,4 +1,4 @@
-"""The Python host: what is wrong with a file is the same class of failure as for the command, and nothing is touched."""
+"""The Python host: what is wrong with a file is the same class of failure as for the command; nothing is touched."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def test_every_class_has_the_status_that_is_documented() -> None:
     documented = {}
     for row in rows:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
-        documented |= {name: int(cells[2]) for name in cells[0].replace("(a `KeyError`)", "").split("`") if name[:1].isupper()}
+        names = cells[0].replace("(a `KeyError`)", "").split("`")
+        documented |= {name: int(cells[2]) for name in names if name[:1].isupper()}
     documented.pop("ValueError")
     assert documented == {kind.__name__: status for kind, status in STATUS.items()}
 

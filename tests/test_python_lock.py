@@ -58,7 +58,8 @@ def test_the_command_waits_for_python(folder: Folder) -> None:
         refused = folder.run("set", "a", "--wait", "0", stdin=b"1", status=9).err
         assert f"is locked by process {holder.pid} on host" in refused and f"rm {lock}" in refused
         waiting = subprocess.Popen(
-            [PROGRAM, "set", "a", "--wait", str(PATIENCE)], cwd=folder.path, env=folder.environment, stdin=subprocess.PIPE
+            [PROGRAM, "set", "a", "--wait", str(PATIENCE)],
+            cwd=folder.path, env=folder.environment, stdin=subprocess.PIPE,
         )
         assert waiting.stdin is not None
         waiting.stdin.write(b"1")
@@ -248,8 +249,11 @@ with Store.open("credentials.omni", wait=60) as store:
 def test_writers_at_once_lose_nothing(folder: Folder) -> None:
     count = 15
     pythons = [child(folder, WRITE, who, str(count)) for who in ("p", "q")]
-    loop = f'for number in $(seq 0 {count - 1}); do echo "c $number" | {PROGRAM} --wait 60 set "c-$number" || exit 1; done'
-    command = subprocess.Popen(["/bin/sh", "-c", loop], cwd=folder.path, env=folder.environment, stderr=subprocess.DEVNULL)
+    set_ = f'echo "c $number" | {PROGRAM} --wait 60 set "c-$number"'
+    loop = f"for number in $(seq 0 {count - 1}); do {set_} || exit 1; done"
+    command = subprocess.Popen(
+        ["/bin/sh", "-c", loop], cwd=folder.path, env=folder.environment, stderr=subprocess.DEVNULL
+    )
     for writer in (*pythons, command):
         assert writer.wait(PATIENCE) == 0
     with Store.open(folder.file) as store:

@@ -52,7 +52,8 @@ def test_the_wheel_is_what_is_tested() -> None:
     assert Path(omni_credentials.__file__).parent == PYTHON_HOST / "omni_credentials"
     [wheel] = DIST.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        names = {name.removeprefix("omni_credentials/") for name in archive.namelist() if name.startswith("omni_credentials/")}
+        prefix = "omni_credentials/"
+        names = {name.removeprefix(prefix) for name in archive.namelist() if name.startswith(prefix)}
         for name in names:
             assert archive.read(f"omni_credentials/{name}") == (PYTHON_HOST / "omni_credentials" / name).read_bytes()
     sources = {str(it.relative_to(ROOT / "host-python/src/omni_credentials"))
@@ -106,7 +107,8 @@ def test_the_readme(folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     folder.run("get", "smtp", status=3)
     assert capsys.readouterr().out.splitlines() == [
         'smtp app {"all":true}',
-        "wrong-master-secret see which secret is used: secret= goes before env_var=, and env_var= before its _FILE companion",
+        "wrong-master-secret see which secret is used: secret= goes before env_var=, "
+        "and env_var= before its _FILE companion",
     ]
 
 
@@ -221,7 +223,8 @@ def test_modules_that_fail(name: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["loop", "loop-in-start", "loop-in-realloc", "loop-in-post-return", "loop-filling-memory", "loop-asking-for-entropy"],
+    ["loop", "loop-in-start", "loop-in-realloc", "loop-in-post-return", "loop-filling-memory",
+     "loop-asking-for-entropy"],
 )
 def test_loops_end(name: str) -> None:
     with pytest.raises(ModuleError, match="was stopped in .*: it took more than 0.2 seconds"):

@@ -16,7 +16,8 @@ mkdir "$source/src/omni_credentials/modules"
 cp "$CARGO_TARGET_DIR/modules/xchacha20poly1305.wasm" "$source/src/omni_credentials/modules/"
 
 # The same input gives the same archives.
-(cd "$source" && SOURCE_DATE_EPOCH=1577836800 "$python" -m hatchling build --directory "$out/dist" >"$out/build.log" 2>&1) \
+export SOURCE_DATE_EPOCH=1577836800
+(cd "$source" && "$python" -m hatchling build --directory "$out/dist" >"$out/build.log" 2>&1) \
     || { cat "$out/build.log" >&2; exit 1; }
 "$python" -m pip install --quiet --disable-pip-version-check --no-input --no-index --no-deps --target "$out/site" \
     "$out"/dist/*.whl

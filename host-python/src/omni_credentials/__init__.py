@@ -5,9 +5,9 @@
     store = Store.open("credentials.omni")  # the master secret is in OMNI_CREDENTIALS_MASTER_PASSWORD
     key = store["stripe"].decode()
 
-All that is secret happens inside a sandboxed WebAssembly component; this package knows neither formats nor cryptography.
-`Store` is what applications use; `omni_credentials.module` has the contract's calls one by one. Every error is a
-`CredentialsError`.
+All that is secret happens inside a sandboxed WebAssembly component; this package knows neither formats nor
+cryptography. `Store` is what applications use; `omni_credentials.module` has the contract's calls one by one. Every
+error is a `CredentialsError`.
 """
 
 from __future__ import annotations

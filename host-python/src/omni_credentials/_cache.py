@@ -1,11 +1,12 @@
 """The cache of compiled modules: native code, one file for each module and engine.
 
 Loading a compiled artifact is running it, so the question is who can write one. The folder has mode 0700 and artifacts
-have mode 0600; both must belong to the effective user and must not be writable by anyone else, or they are not looked at.
-A file is opened once, checked and read through that one descriptor, and only that copy is used. What is left is an attacker
-with our own user id, who could as well read the master secret from this process. The digest at the head of a file guards
-against accidents: a torn write, a full disk, an artifact under the name of another. Whatever does not match is compiled
-again and replaced. The engine itself refuses artifacts of another version, of other settings or for another processor.
+have mode 0600; both must belong to the effective user and must not be writable by anyone else, or they are not looked
+at. A file is opened once, checked and read through that one descriptor, and only that copy is used. What is left is an
+attacker with our own user id, who could as well read the master secret from this process. The digest at the head of a
+file guards against accidents: a torn write, a full disk, an artifact under the name of another. Whatever does not match
+is compiled again and replaced. The engine itself refuses artifacts of another version, of other settings or for another
+processor.
 """
 
 from __future__ import annotations

@@ -104,8 +104,8 @@ class Watch:
     interrupts.
 
     Python handles signals in its main thread only, between two instructions of Python's, and so never in a call. A call
-    that is interruptible therefore runs in a thread beside the main one, which waits and can be interrupted. That costs
-    about a tenth of a millisecond; calls that take less themselves do without.
+    that is interruptible therefore runs in a thread beside the main one, which waits and can be interrupted. Starting
+    it takes longer than most calls, which do without.
     """
 
     def __init__(self, store: wasmtime.Store, seconds: float, *, interruptible: bool) -> None:

@@ -19,7 +19,8 @@ def rebase(
     pending: dict[Identity, Entry],
     prefer: Literal["ours", "theirs"] | None,
 ) -> dict[Identity, Entry]:
-    """The changes that `theirs` lacks: those that were made to `base`, and what `base` has and `theirs` knows nothing of.
+    """The changes that `theirs` lacks: those that were made to `base`, and what `base` has and `theirs` knows nothing
+    of.
 
     Raises `MergeConflict` where both changed the same credentials, unless one is preferred.
     """

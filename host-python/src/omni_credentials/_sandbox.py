@@ -57,14 +57,14 @@ class Loaded:
 class Sandbox:
     """An instance. Threads may share it: their calls take turns. After any error but a refusal it is of no more use."""
 
-    def __init__(self, loaded: Loaded, kind: Kind) -> None:
+    def __init__(self, loaded: Loaded, kind: Kind, *, interruptible: bool = False) -> None:
         self._loaded = loaded
         self._kind = kind
         self._lock = threading.RLock()
         self._functions: dict[Function, Any] = {}
         self._store = wasmtime.Store(engine())
         self._store.set_limits(memory_size=kind.value, table_elements=10_000, instances=8, tables=8, memories=2)
-        self._watch = Watch(self._store, loaded.seconds, interruptible=kind is Kind.WORK)
+        self._watch = Watch(self._store, loaded.seconds, interruptible=interruptible)
         self.usable = True
         try:
             # Instantiation runs the module's start function.
@@ -150,7 +150,8 @@ class Sandbox:
         reason = _reason(str(error))
         if self._watch.late or reason == "interrupt":
             return ModuleError(
-                f"the crypto module was stopped in {doing}: it took more than {self._loaded.seconds:g} seconds", code="trap"
+                f"the crypto module was stopped in {doing}: it took more than {self._loaded.seconds:g} seconds",
+                code="trap",
             )
         if "fuel allocated for hostcalls" in reason:
             return ModuleError(
@@ -214,8 +215,8 @@ def _check_exports(component: wit.Component) -> None:
 
 
 def _reason(message: str) -> str:
-    """What a trap was. Of a message with a trace only its last line is the engine's own; the rest names functions of the
-    module."""
+    """What a trap was. Of a message with a trace only its last line is the engine's own; the rest names functions of
+    the module."""
     if (trap := re.search(r"wasm trap: (.+)$", message.strip())) is not None:
         return trap[1]
     return message.strip().rpartition("\n")[2].strip().removeprefix("0: ")

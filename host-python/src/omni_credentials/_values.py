@@ -1,8 +1,8 @@
 """Values on their way into a component and out of it.
 
 The wasmtime package converts them as well, but a list of bytes one byte at a time: 1 MiB takes more than two seconds.
-Here a list is filled and emptied as a whole, with the structures of wasmtime's C API that the package declares. They are
-those of one major version of wasmtime, which is why this package asks for just that one.
+Here a list is filled and emptied as a whole, with the structures of wasmtime's C API that the package declares. They
+are those of one major version of wasmtime, which is why this package asks for just that one.
 
 Every type says whether a component's own type is the one it stands for (`matches`), which is looked at when a component
 is loaded; a value is written to (`lower`) and read from (`lift`) a slot that belongs to the caller, who deletes it with
@@ -48,8 +48,11 @@ class Integer(Type):
     """An unsigned integer."""
 
     def __init__(self, bits: int) -> None:
-        self._type = {8: wit.U8, 32: wit.U32, 64: wit.U64}[bits]
-        self._kind = {8: ffi.WASMTIME_COMPONENT_U8, 32: ffi.WASMTIME_COMPONENT_U32, 64: ffi.WASMTIME_COMPONENT_U64}[bits]
+        self._type, self._kind = {
+            8: (wit.U8, ffi.WASMTIME_COMPONENT_U8),
+            32: (wit.U32, ffi.WASMTIME_COMPONENT_U32),
+            64: (wit.U64, ffi.WASMTIME_COMPONENT_U64),
+        }[bits]
         self._field = f"u{bits}"
         self._below = 1 << bits
 

@@ -1,8 +1,8 @@
 """The contract's calls, one by one: what `Store` is made of, for tests and for hosts of another kind.
 
 A `Module` is a loaded crypto module; a `Keyring` an unlocked keyring that seals and opens; `Files` parses, merges and
-writes credentials files. Everything here may raise `Refusal`, whose `code` is the contract's name for what is wrong, and
-`ModuleError`. Fields are bytes, as the contract has them.
+writes credentials files. Everything here may raise `Refusal`, whose `code` is the contract's name for what is wrong,
+and `ModuleError`. Fields are bytes, as the contract has them.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ Preference: TypeAlias = Literal["neither", "ours", "theirs"]
 _CARRIED = os.path.join(os.path.dirname(__file__), "modules", "xchacha20poly1305.wasm")
 # The longest module that is read, in bytes.
 _MAX_MODULE = 64 << 20
-# Values longer than this, in bytes, are sealed and opened in a sandbox of their own: the small one would keep the memory
-# for good.
+# Values longer than this, in bytes, are sealed and opened in a sandbox of their own: the small one would keep the
+# memory for good.
 _LARGE = 64 << 10
 
 
@@ -176,14 +176,15 @@ class Module:
 
     def primitives(self) -> Primitives:
         """The published constructions that the module is made of."""
-        return Primitives(self._sandbox(Kind.WORK))
+        return Primitives(self._sandbox(Kind.WORK, interruptible=True))
 
-    def _sandbox(self, kind: Kind) -> Sandbox:
-        return Sandbox(self._loaded, kind)
+    def _sandbox(self, kind: Kind, *, interruptible: bool = False) -> Sandbox:
+        return Sandbox(self._loaded, kind, interruptible=interruptible)
 
     def _once(self, function: _contract.Function, *arguments: Any, kind: Kind = Kind.WORK) -> Any:
         """A call in a sandbox of its own, which is dropped at once: linear memory never shrinks."""
-        with self._sandbox(kind) as sandbox:
+        # A derivation may take seconds.
+        with self._sandbox(kind, interruptible=kind is Kind.WORK) as sandbox:
             return sandbox.call(function, *arguments)
 
 
@@ -315,8 +316,8 @@ class Merged:
 
 
 class Files:
-    """A sandbox in which credentials files are parsed, merged and written. After a failure every further call fails: make
-    another."""
+    """A sandbox in which credentials files are parsed, merged and written. After a failure every further call fails:
+    make another."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         """Use `Module.files`."""

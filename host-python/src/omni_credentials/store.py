@@ -292,8 +292,8 @@ class Store(MutableMapping[str, bytes]):
         principal: str | None = None,
         scope: Scope | None = None,
     ) -> Identity:
-        """Deletes the one credential that matches; `save` writes it. The file remembers the deletion, so that it reaches
-        databases and branches. Gives the identity.
+        """Deletes the one credential that matches; `save` writes it. The file remembers the deletion, so that it
+        reaches databases and branches. Gives the identity.
 
         Raises `CredentialNotFound` and `AmbiguousCredential`.
         """
@@ -566,8 +566,8 @@ def _read(
     find_secret: Callable[[], bytes] | None,
     before: Contents | None = None,
 ) -> Contents:
-    """Parses and unlocks a file, with a KEK if there is one and it is right, otherwise with the master secret. The keyring
-    of `before` is used again if it is the same."""
+    """Parses and unlocks a file, with a KEK if there is one and it is right, otherwise with the master secret. The
+    keyring of `before` is used again if it is the same."""
     with module.files() as files, _file_of(path):
         document = files.parse(file)
         keyring_bytes = files.keyring_bytes(document)
@@ -645,7 +645,9 @@ def _default_principal() -> str:
 def _ambiguous(name: str, found: list[Identity]) -> AmbiguousCredential:
     listed = "; ".join(str(identity) for identity in found)
     return AmbiguousCredential(
-        f"there are {len(found)} credentials {name}: {listed}", found, hint="say which one with kind=, principal= or scope="
+        f"there are {len(found)} credentials {name}: {listed}",
+        found,
+        hint="say which one with kind=, principal= or scope=",
     )
 
 
