@@ -73,16 +73,21 @@ package: build
 freeze: build
     @tools/freeze.sh
 
+# Builds the Python package, wheel and sdist, into <target>/python/dist.
+[group('build')]
+wheel: modules
+    @tools/wheel.sh
+
 # Removes what was built; tools, toolchain and Postgres stay.
 [group('build')]
 clean:
-    rm -rf {{ target / "release" }} {{ target / "stage" }} {{ target / "modules" }} {{ target / "guest" }}
+    rm -rf {{ target / "release" }} {{ target / "stage" }} {{ target / "modules" }} {{ target / "guest" }} {{ target / "python" }}
 
 # ---- Test
 
 # All tests: Rust, then SQL against a real server. Arguments go to pytest.
 [group('test')]
-test *arguments: build
+test *arguments: build wheel
     @echo "running the Rust tests, then the SQL tests against {{ pg }} (5 minutes the first time)"
     @{{ python }} tests/run.py cargo test --release --locked {{ packages }} --no-fail-fast -- "$@"
 
@@ -93,12 +98,12 @@ test-rust: modules
 
 # SQL tests against a throw-away server; `--accept` writes the expected output anew.
 [group('test')]
-test-sql *arguments: build
+test-sql *arguments: build wheel
     @{{ python }} -m pytest "$@"
 
 # Exactly what CI runs: all tests, then those of pytest on the oldest Postgres as well. Arguments go to pytest.
 [group('test')]
-ci *arguments: build-oldest build
+ci *arguments: build-oldest build wheel
     @{{ python }} tests/run.py --also-on 15 cargo test --release --locked {{ packages }} --no-fail-fast -- "$@"
 
 [private]

@@ -7,7 +7,9 @@ import hashlib
 import itertools
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -29,6 +31,10 @@ def master_key(seed: bytes) -> str:
 
 # What the shared server has: its sessions pay nothing.
 MASTER_KEY = master_key(b"tests")
+
+# The Python host as its wheel unpacks: what is tested is what is shipped.
+PYTHON_HOST = Path(os.environ["CARGO_TARGET_DIR"]) / "python" / "site"
+sys.path.append(str(PYTHON_HOST))
 
 _numbers = itertools.count(1)
 

@@ -1,13 +1,13 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # variables shared with the other parts
-# Python: a virtual environment with `just`, pytest and the driver, from pinned wheels.
+# Python: a virtual environment with `just`, pytest, the driver and wasmtime's package, from pinned wheels.
 
 is_good_python() {
-    "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
+    "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
 want_python() {
     if ! is_good_python python3 && ! is_good_python /usr/bin/python3; then
-        want "Python 3.10 or newer with venv" python3 python3-venv
+        want "Python 3.11 or newer with venv" python3 python3-venv
     fi
 }
 
@@ -16,14 +16,14 @@ find_python() {
     for python in python3 /usr/bin/python3; do
         if is_good_python "$python"; then return; fi
     done
-    fail "Python 3.10 or newer with venv is missing"
+    fail "Python 3.11 or newer with venv is missing"
 }
 
 set_up_venv() {
     local pins
     pins=$(cat {tools,tests,tests/independent}/requirements.txt | cksum)
     if [[ $(cat "$tools/venv/.pins" 2>/dev/null) == "$pins" ]]; then return; fi
-    say "installing just and pytest into $tools/venv (about 15 seconds)"
+    say "installing just and pytest into $tools/venv (about 30 seconds)"
     # One that works is kept: somebody may be using it.
     if ! "$tools/venv/bin/python" -m pip --version >/dev/null 2>&1; then
         rm -rf "$tools/venv"

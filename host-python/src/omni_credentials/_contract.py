@@ -1,0 +1,216 @@
+"""The contract `omni:credentials@0.1.0`, as wit/ has it: what is called, with what, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ._values import Bool, Borrow, Bytes, Enum, Integer, ListOf, Option, Own, Record, Result, String, Type
+from .errors import EXPLANATIONS, Refusal
+
+CONTRACT = "omni:credentials@0.1.0"
+
+
+class RawIdentity(NamedTuple):
+    """`types.identity`: the four fields as the contract has them, UTF-8."""
+
+    name: bytes
+    kind: bytes
+    principal: bytes
+    scope: bytes
+
+
+class Entry(NamedTuple):
+    """`file-store.entry`: a record of a document. `sealed` is empty for a tombstone."""
+
+    identity: RawIdentity
+    sealed: bytes
+    deleted: bool
+
+
+class Costs(NamedTuple):
+    """`key-derivation.costs`: Argon2id (RFC 9106). Memory is 8 × lanes to 262,144 KiB, passes 1 to 16, lanes 1 to 4."""
+
+    memory_kib: int
+    passes: int
+    lanes: int
+
+
+class Suite(NamedTuple):
+    """`module-info.suite`: its number in sealed values, and its name in FORMAT.md."""
+
+    id: int
+    name: str
+
+
+class Limits(NamedTuple):
+    """`module-info.limits`, in bytes or in pieces; FORMAT.md §9 lists them."""
+
+    name_bytes: int
+    scope_bytes: int
+    value_bytes: int
+    file_bytes: int
+    file_records: int
+    keyring_keys: int
+    kdf_memory_kib: int
+
+
+class Description(NamedTuple):
+    """`module-info.description`: what a module says of itself. Its word only: what it is, is its digest."""
+
+    name: str
+    version: str
+    contract: str
+    suite: Suite
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Function:
+    """An export: its interface and name, its parameters, and its result."""
+
+    interface: str
+    name: str
+    parameters: Sequence[tuple[str, Type]]
+    result: Type
+
+    def __str__(self) -> str:
+        interface = self.interface.removeprefix("omni:credentials/").partition("@")[0]
+        return f"{interface}.{self.name.rpartition(']')[2]}"
+
+
+def _fields(make: type[tuple[Any, ...]], *types: Type) -> Record:
+    """A record whose fields are called as those of `make`."""
+    names = [name.replace("_", "-") for name in make._fields]  # type: ignore[attr-defined] # a NamedTuple's
+    return Record(make, list(zip(names, types, strict=True)))
+
+
+_U8, _U32, _U64, _BOOL, _BYTES, _STRING = Integer(8), Integer(32), Integer(64), Bool(), Bytes(), String()
+_OWN, _BORROW = Own(), Borrow()
+_FAILURE = Record(Refusal, [("error", Enum(list(EXPLANATIONS))), ("line", _U32), ("found", _U64)])
+_IDENTITY = _fields(RawIdentity, _BYTES, _BYTES, _BYTES, _BYTES)
+_ENTRY = _fields(Entry, _IDENTITY, _BYTES, _BOOL)
+_COSTS = _fields(Costs, _U32, _U32, _U32)
+_PREFERENCE = Enum(["neither", "ours", "theirs"])
+
+
+class RawProtectedKeyring(NamedTuple):
+    """`key-derivation.protected-keyring`."""
+
+    keyring: bytes
+    kek: bytes
+
+
+class RawMerged(NamedTuple):
+    """`file-store.merged`."""
+
+    document: Any
+    to_ours: list[Entry]
+    to_theirs: list[Entry]
+    conflicts: list[RawIdentity]
+
+
+_PROTECTED = _fields(RawProtectedKeyring, _BYTES, _BYTES)
+_MERGED = _fields(RawMerged, _OWN, ListOf(_ENTRY), ListOf(_ENTRY), ListOf(_IDENTITY))
+
+
+def _fallible(ok: Type | None) -> Result:
+    return Result(ok, _FAILURE, lambda refusal: refusal)
+
+
+class _Interface:
+    """Makes the functions of an interface, and of a resource in it."""
+
+    def __init__(self, name: str, resource: str = "") -> None:
+        self._name = name
+        self._resource = resource
+
+    def function(self, name: str, result: Type, **parameters: Type) -> Function:
+        return self._make(name, result, parameters)
+
+    def static(self, name: str, result: Type, **parameters: Type) -> Function:
+        return self._make(f"[static]{self._resource}.{name}", result, parameters)
+
+    def method(self, name: str, result: Type, **parameters: Type) -> Function:
+        return self._make(f"[method]{self._resource}.{name}", result, {"self": _BORROW} | parameters)
+
+    def _make(self, name: str, result: Type, parameters: dict[str, Type]) -> Function:
+        named = [(parameter.replace("_", "-"), type_) for parameter, type_ in parameters.items()]
+        function = Function(f"omni:credentials/{self._name}@0.1.0", name, named, result)
+        FUNCTIONS.append(function)
+        return function
+
+
+# Every function that this package calls.
+FUNCTIONS: list[Function] = []
+
+_info = _Interface("module-info")
+DESCRIBE = _info.function(
+    "describe",
+    _fields(
+        Description,
+        _STRING,
+        _STRING,
+        _STRING,
+        _fields(Suite, _U8, _STRING),
+        _fields(Limits, _U32, _U32, _U32, _U32, _U32, _U32, _U32),
+    ),
+)
+
+_derivation = _Interface("key-derivation")
+CREATE_KEYRING = _derivation.function("create-keyring", _fallible(_PROTECTED), secret=_BYTES, costs=Option(_COSTS))
+DERIVE_KEK = _derivation.function("derive-kek", _fallible(_BYTES), secret=_BYTES, keyring=_BYTES)
+REWRAP = _derivation.function(
+    "rewrap", _fallible(_PROTECTED), keyring=_BYTES, kek=_BYTES, new_secret=_BYTES, costs=Option(_COSTS)
+)
+GENERATE_MASTER_KEY = _derivation.function("generate-master-key", _fallible(_BYTES))
+
+_keyring = _Interface("encryption", "keyring")
+UNLOCK = _keyring.static("unlock", _fallible(_OWN), keyring=_BYTES, kek=_BYTES)
+SEAL = _keyring.method("seal", _fallible(_BYTES), identity=_IDENTITY, value=_BYTES)
+OPEN = _keyring.method("open", _fallible(_BYTES), identity=_IDENTITY, sealed=_BYTES)
+IS_CURRENT = _keyring.method("is-current", _fallible(_BOOL), sealed=_BYTES)
+TO_BYTES = _keyring.method("to-bytes", _BYTES)
+ADD_KEY = _keyring.method("add-key", _fallible(None))
+ABSORB = _keyring.method("absorb", _fallible(_U32), other=_BORROW)
+
+_document = _Interface("file-store", "document")
+CREATE = _document.static("create", _fallible(_OWN), keyring=_BYTES)
+PARSE = _document.static("parse", _fallible(_OWN), file=_BYTES)
+PARSE_UNSEALED = _document.static("parse-unsealed", _fallible(_OWN), file=_BYTES)
+KEYRING_BYTES = _document.method("keyring-bytes", _BYTES)
+SET_KEYRING = _document.method("set-keyring", _fallible(None), keyring=_BYTES)
+VERIFY = _document.method("verify", _fallible(None), keyring=_BORROW)
+GENERATION = _document.method("generation", _U64)
+ENTRIES = _document.method("entries", ListOf(_ENTRY))
+PUT = _document.method("put", _fallible(None), entries=ListOf(_ENTRY))
+MANIFEST = _document.method("manifest", _BYTES)
+WRITE = _document.method("write", _fallible(_BYTES), keyring=_BORROW, at_least=_U64)
+MERGE = _document.function(
+    "merge",
+    _fallible(_MERGED),
+    base=_BYTES,
+    ours=_BORROW,
+    theirs=_BORROW,
+    ours_complete=_BOOL,
+    keyring=_BORROW,
+    prefer=_PREFERENCE,
+)
+AGREED = _document.function("agreed", _fallible(_BYTES), base=_BYTES, ours=_BORROW, theirs=_BORROW)
+
+_primitives = _Interface("primitives")
+AEAD_OPEN = _primitives.function("aead-open", _fallible(_BYTES), key=_BYTES, nonce=_BYTES, aad=_BYTES, sealed=_BYTES)
+HKDF_SHA256 = _primitives.function(
+    "hkdf-sha256", _fallible(_BYTES), ikm=_BYTES, salt=_BYTES, info=_BYTES, length=_U32
+)
+ARGON2ID = _primitives.function(
+    "argon2id",
+    _fallible(_BYTES),
+    password=_BYTES,
+    salt=_BYTES,
+    memory_kib=_U32,
+    passes=_U32,
+    lanes=_U32,
+    length=_U32,
+)

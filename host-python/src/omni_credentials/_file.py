@@ -1,0 +1,98 @@
+"""Reading files, and naming what is wrong with them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from .errors import FileError
+
+_FAULTS = {
+    errno.EISDIR: "is-directory",
+    errno.ENOTDIR: "no-folder",
+    errno.EACCES: "no-permission",
+    errno.EPERM: "no-permission",
+    errno.EROFS: "read-only",
+    errno.ENOSPC: "no-space",
+    errno.EDQUOT: "no-space",
+    errno.ELOOP: "link-loop",
+    errno.ENXIO: "not-regular",
+}
+
+
+def read(path: str, max_bytes: int) -> bytes:
+    """Reads a regular file of at most `max_bytes`. Symbolic links are followed.
+
+    From what is not a regular file nothing is read, and a pipe does not block.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        raise fault(path, error) from None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise FileError(path, "is-directory" if stat.S_ISDIR(mode) else "not-regular")
+        chunks = []
+        left = max_bytes + 1
+        # It may grow while it is read, so the length that counts is that of what was read.
+        while left > 0 and (chunk := os.read(descriptor, min(left, 1 << 20))):
+            chunks.append(chunk)
+            left -= len(chunk)
+    except OSError as error:
+        raise fault(path, error) from None
+    finally:
+        os.close(descriptor)
+    if left <= 0:
+        raise FileError(path, "too-long", f"is longer than {max_bytes} bytes")
+    return b"".join(chunks)
+
+
+def resolve(path: str) -> str:
+    """The file that `path` stands for: links are followed, so that whoever comes by another name locks and replaces the
+    same file. The file itself need not exist, its folder must."""
+    given = path
+    # A link may point at what does not exist yet.
+    for _ in range(40):
+        try:
+            return os.path.realpath(path, strict=True)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise fault(path, error) from None
+        try:
+            path = os.path.join(os.path.dirname(path), os.readlink(path))
+        except OSError:
+            folder, name = os.path.split(path)
+            if not name:
+                raise FileError(given, "is-directory") from None
+            try:
+                return os.path.join(os.path.realpath(folder or ".", strict=True), name)
+            except OSError as error:
+                raise fault(path, error) from None
+    raise FileError(given, "link-loop")
+
+
+def fault(path: str, error: OSError) -> FileError:
+    """The system's error about a file."""
+    number = error.errno or 0
+    if number == errno.ENOENT:
+        return FileError(path, "not-found" if os.path.isdir(folder_of(path)) else "no-folder")
+    if (name := _FAULTS.get(number)) is not None:
+        return FileError(path, name)
+    return FileError(path, "other", error.strerror or str(error))
+
+
+def folder_of(path: str) -> str:
+    """The folder that a file is in."""
+    return os.path.dirname(path) or "."
+
+
+def sync_folder(path: str) -> None:
+    """Makes a rename in the folder of `path` survive a crash."""
+    descriptor = os.open(folder_of(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

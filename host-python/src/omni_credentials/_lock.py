@@ -1,0 +1,173 @@
+"""The lock of a file, by the protocol that all hosts share: FORMAT.md §7.2."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from types import TracebackType
+
+from . import _file, _staged
+from ._holder import Holder
+from .errors import FileLocked
+
+# How long to wait between two looks at a lock that another holds, in seconds.
+_PAUSE = 0.01
+# How many deaths in the middle of a takeover, one after another, do not need a person.
+_TAKEOVERS = 3
+# A lock file is shorter than this.
+_MAX_LOCK_FILE = 4096
+
+
+class Lock:
+    """The right to replace a file: `NAME.lock` beside it, created exclusively, removed at the end. It holds who holds
+    the lock.
+
+    A lock whose holder died is taken over when the holder certainly ran on this machine and is certainly gone. Without
+    care two processes could both find it stale, one remove it and take the lock, and the other then remove the new
+    lock. So a stale lock may be removed only by a process that created `NAME.lock.takeover` exclusively and then, with
+    that in hand, found the lock stale: as the holder is gone, nobody else can remove the lock in between, and none can
+    create it while it is there. A process that dies in the few system calls of a takeover leaves `NAME.lock.takeover`
+    behind, which is then taken over in the same way, and so on for a few levels.
+
+    A lock file appears with its text in it (it is linked into place), so that whoever dies while making one leaves
+    nothing that stands in the way.
+    """
+
+    def __init__(self, path: str, timeout: float) -> None:
+        """Takes the lock of `path`, waiting up to `timeout` seconds for whoever holds it. Also removes what writers
+        that died had staged and not published.
+
+        Raises `FileLocked` when the time is up, and `FileError` for whatever keeps a file from being created.
+        """
+        self.path = _file.resolve(path)
+        self._lock = f"{self.path}.lock"
+        self._holder = Holder.current()
+        self._wait(timeout)
+        try:
+            # Nobody else may stage now: what is there is from the dead, or the lock of somebody who waits, and who then
+            # makes another.
+            _staged.sweep(self.path)
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Frees the lock. A forked child does not free its parent's, and a lock that a person removed may by now be
+        somebody else's."""
+        with contextlib.suppress(OSError):
+            if self._holder.is_this_process() and _read_holder(self._lock) == self._holder:
+                os.unlink(self._lock)
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _wait(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                if _create(self.path, self._lock, self._holder):
+                    return
+                found = _read_holder(self._lock)
+                stale = found is not None and found.is_gone()
+                if stale and _take_over(self.path, self._lock, self._holder, _TAKEOVERS):
+                    continue
+            except FileNotFoundError as error:
+                if not os.path.isdir(_file.folder_of(self.path)):
+                    raise _file.fault(self.path, error) from None
+                # It was freed in between.
+                continue
+            except OSError as error:
+                raise _file.fault(self._lock, error) from None
+            if time.monotonic() >= deadline:
+                # A takeover that somebody died in is what stands in the way of a stale lock.
+                lock = f"{self._lock}.takeover" if stale else self._lock
+                raise FileLocked(self.path, "an unknown process" if found is None else found.name(), lock)
+            time.sleep(_PAUSE)
+
+
+def _create(path: str, lock: str, holder: Holder) -> bool:
+    """Creates a lock file for `path`; false when there is one."""
+    if os.path.lexists(lock):
+        return False
+    temporary = _staged.temporary(path)
+    try:
+        _write_new(temporary, holder)
+        os.link(temporary, lock)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        # Swept by whoever took the lock in between: look again. A folder that is missing is another matter.
+        if not os.path.isdir(_file.folder_of(path)):
+            raise
+        return False
+    except OSError as error:
+        if not _has_no_links(error):
+            raise
+        try:
+            _write_new(lock, holder)
+        except FileExistsError:
+            return False
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+    return True
+
+
+def _write_new(path: str, holder: Holder) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, str(holder).encode())
+    except OSError:
+        # Ours, and of no use to anybody: there is no space for its few bytes.
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _has_no_links(error: OSError) -> bool:
+    """Whether the file system has no hard links. A link to a file of one's own is refused for no other reason."""
+    return error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+def _take_over(path: str, lock: str, holder: Holder, levels: int) -> bool:
+    """Removes a stale lock, by the protocol described at `Lock`; false when another is at it."""
+    takeover = f"{lock}.takeover"
+    if not _create(path, takeover, holder):
+        try:
+            found = _read_holder(takeover)
+        except OSError:
+            return False
+        stale = levels > 0 and found is not None and found.is_gone()
+        return stale and _take_over(path, takeover, holder, levels - 1)
+    try:
+        found = _read_holder(lock)
+        if found is not None and found.is_gone():
+            os.unlink(lock)
+    except FileNotFoundError:
+        pass
+    finally:
+        os.unlink(takeover)
+    return True
+
+
+def _read_holder(lock: str) -> Holder | None:
+    """Who holds the lock; none while the holder is still writing (where there are no links), or for what is not a lock
+    file."""
+    descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        text = os.read(descriptor, _MAX_LOCK_FILE)
+    finally:
+        os.close(descriptor)
+    try:
+        return Holder.parse(text.decode())
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,94 @@
+"""What a credential is called and whom it belongs to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, Union
+
+from .errors import InvalidInput
+from .module import RawIdentity
+
+# What a credential is when nothing else is said; as in the database.
+DEFAULT_KIND = "credential"
+DEFAULT_SCOPE = '{"all":true}'
+
+Json: TypeAlias = Union[None, bool, int, float, str, Sequence["Json"], Mapping[str, "Json"]]
+# Where a credential is valid: JSON as text, or the mapping that it is.
+Scope: TypeAlias = Union[str, Mapping[str, Json]]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Identity:
+    """The four fields that a value is bound to. `scope` is JSON in canonical form, as text."""
+
+    name: str
+    kind: str
+    principal: str
+    scope: str
+
+    def __str__(self) -> str:
+        text = [_printable(field) for field in (self.name, self.kind, self.principal)]
+        return f"{text[0]} ({text[1]} of {text[2]}, {self.scope})"
+
+    def raw(self) -> RawIdentity:
+        """As the contract has it."""
+        return RawIdentity(*(_encode(field) for field in (self.name, self.kind, self.principal, self.scope)))
+
+    @classmethod
+    def from_raw(cls, raw: RawIdentity) -> Identity:
+        """From what a module returned, which is UTF-8."""
+        return cls(*(field.decode(errors="replace") for field in raw))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credential:
+    """A credential with its value, which neither `repr` nor `str` shows."""
+
+    identity: Identity
+    value: bytes
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.identity.name
+
+    @property
+    def kind(self) -> str:
+        """What sort of credential it is: `api_key`, `password` and so on."""
+        return self.identity.kind
+
+    @property
+    def principal(self) -> str:
+        """The role that it is for."""
+        return self.identity.principal
+
+    @property
+    def scope(self) -> str:
+        """Where it is valid: JSON in canonical form."""
+        return self.identity.scope
+
+    def __repr__(self) -> str:
+        return f"Credential({self.identity!r}, value=<{len(self.value)} bytes>)"
+
+    __str__ = __repr__
+
+
+def scope_text(scope: Scope) -> str:
+    """A scope as JSON text, not yet canonical."""
+    if isinstance(scope, str):
+        return scope
+    try:
+        return json.dumps(scope, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"the scope is not JSON: {error}", hint='a scope is JSON: {"all": true}') from None
+
+
+def _encode(text: str) -> bytes:
+    # A lone surrogate becomes what is not UTF-8, and so the module's to refuse.
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -1,0 +1,491 @@
+"""The contract's calls, one by one: what `Store` is made of, for tests and for hosts of another kind.
+
+A `Module` is a loaded crypto module; a `Keyring` an unlocked keyring that seals and opens; `Files` parses, merges and
+writes credentials files. Everything here may raise `Refusal`, whose `code` is the contract's name for what is wrong,
+and `ModuleError`. Fields are bytes, as the contract has them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike, fspath
+from types import TracebackType
+from typing import Any, Literal, TypeAlias
+
+from wasmtime import WasmtimeError
+from wasmtime import component as wit
+
+from . import _cache, _contract, _file
+from ._contract import CONTRACT, Costs, Description, Entry, Limits, RawIdentity, Suite
+from ._engine import engine
+from ._sandbox import Kind, Loaded, Sandbox
+from .errors import FileError, ModuleError
+
+__all__ = [
+    "CONTRACT",
+    "Costs",
+    "Description",
+    "Document",
+    "Entry",
+    "Files",
+    "Kek",
+    "Keyring",
+    "KeyringHandle",
+    "Limits",
+    "Merged",
+    "Module",
+    "Preference",
+    "Primitives",
+    "ProtectedKeyring",
+    "RawIdentity",
+    "Suite",
+]
+
+Preference: TypeAlias = Literal["neither", "ours", "theirs"]
+
+# The module that this package carries.
+_CARRIED = os.path.join(os.path.dirname(__file__), "modules", "xchacha20poly1305.wasm")
+# The longest module that is read, in bytes.
+_MAX_MODULE = 64 << 20
+# Values longer than this, in bytes, are sealed and opened in a sandbox of their own: the small one would keep the
+# memory for good.
+_LARGE = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Kek:
+    """The key that wraps a keyring's keys: 32 bytes, never shown. Python cannot promise to overwrite it."""
+
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return "Kek(redacted)"
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectedKeyring:
+    """A keyring, to be stored, and the KEK that opens it, to be kept in memory only."""
+
+    keyring: bytes
+    kek: Kek
+
+
+class Module:
+    """A loaded crypto module. Threads may share it."""
+
+    def __init__(self, loaded: Loaded, digest: str) -> None:
+        """Use `load`."""
+        self._loaded = loaded
+        self._digest = digest
+
+    @classmethod
+    def load(
+        cls,
+        source: str | PathLike[str] | bytes | None = None,
+        *,
+        digest: str | None = None,
+        cache: bool = True,
+        timeout: float = 120.0,
+    ) -> Module:
+        """Loads a module from a file, from its bytes, or the one that this package carries.
+
+        With a `digest`, the SHA-256 in hexadecimal, no other bytes are accepted. `cache` keeps the compiled module for
+        the next process, in the command's folder for caches. A call that takes longer than `timeout` seconds is ended.
+
+        Raises `ModuleError` for bytes of another digest, for what is not a component, for one that imports anything but
+        entropy, and for one that does not keep to the contract; `FileError` for a file that cannot be read.
+        """
+        wasm = _bytes_of(source)
+        found = hashlib.sha256(wasm).hexdigest()
+        _check_digest(found, digest)
+        component = _cache.load(found) if cache else None
+        if component is not None:
+            return cls(Loaded(component, seconds=timeout), found)
+        try:
+            component = wit.Component(engine(), wasm)
+        except WasmtimeError as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise ModuleError(f"not a WebAssembly component this host can run: {reason}") from None
+        # Only what may run gets into the cache.
+        loaded = Loaded(component, seconds=timeout)
+        if cache:
+            _cache.keep(component, found)
+        return cls(loaded, found)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the module's bytes, in hexadecimal: what it is pinned by."""
+        return self._digest
+
+    def pinned(self, digest: str | None) -> Module:
+        """This module, if it has this digest; `ModuleError` otherwise."""
+        _check_digest(self._digest, digest)
+        return self
+
+    @property
+    def imports(self) -> list[str]:
+        """The functions that the module imports, such as `wasi:random/random@0.2.3#get-random-bytes`."""
+        return list(self._loaded.imports)
+
+    def describe(self) -> Description:
+        """What the module says of itself."""
+        description: Description = self._once(_contract.DESCRIBE, kind=Kind.ROW)
+        return description
+
+    def create_keyring(self, secret: bytes, costs: Costs | None = None) -> ProtectedKeyring:
+        """A new keyring with one key, under a master secret of 1 to 4,096 bytes. A generated master key is expanded and
+        `costs` is not looked at; any other secret goes through Argon2id with `costs`, or with the module's default.
+
+        Refused: `invalid-master-secret`, `kdf-out-of-bounds`.
+        """
+        return _protected(self._once(_contract.CREATE_KEYRING, secret, costs))
+
+    def derive_kek(self, secret: bytes, keyring: bytes) -> Kek:
+        """The KEK of a keyring.
+
+        Refused: `wrong-master-secret`, `invalid-master-secret`, `kdf-out-of-bounds`, and as a damaged keyring is.
+        """
+        return _kek(self._once(_contract.DERIVE_KEK, secret, keyring))
+
+    def rewrap(self, keyring: bytes, kek: Kek, new_secret: bytes, costs: Costs | None = None) -> ProtectedKeyring:
+        """The same keys under another master secret. What was sealed stays as it is.
+
+        Refused as `create_keyring` and `unlock` are.
+        """
+        return _protected(self._once(_contract.REWRAP, keyring, kek.secret, new_secret, costs))
+
+    def generate_master_key(self) -> bytes:
+        """A fresh generated master key, ASCII."""
+        key: bytes = self._once(_contract.GENERATE_MASTER_KEY, kind=Kind.ROW)
+        return key
+
+    def unlock(self, keyring: bytes, kek: Kek) -> Keyring:
+        """Unlocks a keyring for sealing and opening.
+
+        Refused: `wrong-master-secret`, `keyring-tampered`, `malformed`, `unknown-version`, `unknown-suite`.
+        """
+        return Keyring(self, keyring, kek)
+
+    def files(self) -> Files:
+        """A sandbox for documents. Close it when the file is done with: its memory is not given back before."""
+        return Files(self._sandbox(Kind.WORK))
+
+    def primitives(self) -> Primitives:
+        """The published constructions that the module is made of."""
+        return Primitives(self._sandbox(Kind.WORK, interruptible=True))
+
+    def _sandbox(self, kind: Kind, *, interruptible: bool = False) -> Sandbox:
+        return Sandbox(self._loaded, kind, interruptible=interruptible)
+
+    def _once(self, function: _contract.Function, *arguments: Any, kind: Kind = Kind.WORK) -> Any:
+        """A call in a sandbox of its own, which is dropped at once: linear memory never shrinks."""
+        # A derivation may take seconds.
+        with self._sandbox(kind, interruptible=kind is Kind.WORK) as sandbox:
+            return sandbox.call(function, *arguments)
+
+
+class Keyring:
+    """An unlocked keyring in a small sandbox of its own. Threads may share it.
+
+    When a call fails its sandbox is dropped; the next call makes a new one from the keyring and the KEK, which are
+    remembered here.
+    """
+
+    def __init__(self, module: Module, keyring: bytes, kek: Kek) -> None:
+        """Use `Module.unlock`."""
+        self._module = module
+        self._bytes = keyring
+        self._kek = kek
+        self._sandbox: Sandbox | None = None
+        self._handle: wit.ResourceAny | None = None
+        self._lock = threading.RLock()
+        self._row()
+
+    def seal(self, identity: RawIdentity, value: bytes) -> bytes:
+        """Seals a value of 0 to 1 MiB under the current key with a fresh nonce.
+
+        Refused: `invalid-name`, `invalid-kind`, `invalid-principal`, `invalid-scope`, `scope-too-large`,
+        `value-too-large`.
+        """
+        sealed: bytes = self._call(_contract.SEAL, identity, value, size=len(value))
+        return sealed
+
+    def open(self, identity: RawIdentity, sealed: bytes) -> bytes:
+        """Opens a sealed value. Anything but the value sealed for this very identity is refused.
+
+        Refused: `not-authentic`, `malformed`, `unknown-version`, `unknown-suite`, `unknown-key`, and as an identity is.
+        """
+        value: bytes = self._call(_contract.OPEN, identity, sealed, size=len(sealed))
+        return value
+
+    def is_current(self, sealed: bytes) -> bool:
+        """Whether a sealed value was sealed under the current key. Authenticates nothing."""
+        current: bool = self._call(_contract.IS_CURRENT, sealed, size=len(sealed))
+        return current
+
+    def to_bytes(self) -> bytes:
+        """The keyring, to be stored."""
+        keyring: bytes = self._call(_contract.TO_BYTES)
+        return keyring
+
+    def add_key(self) -> None:
+        """Adds a fresh key and makes it current. Older keys stay, for opening. Refused: `too-many-keys`."""
+        with self._lock:
+            self._call(_contract.ADD_KEY)
+            self._bytes = self.to_bytes()
+
+    def absorb(self, keyring: bytes, kek: Kek) -> int:
+        """Takes over the keys of another keyring for opening; the current key stays. Gives how many were new.
+
+        Refused: `too-many-keys`, `invalid-argument`, and as `Module.unlock` is.
+        """
+        with self._lock:
+            sandbox, handle = self._row()
+            other = sandbox.call(_contract.UNLOCK, keyring, kek.secret)
+            try:
+                added: int = sandbox.call(_contract.ABSORB, handle, other)
+            finally:
+                sandbox.drop(other)
+            self._bytes = self.to_bytes()
+            return added
+
+    def close(self) -> None:
+        """Returns the sandbox's memory, keys included, to the system."""
+        with self._lock:
+            if self._sandbox is not None:
+                self._sandbox.close()
+
+    def __enter__(self) -> Keyring:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _row(self) -> tuple[Sandbox, wit.ResourceAny]:
+        with self._lock:
+            sandbox, handle = self._sandbox, self._handle
+            if sandbox is None or handle is None or not sandbox.usable:
+                sandbox = self._module._sandbox(Kind.ROW)
+                try:
+                    handle = sandbox.call(_contract.UNLOCK, self._bytes, self._kek.secret)
+                except BaseException:
+                    sandbox.close()
+                    raise
+                self._sandbox, self._handle = sandbox, handle
+            return sandbox, handle
+
+    def _call(self, function: _contract.Function, *arguments: Any, size: int = 0) -> Any:
+        if size <= _LARGE:
+            sandbox, handle = self._row()
+            return sandbox.call(function, handle, *arguments)
+        with self._module._sandbox(Kind.WORK) as sandbox:
+            handle = sandbox.call(_contract.UNLOCK, self._bytes, self._kek.secret)
+            return sandbox.call(function, handle, *arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed or new document, good in the `Files` it came from."""
+
+    handle: wit.ResourceAny = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyringHandle:
+    """An unlocked keyring, good in the `Files` it came from."""
+
+    handle: wit.ResourceAny = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What a merge found."""
+
+    document: Document
+    # What ours must take over to hold what the merged document holds, and what theirs must.
+    to_ours: list[Entry]
+    to_theirs: list[Entry]
+    # Changed on both sides in different ways; with a preference, settled that way.
+    conflicts: list[RawIdentity]
+
+
+class Files:
+    """A sandbox in which credentials files are parsed, merged and written. After a failure every further call fails:
+    make another."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        """Use `Module.files`."""
+        self._sandbox = sandbox
+
+    def create(self, keyring: bytes) -> Document:
+        """An empty document of generation 0 carrying this keyring. Refused for what is not a keyring."""
+        return Document(self._sandbox.call(_contract.CREATE, keyring))
+
+    def parse(self, file: bytes) -> Document:
+        """Parses a file: syntax, limits and canonical form, but no cryptography, so it needs no key. Refused with the
+        line and what is wrong with it."""
+        return Document(self._sandbox.call(_contract.PARSE, file))
+
+    def parse_unsealed(self, file: bytes) -> Document:
+        """Parses a file as far as its records are whole, whatever its trailer says."""
+        return Document(self._sandbox.call(_contract.PARSE_UNSEALED, file))
+
+    def unlock(self, keyring: bytes, kek: Kek) -> KeyringHandle:
+        """Unlocks a keyring for use with these documents. Refused as `Module.unlock` is."""
+        return KeyringHandle(self._sandbox.call(_contract.UNLOCK, keyring, kek.secret))
+
+    def keyring_bytes(self, document: Document) -> bytes:
+        """The keyring in the header."""
+        keyring: bytes = self._sandbox.call(_contract.KEYRING_BYTES, document.handle)
+        return keyring
+
+    def set_keyring(self, document: Document, keyring: bytes) -> None:
+        """Replaces the keyring in the header. Refused for what is not a keyring."""
+        self._sandbox.call(_contract.SET_KEYRING, document.handle, keyring)
+
+    def verify(self, document: Document, keyring: KeyringHandle) -> None:
+        """Checks the trailer's seal. To be called before a parsed document is believed.
+
+        Refused: `seal-mismatch`, `unknown-key`.
+        """
+        self._sandbox.call(_contract.VERIFY, document.handle, keyring.handle)
+
+    def generation(self, document: Document) -> int:
+        """How often the file was written."""
+        generation: int = self._sandbox.call(_contract.GENERATION, document.handle)
+        return generation
+
+    def entries(self, document: Document) -> list[Entry]:
+        """All records, sorted by identity; scopes in canonical form."""
+        entries: list[Entry] = self._sandbox.call(_contract.ENTRIES, document.handle)
+        return entries
+
+    def put(self, document: Document, entries: Sequence[Entry]) -> None:
+        """Adds or replaces records, tombstones included. All or none.
+
+        Refused: as an identity is, `malformed`, `too-many-records`.
+        """
+        self._sandbox.call(_contract.PUT, document.handle, entries)
+
+    def manifest(self, document: Document) -> bytes:
+        """What the document holds, 32 bytes a live record, sorted: a base for a later merge."""
+        manifest: bytes = self._sandbox.call(_contract.MANIFEST, document.handle)
+        return manifest
+
+    def write(self, document: Document, keyring: KeyringHandle, at_least: int) -> bytes:
+        """The file's bytes, with the generation one above the higher of the document's own and `at_least`, sealed with
+        the current key. Untouched records keep their bytes.
+
+        Refused: `file-too-large`, `too-many-records`, `invalid-argument` for another keyring.
+        """
+        file: bytes = self._sandbox.call(_contract.WRITE, document.handle, keyring.handle, at_least)
+        return file
+
+    def merge(
+        self,
+        base: bytes,
+        ours: Document,
+        theirs: Document,
+        keyring: KeyringHandle,
+        *,
+        ours_complete: bool = False,
+        prefer: Preference = "neither",
+    ) -> Merged:
+        """Three-way merge. `base` is a manifest of what both sides last agreed on; with `ours_complete` a record that
+        ours lacks was deleted by ours. Refused: `malformed` for a manifest that is none."""
+        merged = self._sandbox.call(
+            _contract.MERGE, base, ours.handle, theirs.handle, ours_complete, keyring.handle, prefer
+        )
+        return Merged(Document(merged.document), merged.to_ours, merged.to_theirs, merged.conflicts)
+
+    def agreed(self, base: bytes, ours: Document, theirs: Document) -> bytes:
+        """The manifest that both sides now agree on. Refused: `malformed` for a manifest that is none."""
+        manifest: bytes = self._sandbox.call(_contract.AGREED, base, ours.handle, theirs.handle)
+        return manifest
+
+    def drop(self, document: Document) -> None:
+        """Forgets a document before the sandbox is closed."""
+        self._sandbox.drop(document.handle)
+
+    def close(self) -> None:
+        """Returns the sandbox's memory to the system; every document is gone."""
+        self._sandbox.close()
+
+    def __enter__(self) -> Files:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Primitives:
+    """The published constructions that a module is made of, for known-answer tests."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        """Use `Module.primitives`."""
+        self._sandbox = sandbox
+
+    def aead_open(self, key: bytes, nonce: bytes, aad: bytes, sealed: bytes) -> bytes:
+        """The suite's AEAD, opened with explicit key (32 bytes), nonce (the suite's length) and associated data.
+
+        Refused: `not-authentic`, `invalid-argument`.
+        """
+        value: bytes = self._sandbox.call(_contract.AEAD_OPEN, key, nonce, aad, sealed)
+        return value
+
+    def hkdf_sha256(self, ikm: bytes, salt: bytes, info: bytes, length: int) -> bytes:
+        """HKDF-SHA-256 (RFC 5869), extract and expand; `length` at most 8,160 bytes. Refused: `invalid-argument`."""
+        key: bytes = self._sandbox.call(_contract.HKDF_SHA256, ikm, salt, info, length)
+        return key
+
+    def argon2id(self, password: bytes, salt: bytes, costs: Costs, length: int) -> bytes:
+        """Argon2id version 0x13 (RFC 9106) without secret and associated data; a tag of `length` bytes, 4 to 1,024.
+
+        Refused: `kdf-out-of-bounds`, `invalid-argument`.
+        """
+        tag: bytes = self._sandbox.call(_contract.ARGON2ID, password, salt, *costs, length)
+        return tag
+
+    def close(self) -> None:
+        """Returns the sandbox's memory to the system."""
+        self._sandbox.close()
+
+    def __enter__(self) -> Primitives:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _bytes_of(source: str | PathLike[str] | bytes | None) -> bytes:
+    if source is None:
+        try:
+            return _file.read(_CARRIED, _MAX_MODULE)
+        except FileError:
+            raise ModuleError("this package carries no crypto module: it was not built by ./just wheel") from None
+    return source if isinstance(source, bytes) else _file.read(fspath(source), _MAX_MODULE)
+
+
+def _check_digest(found: str, expected: str | None) -> None:
+    if expected is not None and found != expected.lower():
+        raise ModuleError(f"the crypto module has digest {found}, but {expected} is expected")
+
+
+def _protected(made: _contract.RawProtectedKeyring) -> ProtectedKeyring:
+    return ProtectedKeyring(made.keyring, _kek(made.kek))
+
+
+def _kek(secret: bytes) -> Kek:
+    if len(secret) != 32:
+        raise ModuleError(f"the crypto module does not keep to the contract {CONTRACT}: a KEK of {len(secret)} bytes")
+    return Kek(secret)

@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""The Python host's driver for the matrix of hosts: `python_host.py MODULE.wasm`.
+
+Reads a JSON object a line, answers each with one: {"ok": …} or {"refused": {"class": …, "line": …, "found": …}}. Bytes
+are hexadecimal. What the package's `Store` does is done through it, the rest through `omni_credentials.module`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# The Python with the wasmtime package, and the package as its wheel unpacks.
+_INTERPRETER = os.environ.get("OMNI_CREDENTIALS_PYTHON", sys.executable)
+if __name__ == "__main__" and os.path.abspath(_INTERPRETER) != os.path.abspath(sys.executable):
+    os.execv(_INTERPRETER, [_INTERPRETER, *sys.argv])
+sys.path.insert(0, str(Path(os.environ["CARGO_TARGET_DIR"]) / "python" / "site"))
+
+from omni_credentials import CredentialNotFound, CredentialsError, ModuleError, Store  # noqa: E402
+from omni_credentials.module import Costs, Document, Entry, Files, Kek, Keyring, Module, RawIdentity  # noqa: E402
+
+Request = dict[str, Any]
+
+
+def suite(module: Module, request: Request) -> int:
+    return module.describe().suite.id
+
+
+def aead_open(module: Module, request: Request) -> bytes:
+    with module.primitives() as primitives:
+        return primitives.aead_open(*(_bytes(request, name) for name in ("key", "nonce", "aad", "sealed")))
+
+
+def hkdf_sha256(module: Module, request: Request) -> bytes:
+    with module.primitives() as primitives:
+        return primitives.hkdf_sha256(*(_bytes(request, name) for name in ("ikm", "salt", "info")), request["length"])
+
+
+def argon2id(module: Module, request: Request) -> bytes:
+    costs = Costs(request["memory_kib"], request["passes"], request["lanes"])
+    with module.primitives() as primitives:
+        return primitives.argon2id(_bytes(request, "password"), _bytes(request, "salt"), costs, request["length"])
+
+
+def derive_kek(module: Module, request: Request) -> bytes:
+    return module.derive_kek(_bytes(request, "secret"), _bytes(request, "keyring")).secret
+
+
+def unlock(module: Module, request: Request) -> bytes:
+    with _keyring(module, request) as keyring:
+        return keyring.to_bytes()
+
+
+def seal(module: Module, request: Request) -> bytes:
+    with _keyring(module, request) as keyring:
+        return keyring.seal(_identity(request), _bytes(request, "value"))
+
+
+def open_(module: Module, request: Request) -> bytes:
+    with _keyring(module, request) as keyring:
+        return keyring.open(_identity(request), _bytes(request, "sealed"))
+
+
+def canonical_scope(module: Module, request: Request) -> bytes:
+    identity = RawIdentity(b"n", b"k", b"p", _bytes(request, "scope"))
+    with module.files() as files:
+        document = files.create(_bytes(request, "keyring"))
+        files.put(document, [Entry(identity, b"", True)])
+        return files.entries(document)[0].identity.scope
+
+
+def read_file(module: Module, request: Request) -> dict[str, object]:
+    kek = _kek(request)
+    with module.files() as files:
+        document = files.parse(Path(request["file"]).read_bytes())
+        keyring = files.keyring_bytes(document)
+        files.verify(document, files.unlock(keyring, kek))
+        with module.unlock(keyring, kek) as keys:
+            return {"records": _records(files, document, keys), "generation": files.generation(document)}
+
+
+def merge(module: Module, request: Request) -> dict[str, object]:
+    kek, base = _kek(request), _bytes(request, "base")
+    with module.files() as files:
+        ours = files.parse(Path(request["ours"]).read_bytes())
+        theirs = files.parse(Path(request["theirs"]).read_bytes())
+        keyring = files.keyring_bytes(theirs)
+        handle = files.unlock(keyring, kek)
+        files.verify(ours, handle)
+        files.verify(theirs, handle)
+        complete, prefer = request["ours_complete"], request["prefer"]
+        merged = files.merge(base, ours, theirs, handle, ours_complete=complete, prefer=prefer)
+        agreed = files.agreed(base, ours, theirs)
+        with module.unlock(keyring, kek) as keys:
+            return {
+                "records": _records(files, merged.document, keys),
+                "to_ours": [entry.identity.name.decode() for entry in merged.to_ours],
+                "to_theirs": [entry.identity.name.decode() for entry in merged.to_theirs],
+                "conflicts": [identity.name.decode() for identity in merged.conflicts],
+                "manifest": files.manifest(merged.document),
+                "agreed": agreed,
+            }
+
+
+def set_(module: Module, request: Request) -> None:
+    which = request["identity"]
+    narrow = {field: which[field] for field in ("kind", "principal", "scope")}
+    with _store(module, request) as store:
+        if request["value"] is None:
+            store.delete(which["name"], **narrow)
+        else:
+            store.set(which["name"], _bytes(request, "value"), **narrow)
+        store.save()
+
+
+def get(module: Module, request: Request) -> bytes:
+    which = request["identity"]
+    with _store(module, request) as store:
+        return store.credential(
+            which["name"], kind=which["kind"], principal=which["principal"], scope=which["scope"]
+        ).value
+
+
+OPERATIONS: dict[str, Callable[[Module, Request], object]] = {
+    "suite": suite,
+    "aead-open": aead_open,
+    "hkdf-sha256": hkdf_sha256,
+    "argon2id": argon2id,
+    "derive-kek": derive_kek,
+    "unlock": unlock,
+    "seal": seal,
+    "open": open_,
+    "canonical-scope": canonical_scope,
+    "read-file": read_file,
+    "merge": merge,
+    "set": set_,
+    "get": get,
+}
+
+
+def answer(module: Module, request: Request) -> dict[str, object]:
+    operation = OPERATIONS.get(request["op"])
+    if operation is None:
+        return {"unsupported": True}
+    try:
+        return {"ok": _plain(operation(module, request))}
+    except CredentialsError as error:
+        return {"refused": {"class": _class(error), "line": error.line, "found": error.found}}
+
+
+def main() -> None:
+    module = Module.load(sys.argv[1])
+    for line in sys.stdin:
+        print(json.dumps(answer(module, json.loads(line))), flush=True)
+
+
+def _class(error: CredentialsError) -> str:
+    """The contract's name, or for what never reached the module, the class."""
+    if isinstance(error, ModuleError):
+        return "trap"
+    if isinstance(error, CredentialNotFound):
+        return "not-found"
+    return error.code or type(error).__name__
+
+
+def _bytes(request: Request, name: str) -> bytes:
+    return bytes.fromhex(request[name])
+
+
+def _kek(request: Request) -> Kek:
+    return Kek(_bytes(request, "kek"))
+
+
+def _identity(request: Request) -> RawIdentity:
+    which = request["identity"]
+    return RawIdentity(*(which[field].encode() for field in RawIdentity._fields))
+
+
+def _keyring(module: Module, request: Request) -> Keyring:
+    return module.unlock(_bytes(request, "keyring"), _kek(request))
+
+
+@contextmanager
+def _store(module: Module, request: Request) -> Iterator[Store]:
+    with Store.open(request["file"], _bytes(request, "secret"), module=module, wait=60) as store:
+        yield store
+
+
+def _records(files: Files, document: Document, keys: Keyring) -> list[dict[str, object]]:
+    return [
+        dict(zip(RawIdentity._fields, (field.decode() for field in entry.identity)))
+        | {"value": None if entry.deleted else keys.open(entry.identity, entry.sealed)}
+        for entry in files.entries(document)
+    ]
+
+
+def _plain(value: object) -> object:
+    """For JSON."""
+    match value:
+        case bytes():
+            return value.hex()
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+        case _:
+            return value
+
+
+if __name__ == "__main__":
+    main()
