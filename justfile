@@ -68,10 +68,15 @@ install: build
 package: build
     @tools/package.sh
 
+# Builds the Node package, with the crypto module inside, into <target>/node.
+[group('build')]
+npm: modules
+    @tools/npm.sh
+
 # Removes what was built; tools, toolchain and Postgres stay.
 [group('build')]
 clean:
-    rm -rf {{ target / "release" }} {{ target / "stage" }} {{ target / "modules" }} {{ target / "guest" }}
+    rm -rf {{ target / "release" }} {{ target / "stage" }} {{ target / "modules" }} {{ target / "guest" }} {{ target / "node" }}
 
 # ---- Test
 

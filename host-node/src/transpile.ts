@@ -1,0 +1,95 @@
+/**
+ * Making bindings for a crypto module of one's own, at build time. Needs `@bytecodealliance/jco-transpile`, which is not
+ * installed along with this package.
+ *
+ * @packageDocumentation
+ */
+
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+
+import { ModuleError } from "./errors.js";
+
+/** The one function that a module may import. */
+const ENTROPY = "wasi:random/random#get-random-bytes";
+
+/**
+ * The files of a folder that `loadModule` takes, by name: the component as it is, and the bindings made from it. The
+ * bindings are code: keep the folder as you keep code.
+ *
+ * Throws a {@link ModuleError}: `not-a-component`; `forbidden-import` with the name of the import; `wrong-contract` with
+ * the interface that is missing or different.
+ */
+export async function transpile(component: Uint8Array): Promise<Map<string, Uint8Array>> {
+    const { bindings, interfaces } = await generate(component);
+    for (const [name, types] of interfaces) {
+        const ours = await readFile(new URL(`./builtin/${name}`, import.meta.url), "utf8").catch(() => undefined);
+        if (ours !== types) throw wrongContract(`${name.replace(/^.*\/|\.d\.ts$/g, "")} is different`);
+    }
+    const types = 'import type { contract } from "omni-credentials/core";\n' + DECLARATIONS.replaceAll("Bindings", "contract.Bindings");
+    return new Map([
+        ["module.wasm", component],
+        // Wherever the folder lies, the bindings are an ES module.
+        ["package.json", new TextEncoder().encode('{ "private": true, "type": "module" }\n')],
+        ["bindings.js", new TextEncoder().encode(bindings)],
+        ["bindings.d.ts", new TextEncoder().encode(types)],
+    ]);
+}
+
+/** The types of bindings. */
+export const DECLARATIONS = `export declare const digest: Bindings["digest"];
+export declare const instantiate: Bindings["instantiate"];
+`;
+
+/** @internal The bindings of a component, and the types of what it exports by file name. */
+export async function generate(component: Uint8Array): Promise<{ bindings: string; interfaces: Map<string, string> }> {
+    const made = await jco(component);
+    const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
+    const source = text(made.files["bindings.js"] ?? new Uint8Array());
+    refuseImports(source, made.imports);
+    const exported = new Set(made.exports.map(([name]) => name));
+    for (const name of ["moduleInfo", "keyDerivation", "encryption", "fileStore", "primitives"]) {
+        if (!exported.has(name)) throw wrongContract(`${name} is missing`);
+    }
+    const digest = createHash("sha256").update(component).digest("hex");
+    const types = Object.entries(made.files).filter(([name]) => /^interfaces\/omni-credentials-.*\.d\.ts$/.test(name));
+    return {
+        bindings: `${source}\nexport const digest = "${digest}";\n`,
+        interfaces: new Map(types.map(([name, bytes]) => [name, text(bytes)])),
+    };
+}
+
+type Transpiled = Awaited<ReturnType<(typeof import("@bytecodealliance/jco-transpile"))["transpileBytes"]>>;
+
+async function jco(component: Uint8Array): Promise<Transpiled> {
+    const { transpileBytes } = await import("@bytecodealliance/jco-transpile");
+    try {
+        return await transpileBytes(component, { name: "bindings", instantiation: "sync", nodejsCompat: false });
+    } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error);
+        throw new ModuleError("not-a-component", `not a WebAssembly component that jco reads: ${reason}`, { cause: error });
+    }
+}
+
+/** Entropy is all that a module may import. What it takes of each interface stands in the bindings. */
+function refuseImports(source: string, interfaces: readonly string[]): void {
+    const taken = Array.from(source.matchAll(/const \{([^}]*)\} = imports\['([^']+)'\]/g), ([, names = "", from = ""]) =>
+        names.split(",").map((name) => `${from}#${kebab(name.replace(/:.*/s, "").trim())}`),
+    ).flat();
+    const named = new Set(taken.map((name) => name.replace(/#.*/, "")));
+    const forbidden = [...taken, ...interfaces.filter((name) => !named.has(name) && name !== "omni:credentials/types")];
+    for (const name of forbidden) {
+        if (name !== ENTROPY) {
+            const message = `the crypto module imports ${name}, and only wasi:random/random may be imported`;
+            throw new ModuleError("forbidden-import", message);
+        }
+    }
+}
+
+function kebab(name: string): string {
+    return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`).replace(/^-/, "");
+}
+
+function wrongContract(detail: string): ModuleError {
+    return new ModuleError("wrong-contract", `the crypto module does not keep to the contract omni:credentials@0.1.0: ${detail}`);
+}
