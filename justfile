@@ -15,6 +15,7 @@ packages := "-p omni_credentials -p omni-credentials-host -p omni-credentials-co
 
 export OMNI_CREDENTIALS_MODULES := target / "modules"
 export OMNI_CREDENTIALS_PYTHON := python
+export OMNI_REPOSITORY := justfile_directory()
 
 # Lists the recipes.
 [private]
@@ -80,16 +81,21 @@ clean:
 
 # ---- Test
 
-# All tests: Rust, then SQL against a real server. Arguments go to pytest.
+# All tests: Rust, the Node package, then SQL against a real server. Arguments go to pytest.
 [group('test')]
-test *arguments: build
-    @echo "running the Rust tests, then the SQL tests against {{ pg }} (5 minutes the first time)"
+test *arguments: build npm
+    @echo "running the Rust tests, those of the Node package, then the SQL tests against {{ pg }} (6 minutes the first time)"
     @{{ python }} tests/run.py cargo test --release --locked {{ packages }} --no-fail-fast -- "$@"
 
 # Unit, vector, sandbox and conformance tests.
 [group('test')]
 test-rust: modules
     @cargo test --release --locked {{ packages }} --no-fail-fast
+
+# Tests of the Node package, as it is packed and installed.
+[group('test')]
+test-node *arguments: build npm
+    @node --test "$@" {{ target / "node/installed/test/*.test.mjs" }}
 
 # SQL tests against a throw-away server; `--accept` writes the expected output anew.
 [group('test')]

@@ -17,9 +17,11 @@ const TAKEOVERS = 3;
 /** A lock file is shorter than this, in bytes. */
 const MAX_LOCK_FILE = 4096;
 
-/** How long to wait for another holder, in seconds, and what ends the wait. */
+/** How to wait for another holder. */
 export interface WaitOptions {
+    /** How long, in seconds; 10 if nothing is said. */
     wait?: number | undefined;
+    /** What ends the wait: its reason is thrown, and nothing is written. */
     signal?: AbortSignal | undefined;
 }
 
@@ -64,7 +66,7 @@ async function acquire(file: string, lock: string, holder: Holder, { wait = 10, 
             const inTheWay = stale ? `${lock}.takeover` : lock;
             throw new FileLockedError(file, found === "unknown" ? "an unknown process" : describe(found), inTheWay);
         }
-        await sleep(PAUSE, undefined, signal === undefined ? {} : { signal });
+        await sleep(PAUSE);
     }
 }
 

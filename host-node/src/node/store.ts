@@ -38,8 +38,6 @@ export interface StoreOptions extends WaitOptions {
     module?: CryptoModule | undefined;
     /** False: passwords, too, are turned into keys in this thread, which waits for a third of a second. */
     worker?: boolean | undefined;
-    /** How long to wait for another process that holds the lock of the file, in seconds; 10 if nothing is said. */
-    wait?: number | undefined;
 }
 
 /** How changes are saved. */
