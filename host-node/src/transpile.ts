@@ -12,6 +12,8 @@ import { ModuleError } from "./errors.js";
 
 /** The one function that a module may import. */
 const ENTROPY = "wasi:random/random#get-random-bytes";
+/** The version of the contract. */
+const VERSION = "0.1.0";
 
 /**
  * The files of a folder that `loadModule` takes, by name: the component as it is, and the bindings made from it. The
@@ -23,8 +25,8 @@ const ENTROPY = "wasi:random/random#get-random-bytes";
 export async function transpile(component: Uint8Array): Promise<Map<string, Uint8Array>> {
     const { bindings, interfaces } = await generate(component);
     for (const [name, types] of interfaces) {
-        const ours = await readFile(new URL(`./builtin/${name}`, import.meta.url), "utf8").catch(() => undefined);
-        if (ours !== types) throw wrongContract(`${name.replace(/^.*\/|\.d\.ts$/g, "")} is different`);
+        const ours = await readFile(new URL(`./builtin/${name}`, import.meta.url), "utf8").catch(() => "");
+        if (declarations(ours) !== declarations(types)) throw wrongContract(`${name.replace(/^.*\/|\.d\.ts$/g, "")} is different`);
     }
     const types = 'import type { contract } from "omni-credentials/core";\n' + DECLARATIONS.replaceAll("Bindings", "contract.Bindings");
     return new Map([
@@ -48,8 +50,8 @@ export async function generate(component: Uint8Array): Promise<{ bindings: strin
     const source = text(made.files["bindings.js"] ?? new Uint8Array());
     refuseImports(source, made.imports);
     const exported = new Set(made.exports.map(([name]) => name));
-    for (const name of ["moduleInfo", "keyDerivation", "encryption", "fileStore", "primitives"]) {
-        if (!exported.has(name)) throw wrongContract(`${name} is missing`);
+    for (const name of ["module-info", "key-derivation", "encryption", "file-store", "primitives"]) {
+        if (!exported.has(`omni:credentials/${name}@${VERSION}`)) throw wrongContract(`${name}@${VERSION} is missing`);
     }
     // jco's bindings print what they do when a variable of the environment says so: these must not.
     const quiet = source.replace(/const _debugLog = \(\.\.\.args\) => \{.*?\n\}/s, "const _debugLog = () => {};");
@@ -91,10 +93,16 @@ function refuseImports(source: string, interfaces: readonly string[]): void {
     }
 }
 
+/** What an interface declares. The order says nothing: it is that of whatever encoded the component. */
+function declarations(types: string): string {
+    const all = types.replace(/\/\*\*.*?\*\//gs, "").split(/^(?=export )/m);
+    return all.map((text) => text.trim()).sort().join("\n");
+}
+
 function kebab(name: string): string {
     return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`).replace(/^-/, "");
 }
 
 function wrongContract(detail: string): ModuleError {
-    return new ModuleError("wrong-contract", `the crypto module does not keep to the contract omni:credentials@0.1.0: ${detail}`);
+    return new ModuleError("wrong-contract", `the crypto module does not keep to the contract omni:credentials@${VERSION}: ${detail}`);
 }

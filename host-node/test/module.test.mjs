@@ -102,7 +102,7 @@ const refusals = {
     "lacks-an-interface": ["wrong-contract", /primitives/],
     "lacks-a-function": ["wrong-contract", /encryption/],
     "has-another-type": ["wrong-contract", /encryption/],
-    "is-of-another-version": ["wrong-contract", /omni:credentials@0\.1\.0/],
+    "is-of-another-version": ["wrong-contract", /@0\.1\.0 is missing/],
 };
 for (const [name, [code, message]] of Object.entries(refusals)) {
     test(`refused before it runs: ${name}`, async () => {
