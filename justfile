@@ -6,6 +6,8 @@ set positional-arguments
 target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 python := env("OMNI_PYTHON", "run-this-as-./just")
 pg := "pg" + env("OMNI_PG_MAJOR", "18")
+prettier := target / "node/package/node_modules/prettier/bin/prettier.cjs"
+javascript := "--log-level warn --config host-node/package.json host-node/{build.mjs,src,test} tests/hosts/node_host.mjs"
 throwaway := python + " tools/throwaway.py"
 
 # What is built and tested together, always in one selection: with another, cargo would choose other features for shared
@@ -120,15 +122,17 @@ bench *arguments: build
 
 # ---- Keep it clean
 
-# Formats the code.
+# Formats the code; JavaScript once the Node package was built.
 [group('keep it clean')]
 fmt:
     @cargo fmt --all
+    @if [[ -e {{ prettier }} ]]; then node {{ prettier }} --write {{ javascript }}; fi
 
 # Formatting, clippy and shell scripts; warnings are errors.
 [group('keep it clean')]
-lint: modules
+lint: modules npm
     @cargo fmt --all --check
+    @node {{ prettier }} --check {{ javascript }}
     @CARGO_TARGET_DIR={{ target / "lint" }} cargo clippy --workspace --all-targets --locked --no-default-features \
         --features omni_credentials/{{ pg }} -- --deny warnings
     @if command -v shellcheck >/dev/null; then shellcheck -x just .ci/run tools/*.sh tools/setup/*.sh; fi

@@ -42,5 +42,7 @@ for (const [name, content] of files) {
     writeFileSync(file, content);
 }
 
-execFileSync(process.execPath, [join(here, "node_modules", "typescript", "bin", "tsc"), "-p", here], { stdio: "inherit" });
+execFileSync(process.execPath, [join(here, "node_modules", "typescript", "bin", "tsc"), "-p", here], {
+    stdio: "inherit",
+});
 cpSync(builtin, join(here, "dist", "builtin"), { recursive: true });

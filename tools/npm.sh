@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the Node package: <target>/node/omni-credentials-VERSION.tgz, with the crypto module inside. Then installs it into
-# <target>/node/installed, for the tests, which so try what is shipped. The sources are copied first: nothing is written
-# into the checkout.
+# Builds the Node package: <target>/node/omni-credentials-VERSION.tgz, with the crypto module inside. Then installs it
+# into <target>/node/installed, for the tests, which so try what is shipped. The sources are copied first: nothing is
+# written into the checkout.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -9,7 +9,7 @@ work=$CARGO_TARGET_DIR/node
 package=$work/package
 installed=$work/installed
 module=$CARGO_TARGET_DIR/modules/xchacha20poly1305.wasm
-# Nothing of a person's own settings: no scripts of dependencies run, no report is sent, no other registry is written down.
+# No script of a dependency runs, and nothing is reported to anybody.
 npm=(npm --no-audit --no-fund --ignore-scripts --no-update-notifier --loglevel=error)
 
 mkdir -p "$package" "$installed"

@@ -12,7 +12,13 @@ import { CredentialsDocument, type DocumentOptions } from "./document.js";
 import { CryptoModule } from "./module.js";
 
 export type * as contract from "./contract.js";
-export { CredentialsDocument, type DocumentOptions, type ListOptions, type MergeOptions, type Written } from "./document.js";
+export {
+    CredentialsDocument,
+    type DocumentOptions,
+    type ListOptions,
+    type MergeOptions,
+    type Written,
+} from "./document.js";
 export type { Derivation, Secret } from "./derivation.js";
 export * from "./errors.js";
 export type { Credential, Json, Which } from "./identity.js";
@@ -26,7 +32,10 @@ export function builtinModule(): Promise<CryptoModule> {
     return loaded;
 }
 
-/** Opens the bytes of a credentials file, with the built-in module if none is given. See {@link CredentialsDocument.open}. */
+/**
+ * Opens the bytes of a credentials file, with the built-in module if none is given. See {@link
+ * CredentialsDocument.open}.
+ */
 export async function openDocument(
     file: Uint8Array,
     options: DocumentOptions & { module?: CryptoModule | undefined },

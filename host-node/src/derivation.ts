@@ -13,7 +13,9 @@ export interface Derivation {
     createKeyring(module: CryptoModule, secret: Uint8Array, costs: Costs | undefined): Promise<ProtectedKeyring>;
 }
 
-/** In this thread, which waits: Argon2id takes a third of a second. Each in an instance of its own, which is dropped. */
+/**
+ * In this thread, which waits: Argon2id takes a third of a second. Each in an instance of its own, which is dropped.
+ */
 export const inThisThread: Derivation = {
     async deriveKek(module, secret, keyring) {
         return module.instantiate().call((contract) => contract.keyDerivation.deriveKek(secret, keyring));

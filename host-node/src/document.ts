@@ -4,8 +4,14 @@ import { compare, decode, encode, equal } from "./bytes.js";
 import type { Costs, Entry, Identity } from "./contract.js";
 import { type Derivation, inThisThread, type Secret, secretBytes } from "./derivation.js";
 import {
-    aboutArgument, aboutFile, aboutValue, AmbiguousCredentialError, CredentialNotFoundError, InvalidInputError,
-    MissingInputError, RefusalError,
+    aboutArgument,
+    aboutFile,
+    aboutValue,
+    AmbiguousCredentialError,
+    CredentialNotFoundError,
+    InvalidInputError,
+    MissingInputError,
+    RefusalError,
 } from "./errors.js";
 import { type Credential, DEFAULT_KIND, DEFAULT_SCOPE, identityOf, shown, type Which } from "./identity.js";
 import { dispose, UnlockedKeyring, withKeyring } from "./keyring.js";
@@ -80,10 +86,11 @@ export class CredentialsDocument {
     }
 
     /**
-     * A new document without credentials, under a new keyring. A password goes through Argon2id with `costs` or else the
-     * module's default; a generated key needs no costs.
+     * A new document without credentials, under a new keyring. A password goes through Argon2id with `costs` or else
+     * the module's default; a generated key needs no costs.
      *
-     * Throws a {@link WrongMasterSecretError} for what cannot be a secret, an {@link InvalidInputError} for costs out of bounds.
+     * Throws a {@link WrongMasterSecretError} for what cannot be a secret, an {@link InvalidInputError} for costs out
+     * of bounds.
      */
     static async create(
         module: CryptoModule,
@@ -143,7 +150,9 @@ export class CredentialsDocument {
         try {
             return decode(value);
         } catch {
-            throw new InvalidInputError("not-text", `${shown(record)}: the value is not UTF-8`, { hint: "get() gives its bytes" });
+            throw new InvalidInputError("not-text", `${shown(record)}: the value is not UTF-8`, {
+                hint: "get() gives its bytes",
+            });
         } finally {
             value.fill(0);
         }
@@ -186,6 +195,7 @@ export class CredentialsDocument {
      * what this returned.
      */
     toBytes(): Written {
+        this.#keyring.refuseClosed();
         const changes = new Map(this.#changes);
         const state = this.changed ? write(this.#module, this.#state, changes, this.#label) : this.#state;
         const written = { bytes: state.bytes };
@@ -207,7 +217,8 @@ export class CredentialsDocument {
      * Takes over another version of the file. The changes made here stay; where the other side changed the same
      * credentials, they are merged three ways, with the version that was there before as the base.
      *
-     * Throws a {@link MergeConflictError}, which names the credentials, and those of `open`; the document is then as it was.
+     * Throws a {@link MergeConflictError}, which names the credentials, and those of `open`; the document is then as
+     * it was.
      */
     async merge(theirs: Uint8Array, { prefer }: MergeOptions = {}): Promise<void> {
         const state = await this.#read(theirs);
@@ -351,7 +362,8 @@ export class CredentialsDocument {
         );
     }
 
-    #read(file: Uint8Array): Promise<State> {
+    async #read(file: Uint8Array): Promise<State> {
+        this.#keyring.refuseClosed();
         return read(this.#module, Uint8Array.from(file), this.#label, (keyring) => this.#kekOf(keyring));
     }
 
@@ -364,7 +376,12 @@ export class CredentialsDocument {
 }
 
 /** The KEK of a keyring, from the secret. */
-function derive(module: CryptoModule, keyring: Uint8Array, label: string, options: DocumentOptions): Promise<Uint8Array> {
+function derive(
+    module: CryptoModule,
+    keyring: Uint8Array,
+    label: string,
+    options: DocumentOptions,
+): Promise<Uint8Array> {
     const { derivation = inThisThread } = options;
     return withSecret(options, (secret) => aboutFile(label, () => derivation.deriveKek(module, secret, keyring)));
 }
@@ -392,7 +409,10 @@ function unlocks(module: CryptoModule, keyring: Uint8Array, kek: Uint8Array): bo
 
 function valueBytes(text: string, record: Credential): Uint8Array {
     if (/[\uD800-\uDFFF]/u.test(text)) {
-        throw new InvalidInputError("not-text", `${shown(record)}: the value has half a surrogate pair, which has no UTF-8`);
+        throw new InvalidInputError(
+            "not-text",
+            `${shown(record)}: the value has half a surrogate pair, which has no UTF-8`,
+        );
     }
     return encode(text);
 }

@@ -49,7 +49,9 @@ export interface Details {
 
 /** The parent of all errors of this package. */
 export abstract class CredentialsError extends Error {
-    /** What is wrong, in one word that stays the same: a case of the contract's `types.error`, or one of this package. */
+    /**
+     * What is wrong, in one word that stays the same: a case of the contract's `types.error`, or one of this package.
+     */
     readonly code: string;
     /** The line of the file, counted from 1; 0 where the error has no line. */
     readonly line: number;
@@ -133,7 +135,10 @@ export class DamagedFileError extends CredentialsError {}
 /** The file needs a newer version or another crypto module. It is left as it is. */
 export class NeedsNewerError extends CredentialsError {}
 
-/** Neither the call nor the environment gives the master secret (`no-secret`), or whose credential it is (`no-principal`). */
+/**
+ * Neither the call nor the environment gives the master secret (`no-secret`), or whose credential it is
+ * (`no-principal`).
+ */
 export class MissingInputError extends CredentialsError {}
 
 /** The master secret is wrong, or cannot be one. */
@@ -241,7 +246,7 @@ function fileHint(code: string, file: string): string {
         case "conflict-markers":
             return `finish the merge: omni-credentials merge --file ${file}`;
         case "not-a-credentials-file":
-            return `to make one elsewhere: omni-credentials init --file NAME, or Store.create(); ${file} is left as it is`;
+            return `to make one elsewhere: omni-credentials init --file NAME; ${file} is left as it is`;
         case "carriage-return":
             return `let git keep its lines as they are: omni-credentials init --git, then git checkout ${file}`;
         default:

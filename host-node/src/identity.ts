@@ -12,7 +12,9 @@ export interface Credential {
     readonly kind: string;
     /** The database role it belongs to. */
     readonly principal: string;
-    /** Where it is valid: JSON as canonical text, which `JSON.parse` reads (a number may be more exact than a double). */
+    /**
+     * Where it is valid: JSON as canonical text, which `JSON.parse` reads (a number may be more exact than a double).
+     */
     readonly scope: string;
 }
 

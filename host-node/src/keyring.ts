@@ -1,9 +1,12 @@
 //! An unlocked keyring, for sealing and opening values.
 
 import type { Contract, Identity, Keyring } from "./contract.js";
+import { InvalidInputError } from "./errors.js";
 import type { CryptoModule, Instance } from "./module.js";
 
-/** Values longer than this, in bytes, get an instance of their own: the long-lived one would keep the memory for good. */
+/**
+ * Values longer than this, in bytes, get an instance of their own: the long-lived one would keep the memory for good.
+ */
 const LARGE = 65_536;
 
 /** Where the language has no `Symbol.dispose` yet, jco's output makes do with this one. */
@@ -19,6 +22,7 @@ export class UnlockedKeyring {
     readonly #module: CryptoModule;
     readonly #bytes: Uint8Array;
     readonly #kek: Uint8Array;
+    #closed = false;
     #unlocked: { instance: Instance; keyring: Keyring } | undefined;
 
     constructor(module: CryptoModule, bytes: Uint8Array, kek: Uint8Array) {
@@ -37,6 +41,7 @@ export class UnlockedKeyring {
 
     /** A call of something small, or with `length` bytes. */
     call<T>(call: Call<T>, length = 0): T {
+        this.refuseClosed();
         if (length > LARGE) {
             return withKeyring(this.#module.instantiate(), this.#bytes, this.#kek, call);
         }
@@ -48,8 +53,14 @@ export class UnlockedKeyring {
         return instance.call((contract) => call(contract, keyring));
     }
 
+    /** Throws if it was closed. */
+    refuseClosed(): void {
+        if (this.#closed) throw new InvalidInputError("closed", "the document was closed, and its keys are gone");
+    }
+
     /** Wipes the keys in the module and drops it. */
     close(): void {
+        this.#closed = true;
         if (this.#unlocked !== undefined) dispose(this.#unlocked.keyring);
         this.#unlocked = undefined;
     }
@@ -70,7 +81,9 @@ function unlock(instance: Instance, bytes: Uint8Array, kek: Uint8Array): Keyring
     return instance.call((contract) => contract.encryption.Keyring.unlock(bytes, kek));
 }
 
-/** Drops a resource of an instance now, rather than when garbage is collected: its keys are wiped, its memory is free. */
+/**
+ * Drops a resource of an instance now, rather than when garbage is collected: its keys are wiped, its memory is free.
+ */
 export function dispose(resource: object): void {
     (resource as { [DISPOSE]: () => void })[DISPOSE]();
 }

@@ -37,7 +37,11 @@ export class CryptoModule {
      *
      * Throws a {@link ModuleError}: `digest-mismatch` if the bindings were made from another component.
      */
-    static async load(component: Uint8Array, bindings: Bindings = builtin, bindingsUrl?: string): Promise<CryptoModule> {
+    static async load(
+        component: Uint8Array,
+        bindings: Bindings = builtin,
+        bindingsUrl?: string,
+    ): Promise<CryptoModule> {
         // A copy: what is checked must be what is compiled, whatever the caller does meanwhile.
         const bytes = Uint8Array.from(component);
         const found = hex(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)));

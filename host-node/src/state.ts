@@ -96,7 +96,12 @@ export function combine(
             put(ourDocument, changes);
             base.put(sealedAnew(ours.records, changes, theirs.records, keyring));
             const merged = fileStore.merge(
-                base.manifest(), ourDocument, fileStore.Document.parse(theirs.bytes), false, keyring, prefer,
+                base.manifest(),
+                ourDocument,
+                fileStore.Document.parse(theirs.bytes),
+                false,
+                keyring,
+                prefer,
             );
             if (merged.conflicts.length > 0 && prefer === "neither") {
                 throw new MergeConflictError(merged.conflicts.map(credentialOf));

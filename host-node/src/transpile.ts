@@ -1,6 +1,6 @@
 /**
- * Making bindings for a crypto module of one's own, at build time. Needs `@bytecodealliance/jco-transpile`, which is not
- * installed along with this package.
+ * Making bindings for a crypto module of one's own, at build time. Needs `@bytecodealliance/jco-transpile`, which is
+ * not installed along with this package.
  *
  * @packageDocumentation
  */
@@ -19,16 +19,19 @@ const VERSION = "0.1.0";
  * The files of a folder that `loadModule` takes, by name: the component as it is, and the bindings made from it. The
  * bindings are code: keep the folder as you keep code.
  *
- * Throws a {@link ModuleError}: `not-a-component`; `forbidden-import` with the name of the import; `wrong-contract` with
- * the interface that is missing or different.
+ * Throws a {@link ModuleError}: `not-a-component`; `forbidden-import` with the name of the import; `wrong-contract`
+ * with the interface that is missing or different.
  */
 export async function transpile(component: Uint8Array): Promise<Map<string, Uint8Array>> {
     const { bindings, interfaces } = await generate(component);
     for (const [name, types] of interfaces) {
         const ours = await readFile(new URL(`./builtin/${name}`, import.meta.url), "utf8").catch(() => "");
-        if (declarations(ours) !== declarations(types)) throw wrongContract(`${name.replace(/^.*\/|\.d\.ts$/g, "")} is different`);
+        if (declarations(ours) !== declarations(types))
+            throw wrongContract(`${name.replace(/^.*\/|\.d\.ts$/g, "")} is different`);
     }
-    const types = 'import type { contract } from "omni-credentials/core";\n' + DECLARATIONS.replaceAll("Bindings", "contract.Bindings");
+    const types =
+        'import type { contract } from "omni-credentials/core";\n' +
+        DECLARATIONS.replaceAll("Bindings", "contract.Bindings");
     return new Map([
         ["module.wasm", component],
         // Wherever the folder lies, the bindings are an ES module.
@@ -56,7 +59,10 @@ export async function generate(component: Uint8Array): Promise<{ bindings: strin
     // jco's bindings print what they do when a variable of the environment says so: these must not.
     const quiet = source.replace(/const _debugLog = \(\.\.\.args\) => \{.*?\n\}/s, "const _debugLog = () => {};");
     if (/\bprocess\b|console\.(log|debug)/.test(quiet)) {
-        throw new ModuleError("not-a-component", "another version of jco is needed: this one makes bindings that print");
+        throw new ModuleError(
+            "not-a-component",
+            "another version of jco is needed: this one makes bindings that print",
+        );
     }
     const digest = createHash("sha256").update(component).digest("hex");
     const types = Object.entries(made.files).filter(([name]) => /^interfaces\/omni-credentials-.*\.d\.ts$/.test(name));
@@ -74,14 +80,18 @@ async function jco(component: Uint8Array): Promise<Transpiled> {
         return await transpileBytes(component, { name: "bindings", instantiation: "sync", nodejsCompat: false });
     } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);
-        throw new ModuleError("not-a-component", `not a WebAssembly component that jco reads: ${reason}`, { cause: error });
+        throw new ModuleError("not-a-component", `not a WebAssembly component that jco reads: ${reason}`, {
+            cause: error,
+        });
     }
 }
 
 /** Entropy is all that a module may import. What it takes of each interface stands in the bindings. */
 function refuseImports(source: string, interfaces: readonly string[]): void {
-    const taken = Array.from(source.matchAll(/const \{([^}]*)\} = imports\['([^']+)'\]/g), ([, names = "", from = ""]) =>
-        names.split(",").map((name) => `${from}#${kebab(name.replace(/:.*/s, "").trim())}`),
+    const taken = Array.from(
+        source.matchAll(/const \{([^}]*)\} = imports\['([^']+)'\]/g),
+        ([, names = "", from = ""]) =>
+            names.split(",").map((name) => `${from}#${kebab(name.replace(/:.*/s, "").trim())}`),
     ).flat();
     const named = new Set(taken.map((name) => name.replace(/#.*/, "")));
     const forbidden = [...taken, ...interfaces.filter((name) => !named.has(name) && name !== "omni:credentials/types")];
@@ -96,7 +106,10 @@ function refuseImports(source: string, interfaces: readonly string[]): void {
 /** What an interface declares. The order says nothing: it is that of whatever encoded the component. */
 function declarations(types: string): string {
     const all = types.replace(/\/\*\*.*?\*\//gs, "").split(/^(?=export )/m);
-    return all.map((text) => text.trim()).sort().join("\n");
+    return all
+        .map((text) => text.trim())
+        .sort()
+        .join("\n");
 }
 
 function kebab(name: string): string {
@@ -104,5 +117,8 @@ function kebab(name: string): string {
 }
 
 function wrongContract(detail: string): ModuleError {
-    return new ModuleError("wrong-contract", `the crypto module does not keep to the contract omni:credentials@${VERSION}: ${detail}`);
+    return new ModuleError(
+        "wrong-contract",
+        `the crypto module does not keep to the contract omni:credentials@${VERSION}: ${detail}`,
+    );
 }

@@ -28,7 +28,15 @@ const bundle = async (contents, more = {}) =>
     });
 
 /** What browsers have, of all that the core may use. */
-const browser = () => ({ WebAssembly, crypto: webcrypto, TextEncoder, TextDecoder, atob, Uint8Array, console: undefined });
+const browser = () => ({
+    WebAssembly,
+    crypto: webcrypto,
+    TextEncoder,
+    TextDecoder,
+    atob,
+    Uint8Array,
+    console: undefined,
+});
 
 test("a bundle opens, changes and merges a file", async () => {
     const secret = await generateMasterKey();
@@ -44,7 +52,8 @@ test("a bundle opens, changes and merges a file", async () => {
             const seen = document.list().map(({ name }) => name + "=" + document.getText(name));
             const wrong = await omni.openDocument(file, { secret: "wrong" }).catch((error) => error);
             const made = await omni.createDocument({ secret: await omni.generateMasterKey() });
-            return { seen, file: document.toBytes().bytes, wrong: [wrong.name, wrong instanceof omni.WrongMasterSecretError], made: made.base };
+            const refused = [wrong.name, wrong instanceof omni.WrongMasterSecretError];
+            return { seen, file: document.toBytes().bytes, refused, made: made.base };
         }`);
     const source = outputFiles[0].text;
     assert.doesNotMatch(source, /["'`]node:|\brequire\(/);
@@ -54,7 +63,7 @@ test("a bundle opens, changes and merges a file", async () => {
     run(path, secret, ["set", "c"], { input: "3" });
     const result = await context.app.work(new Uint8Array(before), new Uint8Array(readFileSync(path)), secret);
     assert.deepEqual([...result.seen], ["a=1", "b=2", "c=3"]);
-    assert.deepEqual([...result.wrong], ["WrongMasterSecretError", true]);
+    assert.deepEqual([...result.refused], ["WrongMasterSecretError", true]);
     assert.ok(result.made.length > 100);
     writeFileSync(path, result.file);
     assert.equal(run(path, secret, ["get", "b"]), "2");
@@ -62,13 +71,16 @@ test("a bundle opens, changes and merges a file", async () => {
 });
 
 test("with pages of their own, the module is one that is loaded when it is needed", async () => {
-    const { outputFiles } = await bundle('import { openDocument } from "omni-credentials/core"; export { openDocument };', {
-        format: "esm",
-        globalName: undefined,
-        splitting: true,
-        minify: true,
-        outdir: folder(),
-    });
+    const { outputFiles } = await bundle(
+        'import { openDocument } from "omni-credentials/core"; export { openDocument };',
+        {
+            format: "esm",
+            globalName: undefined,
+            splitting: true,
+            minify: true,
+            outdir: folder(),
+        },
+    );
     const sizes = outputFiles.map(({ contents }) => contents.length).sort((a, b) => b - a);
     assert.ok(outputFiles.length > 1 && sizes[0] > 300_000, "the module is not a file of its own");
 });

@@ -31,7 +31,10 @@ test("several stores and the command write at once, and nothing is lost", async 
     const ends = writers.map(ended);
     for (let at = 0; at < 25; at++) {
         const env = { OMNI_CREDENTIALS_MASTER_PASSWORD: secret, HOME: "/tmp", USER: "app" };
-        const child = spawn(command, ["set", `c${at}`, "--file", path, "--wait", "60"], { env, stdio: ["pipe", "ignore", "inherit"] });
+        const child = spawn(command, ["set", `c${at}`, "--file", path, "--wait", "60"], {
+            env,
+            stdio: ["pipe", "ignore", "inherit"],
+        });
         child.stdin.end(`value of c${at}`);
         assert.equal(await ended(child), 0);
     }

@@ -24,7 +24,10 @@ async function stored(credentials) {
 }
 
 /** The block of a credential in a file. */
-const block = (file, name) => text(file).split("\n\n").find((part) => part.includes(`credential "${name}"`));
+const block = (file, name) =>
+    text(file)
+        .split("\n\n")
+        .find((part) => part.includes(`credential "${name}"`));
 
 test("a credential is added, read, changed and deleted", async () => {
     const document = await create();
@@ -42,11 +45,22 @@ test("a credential is added, read, changed and deleted", async () => {
     assert.equal(again.has("stripe"), false);
     const last = await open(again.toBytes().bytes);
     assert.deepEqual(last.list(), []);
-    assert.deepEqual(last.list({ deleted: true }).map(({ name }) => name), ["stripe"]);
+    assert.deepEqual(
+        last.list({ deleted: true }).map(({ name }) => name),
+        ["stripe"],
+    );
 });
 
 test("values are kept as they are", async () => {
-    const values = ["", "x", "a\nb\n", "é\u{1f511}", "\0", new Uint8Array([0, 255, 254]), new Uint8Array(1 << 20).fill(7)];
+    const values = [
+        "",
+        "x",
+        "a\nb\n",
+        "é\u{1f511}",
+        "\0",
+        new Uint8Array([0, 255, 254]),
+        new Uint8Array(1 << 20).fill(7),
+    ];
     const document = await create();
     values.forEach((value, at) => document.set(`v${at}`, value));
     const again = await open(document.toBytes().bytes);
@@ -82,8 +96,14 @@ test("a name that several have needs more, a name that nobody has is an error", 
     assert.equal(document.getText("a", { kind: "password", principal: "other" }), "3");
     const ambiguous = await failure(() => document.get("a"));
     assert.ok(ambiguous instanceof omni.AmbiguousCredentialError);
-    assert.deepEqual(ambiguous.credentials.map(({ kind }) => kind), ["credential", "password"]);
-    assert.match(ambiguous.message, /^there are 2 credentials a: a \(credential of app, \{"b":2,"x":1\}\); a \(password/);
+    assert.deepEqual(
+        ambiguous.credentials.map(({ kind }) => kind),
+        ["credential", "password"],
+    );
+    assert.match(
+        ambiguous.message,
+        /^there are 2 credentials a: a \(credential of app, \{"b":2,"x":1\}\); a \(password/,
+    );
     assert.ok((await failure(() => document.set("a", "x"))) instanceof omni.AmbiguousCredentialError);
     assert.ok((await failure(() => document.delete("b"))) instanceof omni.CredentialNotFoundError);
     assert.ok(document.has("a") && !document.has("b") && !document.has("a", { kind: "otp" }));
@@ -98,16 +118,26 @@ test("lists are sorted by bytes, with changes and without", async () => {
     const names = ["b", "\u{10000}", "\u{ffff}", "a", "é", "Z", "ab"];
     names.forEach((name) => document.set(name, "x"));
     const sorted = names.toSorted((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
-    assert.deepEqual(document.list().map(({ name }) => name), sorted);
+    assert.deepEqual(
+        document.list().map(({ name }) => name),
+        sorted,
+    );
     const again = await open(document.toBytes().bytes);
-    assert.deepEqual(again.list().map(({ name }) => name), sorted);
+    assert.deepEqual(
+        again.list().map(({ name }) => name),
+        sorted,
+    );
     assert.deepEqual(again.list({ name: "é" }).length, 1);
 });
 
 test("what is not valid is refused, by its name", async () => {
     const document = await create();
     const codes = {
-        "invalid-name": [() => document.set("", "v"), () => document.set("a\0", "v"), () => document.set("\ud800", "v")],
+        "invalid-name": [
+            () => document.set("", "v"),
+            () => document.set("a\0", "v"),
+            () => document.set("\ud800", "v"),
+        ],
         "invalid-kind": [() => document.set("a", "v", { kind: "" })],
         "invalid-principal": [() => document.set("a", "v", { principal: "p".repeat(256) })],
         "invalid-scope": [
@@ -132,7 +162,11 @@ test("what is not valid is refused, by its name", async () => {
 
 test("a wrong secret is told from what cannot be one", async () => {
     const { base } = await create();
-    for (const [wrong, code] of [[other, "wrong-master-secret"], ["", "invalid-master-secret"], ["omck1_x", "invalid-master-secret"]]) {
+    for (const [wrong, code] of [
+        [other, "wrong-master-secret"],
+        ["", "invalid-master-secret"],
+        ["omck1_x", "invalid-master-secret"],
+    ]) {
         const error = await failure(open(base, { secret: wrong, label: "f.omni" }));
         assert.ok(error instanceof omni.WrongMasterSecretError);
         assert.equal(error.code, code);
@@ -161,7 +195,10 @@ test("every damaged file has its class, its line and its code", async () => {
             "unknown-suite": ["NeedsNewerError"],
             "wrong-master-secret": ["WrongMasterSecretError"],
         };
-        assert.ok((classes[code] ?? ["DamagedFileError", "UnreadableValueError"]).includes(error.name), `${name}: ${error.name}`);
+        assert.ok(
+            (classes[code] ?? ["DamagedFileError", "UnreadableValueError"]).includes(error.name),
+            `${name}: ${error.name}`,
+        );
         assert.ok(error.hint, name);
     }
 });
@@ -238,14 +275,21 @@ test("changes of both sides are joined", async () => {
     const merged = await open(ours.toBytes().bytes);
     assert.deepEqual(
         merged.list().map(({ name }) => [name, merged.getText(name)]),
-        [["a", "ours"], ["b", "theirs"], ["new", "ours"]],
+        [
+            ["a", "ours"],
+            ["b", "theirs"],
+            ["new", "ours"],
+        ],
     );
     assert.equal(merged.generation, 4);
     assert.equal(block(ours.toBytes().bytes, "b"), block(theirs.base, "b"), "sealed anew without need");
 });
 
 test("a conflict names the credentials and changes nothing until a side is preferred", async () => {
-    for (const [prefer, value] of [["ours", "ours"], ["theirs", "theirs"]]) {
+    for (const [prefer, value] of [
+        ["ours", "ours"],
+        ["theirs", "theirs"],
+    ]) {
         const ours = await stored({ a: "1", b: "2" });
         const theirs = await open(ours.base);
         ours.set("a", "ours");
@@ -255,7 +299,10 @@ test("a conflict names the credentials and changes nothing until a side is prefe
         theirs.accept(theirs.toBytes());
         const error = await failure(ours.merge(theirs.base));
         assert.ok(error instanceof omni.MergeConflictError);
-        assert.deepEqual(error.credentials.map(({ name }) => name), ["a"]);
+        assert.deepEqual(
+            error.credentials.map(({ name }) => name),
+            ["a"],
+        );
         assert.ok(!error.message.includes("ours") && error.hint.includes("prefer"));
         assert.deepEqual([ours.getText("a"), ours.has("b")], ["ours", true], "something changed");
         await ours.merge(theirs.base, { prefer });
@@ -275,7 +322,10 @@ test("the same value on both sides is no conflict, and a deletion against a chan
     theirs.set("b", "theirs");
     theirs.accept(theirs.toBytes());
     ours.delete("b");
-    assert.deepEqual((await failure(ours.merge(theirs.base))).credentials.map(({ name }) => name), ["b"]);
+    assert.deepEqual(
+        (await failure(ours.merge(theirs.base))).credentials.map(({ name }) => name),
+        ["b"],
+    );
 });
 
 test("a rotation on the other side is no change of values, and ours are sealed with the new key", async () => {
@@ -285,7 +335,10 @@ test("a rotation on the other side is no change of values, and ours are sealed w
     const rotated = await rotate(before);
     await ours.merge(rotated);
     const merged = await open(ours.toBytes().bytes);
-    assert.deepEqual(["a", "b", "c"].map((name) => merged.getText(name)), ["ours", "2", "3"]);
+    assert.deepEqual(
+        ["a", "b", "c"].map((name) => merged.getText(name)),
+        ["ours", "2", "3"],
+    );
     assert.equal(await underOlderKeys(merged.base), 0);
     // And back: the file of before the rotation was put in its place. No key may be lost.
     merged.set("c", "newer");
@@ -293,7 +346,10 @@ test("a rotation on the other side is no change of values, and ours are sealed w
     merged.set("b", "ours");
     await merged.merge(before, { prefer: "ours" });
     const last = await open(merged.toBytes().bytes);
-    assert.deepEqual(["a", "b", "c"].map((name) => last.getText(name)), ["1", "ours", "3"].with(0, last.getText("a")));
+    assert.deepEqual(
+        ["a", "b", "c"].map((name) => last.getText(name)),
+        ["1", "ours", "3"].with(0, last.getText("a")),
+    );
     assert.ok(last.generation > merged.generation);
 });
 
@@ -354,8 +410,12 @@ test("nothing shows a value or a key", async () => {
 test("a closed document opens nothing", async () => {
     const document = await stored({ a: "1" });
     document.getText("a");
+    document.set("b", "2");
     document.close();
-    assert.ok((await failure(() => document.get("a"))) instanceof omni.CredentialsError);
+    for (const work of [() => document.get("a"), () => document.set("c", "1"), () => document.toBytes()]) {
+        assert.equal((await failure(work)).code, "closed");
+    }
+    assert.equal((await failure(document.merge(document.base))).code, "closed");
 });
 
 test("the command reads what was made here, and the other way round", async () => {

@@ -23,12 +23,15 @@ function stale() {
 
 /** Holds the lock of a file in another process, until its standard input ends. */
 async function holding(path) {
-    const child = node(`
+    const child = node(
+        `
         const { withLock } = await import(${JSON.stringify(`file://${installed}/dist/node/lock.js`)});
         await withLock(process.argv[1], {}, async () => {
             console.log("held");
             for await (const _ of process.stdin);
-        });`, [path]);
+        });`,
+        [path],
+    );
     await new Promise((resolve) => child.stdout.once("data", resolve));
     return child;
 }
@@ -72,7 +75,11 @@ test("it excludes, waits, and is freed", async () => {
         const signal = AbortSignal.timeout(30);
         assert.equal((await failure(withLock(path, { signal }, async () => assert.fail()))).name, "TimeoutError");
     });
-    const error = await failure(withLock(path, {}, async () => { throw new Error("inside"); }));
+    const error = await failure(
+        withLock(path, {}, async () => {
+            throw new Error("inside");
+        }),
+    );
     assert.equal(error.message, "inside");
     assert.deepEqual(readdirSync(at), ["link"]);
 });
@@ -131,7 +138,10 @@ test("the command waits for a store, and then does its work", async () => {
     const child = await holding(path);
     run(path, secret, ["set", "a", "--wait", "0"], { input: "1", status: 9 });
     const env = { OMNI_CREDENTIALS_MASTER_PASSWORD: secret, HOME: "/tmp", USER: "app" };
-    const waiting = spawn(command, ["set", "a", "--file", path, "--wait", "60"], { env, stdio: ["pipe", "ignore", "ignore"] });
+    const waiting = spawn(command, ["set", "a", "--file", path, "--wait", "60"], {
+        env,
+        stdio: ["pipe", "ignore", "ignore"],
+    });
     waiting.stdin.end("1");
     const [status] = [ended(waiting)];
     await new Promise((resolve) => setTimeout(resolve, 100));
@@ -147,7 +157,9 @@ test("a store waits for the command", async () => {
     // Its lock, as the command writes it: of a process that lives.
     const sleeper = spawn("sleep", ["60"]);
     const lock = `${path}.lock`;
-    const start = readFileSync(`/proc/${sleeper.pid}/stat`, "latin1").replace(/^.*\) /s, "").split(" ")[19];
+    const start = readFileSync(`/proc/${sleeper.pid}/stat`, "latin1")
+        .replace(/^.*\) /s, "")
+        .split(" ")[19];
     writeFileSync(lock, holders.toText({ ...here, pid: String(sleeper.pid), start }));
     store.set("a", "1");
     const error = await failure(store.save({ wait: 0 }));
@@ -172,9 +184,12 @@ test("the command takes over from a store that was killed", async () => {
 
 test("a process that ends in the middle frees its lock", async () => {
     const path = join(folder(), "f.omni");
-    const child = node(`
+    const child = node(
+        `
         const { withLock } = await import(${JSON.stringify(`file://${installed}/dist/node/lock.js`)});
-        await withLock(process.argv[1], {}, async () => process.exit(3));`, [path]);
+        await withLock(process.argv[1], {}, async () => process.exit(3));`,
+        [path],
+    );
     assert.equal(await ended(child), 3);
     assert.deepEqual(readdirSync(join(path, "..")), []);
 });

@@ -49,7 +49,12 @@ test("its bindings are what jco makes of that module", async () => {
 
 test("every error of the contract has a meaning, and no other", async () => {
     const wit = readFileSync(join(repository, "wit", "types.wit"), "utf8");
-    const names = wit.split("enum error {")[1].split("}")[0].replace(/\/\/.*/g, "").split(",").map((name) => name.trim());
+    const names = wit
+        .split("enum error {")[1]
+        .split("}")[0]
+        .replace(/\/\/.*/g, "")
+        .split(",")
+        .map((name) => name.trim());
     const { explain } = await inside("errors.js");
     const unknown = explain({ error: "no such", line: 0, found: 0n });
     for (const error of names.filter((name) => name !== "" && name !== "other")) {
@@ -86,7 +91,12 @@ test("the program that makes bindings refuses what it must, by name", () => {
     const cli = join(built, "dist", "transpile-cli.js");
     const run = (...given) => spawnSync(process.execPath, [cli, ...given], { encoding: "utf8" });
     assert.equal(run(join(modules, "aes256gcmsiv.wasm"), join(path, "m")).status, 0);
-    assert.deepEqual(readdirSync(join(path, "m")).sort(), ["bindings.d.ts", "bindings.js", "module.wasm", "package.json"]);
+    assert.deepEqual(readdirSync(join(path, "m")).sort(), [
+        "bindings.d.ts",
+        "bindings.js",
+        "module.wasm",
+        "package.json",
+    ]);
     const refused = run(join(modules, "hostile", "imports-a-clock.wasm"), join(path, "n"));
     assert.equal(refused.status, 1);
     assert.match(refused.stderr, /^error: the crypto module imports .*clock/);
@@ -113,7 +123,12 @@ for (const [name, [code, message]] of Object.entries(refusals)) {
 }
 
 test("what is no component is refused", async () => {
-    for (const bytes of [new Uint8Array(), Buffer.from("nonsense"), component.subarray(0, 1000), hostile("empty").subarray(0, 8)]) {
+    for (const bytes of [
+        new Uint8Array(),
+        Buffer.from("nonsense"),
+        component.subarray(0, 1000),
+        hostile("empty").subarray(0, 8),
+    ]) {
         const error = await failure(transpile(bytes));
         assert.equal(error.name, "ModuleError", String(error));
         assert.ok(["not-a-component", "wrong-contract"].includes(error.code));
@@ -122,8 +137,19 @@ test("what is no component is refused", async () => {
 
 // Those that trap at once. Loops and ever more memory are not among them: the README says that nothing stops them here.
 const traps = [
-    "trap", "trap-in-unlock", "trap-in-start", "trap-in-realloc", "divide-by-zero", "out-of-bounds", "wrong-indirect-call",
-    "recursion", "recursion-fat", "entropy-bomb", "result-outside", "result-of-no-case", "error-of-no-case",
+    "trap",
+    "trap-in-unlock",
+    "trap-in-start",
+    "trap-in-realloc",
+    "divide-by-zero",
+    "out-of-bounds",
+    "wrong-indirect-call",
+    "recursion",
+    "recursion-fat",
+    "entropy-bomb",
+    "result-outside",
+    "result-of-no-case",
+    "error-of-no-case",
 ];
 for (const name of traps) {
     test(`a trap is an error and the process lives: ${name}`, async () => {
@@ -132,7 +158,15 @@ for (const name of traps) {
             module.instantiate().call(({ encryption, moduleInfo }) => {
                 moduleInfo.describe();
                 const keyring = encryption.Keyring.unlock(new Uint8Array(8), new Uint8Array(32));
-                keyring.open({ name: new Uint8Array(1), kind: new Uint8Array(1), principal: new Uint8Array(1), scope: new Uint8Array(1) }, new Uint8Array(80));
+                keyring.open(
+                    {
+                        name: new Uint8Array(1),
+                        kind: new Uint8Array(1),
+                        principal: new Uint8Array(1),
+                        scope: new Uint8Array(1),
+                    },
+                    new Uint8Array(80),
+                );
             }),
         );
         assert.ok(error instanceof ModuleError, String(error));
@@ -144,7 +178,12 @@ test("an instance that trapped is replaced", async () => {
     const { UnlockedKeyring } = await inside("keyring.js");
     const module = await made(hostile("by-length"));
     const keyring = new UnlockedKeyring(module, new Uint8Array(8), new Uint8Array(32));
-    const identity = { name: new Uint8Array(1), kind: new Uint8Array(1), principal: new Uint8Array(1), scope: new Uint8Array(1) };
+    const identity = {
+        name: new Uint8Array(1),
+        kind: new Uint8Array(1),
+        principal: new Uint8Array(1),
+        scope: new Uint8Array(1),
+    };
     // A sealed value of 101 bytes makes this module trap.
     const trapped = await failure(() => keyring.open(identity, new Uint8Array(101)));
     assert.ok(trapped instanceof ModuleError, String(trapped));
@@ -153,10 +192,15 @@ test("an instance that trapped is replaced", async () => {
 
 test("a refusal costs no instance, and one that trapped is of no more use", async () => {
     const instance = (await builtinModule()).instantiate();
-    const refused = await failure(() => instance.call(({ encryption }) => encryption.Keyring.unlock(new Uint8Array(3), new Uint8Array(32))));
+    const refused = await failure(() =>
+        instance.call(({ encryption }) => encryption.Keyring.unlock(new Uint8Array(3), new Uint8Array(32))),
+    );
     assert.ok(refused instanceof RefusalError);
     assert.deepEqual(refused.failure, { error: "malformed", line: 0, found: 0n });
-    assert.equal(instance.call(({ moduleInfo }) => moduleInfo.describe().suite.id), 1);
+    assert.equal(
+        instance.call(({ moduleInfo }) => moduleInfo.describe().suite.id),
+        1,
+    );
     await failure(() => instance.call(({ primitives }) => primitives.hkdfSha256("not bytes")));
     assert.ok(instance.failed);
     assert.equal((await failure(() => instance.call(() => 1))).code, "trap");

@@ -59,6 +59,8 @@ test("the contract", async () => {
 
 test("the table of errors is complete", () => {
     const rows = [...readme.matchAll(/^\| (`\w+Error`.*?) \|/gm)].flatMap(([, names]) => names.match(/\w+/g));
-    const exported = Object.keys(omni).filter((name) => name.endsWith("Error") && !["CredentialsError", "RefusalError"].includes(name));
+    const exported = Object.keys(omni).filter(
+        (name) => name.endsWith("Error") && !["CredentialsError", "RefusalError"].includes(name),
+    );
     assert.deepEqual(rows.sort(), exported.sort());
 });

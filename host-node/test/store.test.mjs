@@ -2,7 +2,16 @@
 
 import assert from "node:assert/strict";
 import {
-    chmodSync, existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, renameSync, statSync, symlinkSync, writeFileSync,
+    chmodSync,
+    existsSync,
+    lstatSync,
+    mkdirSync,
+    readFileSync,
+    readdirSync,
+    renameSync,
+    statSync,
+    symlinkSync,
+    writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -53,8 +62,14 @@ test("the command and a store change one file, and neither loses what the other 
     run(path, secret, ["set", "b"], { input: "command" });
     run(path, secret, ["set", "c"], { input: "command" });
     await store.save();
-    assert.deepEqual(["a", "b", "c"].map((name) => store.getText(name)), ["node", "command", "command"]);
-    assert.deepEqual(["a", "b", "c"].map((name) => run(path, secret, ["get", name])), ["node", "command", "command"]);
+    assert.deepEqual(
+        ["a", "b", "c"].map((name) => store.getText(name)),
+        ["node", "command", "command"],
+    );
+    assert.deepEqual(
+        ["a", "b", "c"].map((name) => run(path, secret, ["get", name])),
+        ["node", "command", "command"],
+    );
     run(path, secret, ["rm", "c"]);
     assert.equal(store.has("c"), true);
     assert.equal(await store.reload(), true);
@@ -68,7 +83,10 @@ test("a rotation by the command in between is taken over", async () => {
     store.set("a", "node");
     run(path, secret, ["rotate"]);
     await store.save();
-    assert.deepEqual(["a", "b"].map((name) => run(path, secret, ["get", name])), ["node", "2"]);
+    assert.deepEqual(
+        ["a", "b"].map((name) => run(path, secret, ["get", name])),
+        ["node", "2"],
+    );
     assert.equal(JSON.parse(run(path, secret, ["verify", "--json"])).under_older_keys, 0);
 });
 
@@ -99,11 +117,17 @@ test("a conflict writes nothing, names the credentials, and a preference settles
         const before = readFileSync(path);
         const error = await failure(store.save());
         assert.ok(error instanceof omni.MergeConflictError);
-        assert.deepEqual(error.credentials.map(({ name }) => name), ["a"]);
+        assert.deepEqual(
+            error.credentials.map(({ name }) => name),
+            ["a"],
+        );
         assert.deepEqual(readFileSync(path), before);
         assert.ok((await failure(store.reload())) instanceof omni.MergeConflictError);
         await store.save({ prefer });
-        assert.deepEqual(["a", "b"].map((name) => run(path, secret, ["get", name])), [prefer, "ours"]);
+        assert.deepEqual(
+            ["a", "b"].map((name) => run(path, secret, ["get", name])),
+            [prefer, "ours"],
+        );
         assert.equal(store.getText("a"), prefer);
     }
 });
@@ -241,7 +265,8 @@ test("the secret comes from the environment, or from the file that it names", as
         delete process.env.NODE_TEST_SECRET;
         delete process.env.NODE_TEST_SECRET_FILE;
     }
-    for (const envVar of ["", "A=B", "A\0"]) assert.equal((await failure(Store.open(path, { envVar }))).code, "invalid-variable");
+    for (const envVar of ["", "A=B", "A\0"])
+        assert.equal((await failure(Store.open(path, { envVar }))).code, "invalid-variable");
 });
 
 test("a password is derived in a thread, and the event loop goes on", async () => {
@@ -266,7 +291,10 @@ test("whose credential it is comes from the environment, as the command has it",
     const saved = ["PGUSER", "USER", "LOGNAME"].map((name) => [name, process.env[name]]);
     try {
         saved.forEach(([name]) => delete process.env[name]);
-        assert.equal((await failure(async () => (await Store.open(path, { secret })).set("a", "1"))).code, "no-principal");
+        assert.equal(
+            (await failure(async () => (await Store.open(path, { secret })).set("a", "1"))).code,
+            "no-principal",
+        );
         process.env.USER = "user";
         process.env.PGUSER = "session";
         const store = await Store.open(path, { secret });
@@ -285,7 +313,11 @@ test("whose credential it is comes from the environment, as the command has it",
 
 test("nothing shows a value or a key", async () => {
     const { store } = await made({ a: "precious" });
-    const shown = [inspect(store, { showHidden: true, depth: 20, getters: true }), JSON.stringify({ store }), `${store}`].join();
+    const shown = [
+        inspect(store, { showHidden: true, depth: 20, getters: true }),
+        JSON.stringify({ store }),
+        `${store}`,
+    ].join();
     assert.ok(!/precious|omck1|[0-9a-f]{16}|Uint8Array|sealed/.test(shown.replaceAll(store.path, "")), shown);
     assert.match(shown, /path.*generation/s);
 });

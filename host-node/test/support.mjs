@@ -1,4 +1,5 @@
-// What the tests share. They run beside the installed package (`tools/npm.sh`), so that what is tested is what is shipped.
+// What the tests share. They run beside the installed package (`tools/npm.sh`), so that what is tested is what is
+// shipped.
 
 import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, realpathSync, rmSync } from "node:fs";
@@ -55,8 +56,7 @@ export function node(script, arguments_ = [], options = {}) {
 }
 
 /** How a process ends: its status, or the signal. */
-export const ended = (child) =>
-    new Promise((resolve) => child.once("exit", (code, signal) => resolve(signal ?? code)));
+export const ended = (child) => new Promise((resolve) => child.once("exit", (code, signal) => resolve(signal ?? code)));
 
 /** The rejection of a promise, or what a call throws. */
 export async function failure(work) {

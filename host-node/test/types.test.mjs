@@ -9,7 +9,8 @@ import { test } from "node:test";
 import { built, folder, installed } from "./support.mjs";
 
 const SAMPLE = `
-import { type Credential, CredentialsError, FileError, loadModule, MergeConflictError, Store, type StoreOptions } from "omni-credentials";
+import { type Credential, CredentialsError, FileError, loadModule, MergeConflictError } from "omni-credentials";
+import { Store, type StoreOptions } from "omni-credentials";
 import { type CredentialsDocument, openDocument, type contract, builtinModule } from "omni-credentials/core";
 import { transpile } from "omni-credentials/transpile";
 
@@ -32,7 +33,8 @@ const document: CredentialsDocument = await openDocument(value, { secret: () => 
 const merged: Promise<void> = document.merge(value, { prefer: "theirs" });
 const digest: string = (await builtinModule()).digest;
 const failure: contract.Failure["error"] = "not-authentic";
-const bytes: Uint8Array = (await builtinModule()).instantiate().call((c) => c.primitives.hkdfSha256(value, value, value, 42));
+const instance = (await builtinModule()).instantiate();
+const bytes: Uint8Array = instance.call((c) => c.primitives.hkdfSha256(value, value, value, 42));
 const files: Map<string, Uint8Array> = await transpile(value);
 export { text, scope, result, saved, merged, digest, failure, bytes, files };
 
@@ -55,12 +57,21 @@ const compile = (lib, source, ...more) => {
         join(at, "tsconfig.json"),
         JSON.stringify({
             compilerOptions: {
-                strict: true, exactOptionalPropertyTypes: true, noEmit: true, skipLibCheck: false,
-                target: "ES2022", module: "NodeNext", lib, types: more,
+                strict: true,
+                exactOptionalPropertyTypes: true,
+                noEmit: true,
+                skipLibCheck: false,
+                target: "ES2022",
+                module: "NodeNext",
+                lib,
+                types: more,
                 typeRoots: [join(built, "node_modules", "@types")],
                 paths: Object.fromEntries(
-                    [["omni-credentials", "index"], ["omni-credentials/core", "core"], ["omni-credentials/transpile", "transpile"]]
-                        .map(([name, file]) => [name, [join(installed, "dist", `${file}.d.ts`)]]),
+                    [
+                        ["omni-credentials", "index"],
+                        ["omni-credentials/core", "core"],
+                        ["omni-credentials/transpile", "transpile"],
+                    ].map(([name, file]) => [name, [join(installed, "dist", `${file}.d.ts`)]]),
                 ),
             },
             files: ["sample.mts"],
@@ -76,7 +87,10 @@ test("the types say what the package does", () => {
 });
 
 test("the core needs no types of Node", () => {
-    const source = SAMPLE.split("\n").filter((line) => /openDocument|CredentialsDocument/.test(line) && line.startsWith("import")).join("\n") +
+    const source =
+        SAMPLE.split("\n")
+            .filter((line) => /openDocument|CredentialsDocument/.test(line) && line.startsWith("import"))
+            .join("\n") +
         '\nexport const document: CredentialsDocument = await openDocument(new Uint8Array(), { secret: "s" });\n' +
         'export const of: contract.Failure["line"] = (await builtinModule()).describe().suite.id;\n';
     assert.equal(compile(["ES2022", "DOM"], source), "");

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// The Node host in the matrix of hosts: node_host.mjs MODULE.wasm. It answers each line of JSON on its standard input with
-// one on its standard output; what is asked, and what is answered, is written at the matrix.
+// The Node host in the matrix of hosts: node_host.mjs MODULE.wasm. It answers each line of JSON on its standard input
+// with one on its standard output; what is asked, and what is answered, is written at the matrix.
 
 import { rmSync } from "node:fs";
 import { mkdtemp, readFile, writeFile } from "node:fs/promises";
@@ -33,8 +33,10 @@ const module = await load(process.argv[2]);
 /** The operations. Each gets an instance of its own and the arguments; `contract` is the low-level layer. */
 const operations = {
     suite: () => module.describe().suite.id,
-    "aead-open": (it) => primitive(({ aeadOpen }) => aeadOpen(bytes(it.key), bytes(it.nonce), bytes(it.aad), bytes(it.sealed))),
-    "hkdf-sha256": (it) => primitive(({ hkdfSha256 }) => hkdfSha256(bytes(it.ikm), bytes(it.salt), bytes(it.info), it.length)),
+    "aead-open": (it) =>
+        primitive(({ aeadOpen }) => aeadOpen(bytes(it.key), bytes(it.nonce), bytes(it.aad), bytes(it.sealed))),
+    "hkdf-sha256": (it) =>
+        primitive(({ hkdfSha256 }) => hkdfSha256(bytes(it.ikm), bytes(it.salt), bytes(it.info), it.length)),
     argon2id: (it) =>
         primitive(({ argon2id }) =>
             argon2id(bytes(it.password), bytes(it.salt), it.memory_kib, it.passes, it.lanes, it.length),

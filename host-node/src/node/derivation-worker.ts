@@ -16,11 +16,13 @@ secret.fill(0);
 function reply(): Reply {
     if (bindings.digest !== digest) return { trap: "the bindings changed while they were in use" };
     try {
-        const result = new CryptoModule(bindings, cores).instantiate().call(({ keyDerivation }): unknown =>
-            keyring === undefined
-                ? keyDerivation.createKeyring(secret, costs)
-                : keyDerivation.deriveKek(secret, keyring),
-        );
+        const result = new CryptoModule(bindings, cores)
+            .instantiate()
+            .call(({ keyDerivation }): unknown =>
+                keyring === undefined
+                    ? keyDerivation.createKeyring(secret, costs)
+                    : keyDerivation.deriveKek(secret, keyring),
+            );
         return { result };
     } catch (error) {
         if (error instanceof RefusalError) return { failure: error.failure };

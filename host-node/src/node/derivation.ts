@@ -25,8 +25,9 @@ export interface Request {
 export type Reply = { result: unknown } | { failure: Failure } | { trap: string };
 
 /**
- * A worker for each password. It ends with the derivation, and so does the memory that was taken. A generated key is never
- * treated as a password (`wit/key-derivation.wit`) and takes less time than starting a thread: it stays in this one.
+ * A worker for each password. It ends with the derivation, and so does the memory that was taken. A generated key is
+ * never treated as a password (`wit/key-derivation.wit`) and takes less time than starting a thread: it stays in this
+ * one.
  */
 export const inWorker: Derivation = {
     deriveKek(module, secret, keyring) {

@@ -37,8 +37,8 @@ export async function readRegular(path: string, max: number): Promise<Uint8Array
 }
 
 /**
- * The file that `path` stands for: links are followed, so that whoever comes by another name locks and replaces the same
- * file. The file itself need not exist, its folder must.
+ * The file that `path` stands for: links are followed, so that whoever comes by another name locks and replaces the
+ * same file. The file itself need not exist, its folder must.
  */
 export async function resolveLinks(path: string): Promise<string> {
     return failing(path, async () => {

@@ -74,7 +74,12 @@ export function describe(holder: Holder): string {
 function startOf(pid: number): string | undefined {
     const stat = fileText(`/proc/${pid}/stat`);
     const end = stat?.lastIndexOf(")") ?? -1;
-    return end < 0 ? undefined : stat?.slice(end + 1).trim().split(/\s+/)[19];
+    return end < 0
+        ? undefined
+        : stat
+              ?.slice(end + 1)
+              .trim()
+              .split(/\s+/)[19];
 }
 
 function exists(pid: number): boolean {

@@ -26,8 +26,8 @@ export interface WaitOptions {
 }
 
 /**
- * Runs `work` with the lock of `path`, which it gets with links followed. The lock is freed when `work` ends and, as far
- * as that is possible, when the process does.
+ * Runs `work` with the lock of `path`, which it gets with links followed. The lock is freed when `work` ends and, as
+ * far as that is possible, when the process does.
  *
  * A lock whose holder died is taken over. Without care two processes could both find it stale, one remove it and take
  * the lock, and the other then remove the new lock. So a stale lock may be removed only by who created
@@ -71,8 +71,8 @@ async function acquire(file: string, lock: string, holder: Holder, { wait = 10, 
 }
 
 /**
- * Creates a lock file; false when there is one. It appears with its text in it (it is linked into place), so that whoever
- * dies while making one leaves nothing that stands in the way.
+ * Creates a lock file; false when there is one. It appears with its text in it (it is linked into place), so that
+ * whoever dies while making one leaves nothing that stands in the way.
  */
 async function create(file: string, lock: string, holder: Holder): Promise<boolean> {
     if (await isThere(lock)) return false;

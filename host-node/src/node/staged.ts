@@ -7,7 +7,9 @@ import { basename, dirname } from "node:path";
 
 import { failing, fault, syncFolder } from "./files.js";
 
-/** Replaces the file at `path` in one step that survives a crash. For who holds its lock; links are resolved already. */
+/**
+ * Replaces the file at `path` in one step that survives a crash. For who holds its lock; links are resolved already.
+ */
 export async function replace(path: string, bytes: Uint8Array): Promise<void> {
     await failing(path, async () => {
         if ((await stat(path).catch(() => undefined))?.isDirectory()) throw fault("is-directory", path);
@@ -37,7 +39,8 @@ export function temporaryFor(path: string): Buffer {
 }
 
 /**
- * Removes what was staged for `path` by writers that died. Only for who holds its lock: nobody else stages anything then.
+ * Removes what was staged for `path` by writers that died. Only for who holds its lock: nobody else stages anything
+ * then.
  */
 export async function sweep(path: string): Promise<void> {
     const prefix = prefixOf(path);

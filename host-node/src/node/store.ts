@@ -86,7 +86,10 @@ export class Store {
      * Makes a new file without credentials, under the master secret. A file that exists is left as it is: a
      * {@link FileError} `exists`. A password goes through Argon2id with `costs` or else the module's default.
      */
-    static async create(path: string | URL, options: StoreOptions & { costs?: Costs | undefined } = {}): Promise<Store> {
+    static async create(
+        path: string | URL,
+        options: StoreOptions & { costs?: Costs | undefined } = {},
+    ): Promise<Store> {
         const file = pathOf(path);
         if (await isThere(file)) throw fault("exists", file);
         // A folder that is not there shows before a key is derived.
@@ -147,9 +150,9 @@ export class Store {
      * Writes the changes; true if there was anything to write. What others wrote since the file was read is merged in
      * and is in the store afterwards.
      *
-     * Throws a {@link MergeConflictError} where others changed the same credentials: nothing is written, the changes stay, and
-     * `prefer` settles it. Throws a {@link FileLockedError} and what `open` throws. Whatever ends it, the file is the old one
-     * or the new one.
+     * Throws a {@link MergeConflictError} where others changed the same credentials: nothing is written, the changes
+     * stay, and `prefer` settles it. Throws a {@link FileLockedError} and what `open` throws. Whatever ends it, the
+     * file is the old one or the new one.
      */
     save(options: SaveOptions = {}): Promise<boolean> {
         return this.#afterLast(async () => {
@@ -225,5 +228,7 @@ function documentOptions(label: string, { secret, envVar, principal, worker }: S
 
 /** As libpq: the role of the session. */
 function defaultPrincipal(): string | undefined {
-    return ["PGUSER", "USER", "LOGNAME"].map((name) => process.env[name]).find((value) => value !== undefined && value !== "");
+    return ["PGUSER", "USER", "LOGNAME"]
+        .map((name) => process.env[name])
+        .find((value) => value !== undefined && value !== "");
 }
