@@ -16,7 +16,7 @@ import {
 import { type Credential, DEFAULT_KIND, DEFAULT_SCOPE, identityOf, shown, type Which } from "./identity.js";
 import { dispose, UnlockedKeyring, withKeyring } from "./keyring.js";
 import type { CryptoModule } from "./module.js";
-import { combine, type Entered, entered, keyOf, read, type Records, type State, write } from "./state.js";
+import { combine, type Entered, entered, read, type Records, type State, write } from "./state.js";
 
 /** How a document is opened. */
 export interface DocumentOptions {
@@ -253,7 +253,7 @@ export class CredentialsDocument {
     }
 
     #change(record: Entered): void {
-        const key = keyOf(record);
+        const { key } = record;
         if (record.entry.deleted && !this.#state.records.has(key)) {
             this.#changes.delete(key);
         } else {
@@ -280,7 +280,7 @@ export class CredentialsDocument {
     *#named(name: string): Generator<Entered> {
         if (this.#names === undefined) {
             this.#names = new Map();
-            for (const record of this.#all()) enter(this.#names, record.name, keyOf(record));
+            for (const record of this.#all()) enter(this.#names, record.name, record.key);
         }
         for (const key of this.#names.get(name) ?? []) {
             const record = this.#find(key);

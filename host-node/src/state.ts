@@ -9,6 +9,8 @@ import type { CryptoModule } from "./module.js";
 
 /** A credential or a tombstone. Never changed, only replaced. */
 export interface Entered extends Credential {
+    /** What tells its identity from others. */
+    readonly key: string;
     readonly entry: Entry;
 }
 
@@ -30,13 +32,11 @@ export interface State {
 /** The KEK of a keyring. */
 export type KekOf = (keyring: Uint8Array) => Promise<Uint8Array>;
 
-/** What tells two identities apart; for records that the module returned. */
-export function keyOf({ name, kind, principal, scope }: Credential): string {
-    return JSON.stringify([name, kind, principal, scope]);
-}
-
+/** A record that the module returned: its scope is in canonical form. */
 export function entered(entry: Entry): Entered {
-    return { ...credentialOf(entry.identity), entry };
+    const credential = credentialOf(entry.identity);
+    const { name, kind, principal, scope } = credential;
+    return { ...credential, key: JSON.stringify([name, kind, principal, scope]), entry };
 }
 
 /** Parses a file, unlocks its keyring and checks its seal. */
@@ -51,7 +51,7 @@ export async function read(module: CryptoModule, bytes: Uint8Array, label: strin
             const records = new Map<string, Entered>();
             for (const entry of document.entries()) {
                 const record = entered(entry);
-                records.set(keyOf(record), record);
+                records.set(record.key, record);
             }
             return { bytes, generation: document.generation(), records, keyring, kek, rekeyed: false };
         }),
@@ -110,8 +110,7 @@ export function combine(
             const lacking = new Map<string, Entered>();
             for (const entry of merged.toTheirs) {
                 const record = entered(entry);
-                const key = keyOf(record);
-                lacking.set(key, changes.has(key) ? underCurrentKey(record, keyring) : record);
+                lacking.set(record.key, changes.has(record.key) ? underCurrentKey(record, keyring) : record);
             }
             const state = {
                 ...theirs,
