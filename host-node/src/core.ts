@@ -20,7 +20,22 @@ export {
     type Written,
 } from "./document.js";
 export type { Derivation, Secret } from "./derivation.js";
-export * from "./errors.js";
+export {
+    AmbiguousCredentialError,
+    CredentialNotFoundError,
+    CredentialsError,
+    DamagedFileError,
+    FileError,
+    FileLockedError,
+    InvalidInputError,
+    MergeConflictError,
+    MissingInputError,
+    ModuleError,
+    NeedsNewerError,
+    RefusalError,
+    UnreadableValueError,
+    WrongMasterSecretError,
+} from "./errors.js";
 export type { Credential, Json, Which } from "./identity.js";
 export { CryptoModule, Instance } from "./module.js";
 

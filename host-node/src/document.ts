@@ -12,6 +12,7 @@ import {
     InvalidInputError,
     MissingInputError,
     RefusalError,
+    UNNAMED,
 } from "./errors.js";
 import { type Credential, DEFAULT_KIND, DEFAULT_SCOPE, identityOf, shown, type Which } from "./identity.js";
 import { dispose, UnlockedKeyring, withKeyring } from "./keyring.js";
@@ -69,7 +70,7 @@ export class CredentialsDocument {
     private constructor(module: CryptoModule, options: DocumentOptions, state: State) {
         this.#module = module;
         this.#options = options;
-        this.#label = options.label ?? "the document";
+        this.#label = options.label ?? UNNAMED;
         this.#state = state;
         this.#keyring = new UnlockedKeyring(module, state.keyring, state.kek);
     }
@@ -80,7 +81,7 @@ export class CredentialsDocument {
      * Throws a {@link DamagedFileError}, an {@link NeedsNewerError} or a {@link WrongMasterSecretError}.
      */
     static async open(module: CryptoModule, file: Uint8Array, options: DocumentOptions): Promise<CredentialsDocument> {
-        const label = options.label ?? "the document";
+        const label = options.label ?? UNNAMED;
         const kekOf = (keyring: Uint8Array): Promise<Uint8Array> => derive(module, keyring, label, options);
         return new CredentialsDocument(module, options, await read(module, Uint8Array.from(file), label, kekOf));
     }

@@ -39,6 +39,9 @@ const CODES = {
     other: ["the crypto module refused without a known reason"],
 } as const satisfies Record<Failure["error"], readonly [meaning: string, unitOfFound?: string]>;
 
+/** What a file without a name is called. */
+export const UNNAMED = "the document";
+
 /** What an error may say beside its message. */
 export interface Details {
     line?: number;
@@ -236,6 +239,8 @@ function secretError(refusal: RefusalError): WrongMasterSecretError {
 }
 
 function fileHint(code: string, file: string): string {
+    // Without a name there is nothing to type after a command.
+    const named = file !== UNNAMED;
     switch (code) {
         case "wrong-master-secret":
             return "see which secret is used: secret, or envVar for another variable";
@@ -244,12 +249,12 @@ function fileHint(code: string, file: string): string {
         case "unknown-suite":
             return "name a module of that suite: { module }";
         case "conflict-markers":
-            return `finish the merge: omni-credentials merge --file ${file}`;
+            return `finish the merge: omni-credentials merge${named ? ` --file ${file}` : ""}`;
         case "not-a-credentials-file":
             return `to make one elsewhere: omni-credentials init --file NAME; ${file} is left as it is`;
         case "carriage-return":
-            return `let git keep its lines as they are: omni-credentials init --git, then git checkout ${file}`;
+            return `let git keep its lines: omni-credentials init --git, then git checkout${named ? ` ${file}` : ""}`;
         default:
-            return `go back to a sound version: git checkout HEAD -- ${file}`;
+            return `go back to a sound version${named ? `: git checkout HEAD -- ${file}` : " of it"}`;
     }
 }

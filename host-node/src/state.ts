@@ -2,7 +2,7 @@
 
 import { equal } from "./bytes.js";
 import type { Document, Entry, Keyring } from "./contract.js";
-import { aboutFile, MergeConflictError } from "./errors.js";
+import { aboutArgument, aboutFile, MergeConflictError } from "./errors.js";
 import { type Credential, credentialOf } from "./identity.js";
 import { withKeyring } from "./keyring.js";
 import type { CryptoModule } from "./module.js";
@@ -61,7 +61,7 @@ export async function read(module: CryptoModule, bytes: Uint8Array, label: strin
 /** The state with changes, written: its bytes keep those of every record that did not change. */
 export function write(module: CryptoModule, state: State, changes: Records, label: string): State {
     const { keyring, kek } = state;
-    return aboutFile(label, () =>
+    return aboutArgument(label, () =>
         withKeyring(module.instantiate(), keyring, kek, ({ fileStore }, handle) => {
             const document = fileStore.Document.parse(state.bytes);
             if (state.rekeyed) document.setKeyring(keyring);

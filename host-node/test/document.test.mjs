@@ -389,7 +389,8 @@ test("a file of another keyring is not merged", async () => {
     assert.ok(error instanceof omni.WrongMasterSecretError);
     const damaged = ours.base.slice();
     damaged[damaged.length - 5] ^= 1;
-    assert.equal((await failure(ours.merge(damaged))).code, "seal-mismatch");
+    const sealed = await failure(ours.merge(damaged));
+    assert.deepEqual([sealed.code, sealed.hint], ["seal-mismatch", "go back to a sound version of it"]);
     assert.equal(ours.getText("a"), "2");
 });
 

@@ -208,6 +208,8 @@ test("files that cannot be opened say why", async () => {
         assert.deepEqual([error.name, error.code], expected, name);
         assert.ok(error instanceof omni.CredentialsError && error.message.startsWith(join(at, name)), error.message);
     }
+    const { hint } = await failure(Store.open(join(at, "cut"), options));
+    assert.equal(hint, `go back to a sound version: git checkout HEAD -- ${join(at, "cut")}`);
     assert.equal((await failure(Store.open("/dev/null", options))).code, "not-regular");
     assert.equal((await failure(Store.create(path, options))).code, "exists");
     assert.equal((await failure(Store.create(join(at, "none", "f"), options))).code, "no-folder");
