@@ -1,4 +1,7 @@
 // Builds the package: the bindings of the crypto module, then the TypeScript. Usage: node build.mjs MODULE.wasm
+//
+// jco's transpiler is held at 0.1.1. From 0.3 on its bindings carry the machinery of asynchronous components, which this
+// contract has no use for: twice the code, and 14 ms for an instance instead of half a millisecond.
 
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
