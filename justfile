@@ -6,6 +6,8 @@ set positional-arguments
 target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 python := env("OMNI_PYTHON", "run-this-as-./just")
 pg := "pg" + env("OMNI_PG_MAJOR", "18")
+prettier := target / "node/package/node_modules/prettier/bin/prettier.cjs"
+javascript := "--log-level warn --config host-node/package.json host-node/{build.mjs,src,test} tests/hosts/node_host.mjs"
 throwaway := python + " tools/throwaway.py"
 
 # What is built and tested together, always in one selection: with another, cargo would choose other features for shared
@@ -15,6 +17,7 @@ packages := "-p omni_credentials -p omni-credentials-host -p omni-credentials-co
 
 export OMNI_CREDENTIALS_MODULES := target / "modules"
 export OMNI_CREDENTIALS_PYTHON := python
+export OMNI_REPOSITORY := justfile_directory()
 
 # Lists the recipes.
 [private]
@@ -78,17 +81,23 @@ freeze: build
 wheel: modules
     @tools/wheel.sh
 
+# Builds the Node package, with the crypto module inside, into <target>/node.
+[group('build')]
+npm: modules
+    @tools/npm.sh
+
 # Removes what was built; tools, toolchain and Postgres stay.
 [group('build')]
 clean:
-    rm -rf {{ target / "release" }} {{ target / "stage" }} {{ target / "modules" }} {{ target / "guest" }} {{ target / "python" }}
+    rm -rf {{ target / "release" }} {{ target / "stage" }} {{ target / "modules" }} {{ target / "guest" }} {{ target / "python" }} \
+        {{ target / "node" }}
 
 # ---- Test
 
-# All tests: Rust, then SQL against a real server. Arguments go to pytest.
+# All tests: Rust, the Node package, then SQL against a real server. Arguments go to pytest.
 [group('test')]
-test *arguments: build wheel
-    @echo "running the Rust tests, then the SQL tests against {{ pg }} (5 minutes the first time)"
+test *arguments: build wheel npm
+    @echo "running the Rust tests, those of the Node package, then the SQL tests against {{ pg }} (6 minutes the first time)"
     @{{ python }} tests/run.py cargo test --release --locked {{ packages }} --no-fail-fast -- "$@"
 
 # Unit, vector, sandbox and conformance tests.
@@ -96,14 +105,19 @@ test *arguments: build wheel
 test-rust: modules
     @cargo test --release --locked {{ packages }} --no-fail-fast
 
+# Tests of the Node package, as it is packed and installed.
+[group('test')]
+test-node *arguments: build npm
+    @node --test "$@" {{ target / "node/installed/test/*.test.mjs" }}
+
 # SQL tests against a throw-away server; `--accept` writes the expected output anew.
 [group('test')]
-test-sql *arguments: build wheel
+test-sql *arguments: build wheel npm
     @{{ python }} -m pytest "$@"
 
 # Exactly what CI runs: all tests, then those of pytest on the oldest Postgres as well. Arguments go to pytest.
 [group('test')]
-ci *arguments: build-oldest build wheel
+ci *arguments: build-oldest build wheel npm
     @{{ python }} tests/run.py --also-on 15 cargo test --release --locked {{ packages }} --no-fail-fast -- "$@"
 
 [private]
@@ -124,15 +138,17 @@ bench *arguments: build
 
 # ---- Keep it clean
 
-# Formats the code.
+# Formats the code; JavaScript once the Node package was built.
 [group('keep it clean')]
 fmt:
     @cargo fmt --all
+    @if [[ -e {{ prettier }} ]]; then node {{ prettier }} --write {{ javascript }}; fi
 
 # Formatting, clippy and shell scripts; warnings are errors.
 [group('keep it clean')]
-lint: modules
+lint: modules npm
     @cargo fmt --all --check
+    @node {{ prettier }} --check {{ javascript }}
     @CARGO_TARGET_DIR={{ target / "lint" }} cargo clippy --workspace --all-targets --locked --no-default-features \
         --features omni_credentials/{{ pg }} -- --deny warnings
     @if command -v shellcheck >/dev/null; then shellcheck -x just .ci/run tools/*.sh tools/setup/*.sh; fi

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Runs the Rust tests, then those of pytest, and ends with one line that counts all. Part of `./just test`.
+"""Runs the Rust tests, those of the Node package, then those of pytest, and ends with one line that counts all. Part of
+`./just test`.
 
 Usage: run.py [--also-on MAJOR]... CARGO-TEST-COMMAND -- PYTEST-ARGUMENT...
 With --also-on, pytest runs once more on another Postgres.
@@ -7,6 +8,7 @@ With --also-on, pytest runs once more on another Postgres.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -61,6 +63,21 @@ def python(command: list[str]) -> Result:
     return Result(done.returncode == 0 and passed > 0, passed, failed, count["skipped"])
 
 
+def node() -> Result:
+    """Runs the tests of the Node package beside the package as it is installed, and counts with their report."""
+    tests = Path(os.environ["CARGO_TARGET_DIR"]) / "node" / "installed" / "test"
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        reporters = {"spec": "stdout", "junit": report}
+        options = [f"--test-reporter{it}" for to in reporters.items() for it in (f"={to[0]}", f"-destination={to[1]}")]
+        done = subprocess.run(["node", "--test", *options, *sorted(tests.glob("*.test.mjs"))], check=False)
+        cases = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []
+    failed = sum(case.find("failure") is not None for case in cases)
+    skipped = sum(case.find("skipped") is not None for case in cases)
+    passed = len(cases) - failed - skipped
+    return Result(done.returncode == 0 and passed > 0, passed, failed, skipped)
+
+
 def main(separator: str = "--") -> None:
     arguments = sys.argv[1:]
     versions = []
@@ -70,6 +87,8 @@ def main(separator: str = "--") -> None:
     split = arguments.index(separator)
     started = time.monotonic()
     results = {"Rust": rust(arguments[:split])}
+    print(flush=True)
+    results["Node"] = node()
     print(flush=True)
     results["pytest"] = python([sys.executable, "-m", "pytest", *arguments[split + 1 :]])
     for version in versions:

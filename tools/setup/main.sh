@@ -14,6 +14,8 @@
 . tools/setup/rust.sh
 # shellcheck source=tools/setup/python.sh
 . tools/setup/python.sh
+# shellcheck source=tools/setup/node.sh
+. tools/setup/node.sh
 # shellcheck source=tools/setup/postgres.sh
 . tools/setup/postgres.sh
 
@@ -37,6 +39,8 @@ set_up() {
     find_python
     set_up_venv
     link_into "$bin" "$tools/venv/bin/just"
+
+    link_node "$bin"
 
     find_postgres
     link_into "$bin" "$pg_config"

@@ -1,0 +1,260 @@
+//! Why something was not done. No error holds a value, a secret or a key.
+
+import type { Failure } from "./contract.js";
+import { type Credential, shown } from "./identity.js";
+
+/** The contract's `types.error`, each with what it means and what stands before `found`. */
+const CODES = {
+    "wrong-master-secret": ["the master secret is not the one this keyring was made with"],
+    "invalid-master-secret": ["the master secret is empty, longer than 4 KiB, or a damaged generated key"],
+    "not-authentic": ["the value was altered, or was sealed for another credential"],
+    malformed: ["the bytes are not of the expected shape"],
+    "unknown-version": ["the data needs a newer version of the crypto module", "version "],
+    "unknown-suite": ["the data was made with another cipher suite", "suite "],
+    "unknown-key": ["the keyring does not hold the key this was sealed with"],
+    "keyring-tampered": ["the master secret is right, but the keyring was altered"],
+    "kdf-out-of-bounds": ["the key derivation parameters are beyond the limits"],
+    "too-many-keys": ["the keyring holds as many keys as it can"],
+    "invalid-name": ["the name is empty, too long, not UTF-8, or contains U+0000"],
+    "invalid-kind": ["the kind is empty, too long, not UTF-8, or contains U+0000"],
+    "invalid-principal": ["the principal is empty, too long, not UTF-8, or contains U+0000"],
+    "invalid-scope": ["the scope is not JSON, nests too deep, or has a number out of range"],
+    "scope-too-large": ["the scope is too long", "bytes: "],
+    "value-too-large": ["the value is longer than 1 MiB", "bytes: "],
+    "file-too-large": ["the file is longer than 64 MiB", "bytes: "],
+    "line-too-long": ["the line is longer than any the format has"],
+    "too-many-records": ["the file has more than 100,000 records"],
+    "not-text": ["the file is not UTF-8 text, or has a control character"],
+    "carriage-return": ["the line ends in CR LF; the format has LF"],
+    "conflict-markers": ["the file holds the markers of an unfinished merge"],
+    "not-a-credentials-file": ["this is not an encrypted credentials file"],
+    truncated: ["the file ends before its trailer"],
+    "bad-syntax": ["the line is not one that the format has at this place"],
+    "not-canonical": ["this is not the one way to write it"],
+    unsorted: ["the records are out of order"],
+    "duplicate-record": ["two records are of one credential"],
+    "count-mismatch": ["the trailer's count is not the number of records", "records: "],
+    "seal-mismatch": ["the file was altered: its seal does not match"],
+    "invalid-argument": ["the arguments do not belong together"],
+    other: ["the crypto module refused without a known reason"],
+} as const satisfies Record<Failure["error"], readonly [meaning: string, unitOfFound?: string]>;
+
+/** What a file without a name is called. */
+export const UNNAMED = "the document";
+
+/** What an error may say beside its message. */
+export interface Details {
+    line?: number;
+    found?: number;
+    hint?: string | undefined;
+    cause?: unknown;
+}
+
+/** The parent of all errors of this package. */
+export abstract class CredentialsError extends Error {
+    /**
+     * What is wrong, in one word that stays the same: a case of the contract's `types.error`, or one of this package.
+     */
+    readonly code: string;
+    /** The line of the file, counted from 1; 0 where the error has no line. */
+    readonly line: number;
+    /** What was found, such as a version or a length; 0 where there is nothing to say. Exact up to 2^53. */
+    readonly found: number;
+    /** What mends it: where possible the exact command or call. */
+    readonly hint: string | undefined;
+
+    constructor(code: string, message: string, { line = 0, found = 0, hint, cause }: Details = {}) {
+        super(message, cause === undefined ? undefined : { cause });
+        this.name = new.target.name;
+        this.code = code;
+        this.line = line;
+        this.found = found;
+        this.hint = hint;
+    }
+}
+
+/** The module looked at the arguments of a call and refused them. What the low-level layer throws. */
+export class RefusalError extends CredentialsError {
+    /** The contract's `types.failure`, with `found` as it is. */
+    readonly failure: Failure;
+
+    constructor(failure: Failure) {
+        super(failure.error, explain(failure), { line: failure.line, found: Number(failure.found) });
+        this.failure = failure;
+    }
+}
+
+/** There is no such credential. */
+export class CredentialNotFoundError extends CredentialsError {
+    constructor(name: string) {
+        super("credential-not-found", `there is no credential ${name}`, { hint: "list() tells what there is" });
+    }
+}
+
+/** Several credentials match. */
+export class AmbiguousCredentialError extends CredentialsError {
+    /** Those that do. */
+    readonly credentials: readonly Credential[];
+
+    constructor(name: string, credentials: readonly Credential[]) {
+        const found = credentials.map(shown).join("; ");
+        super("ambiguous-credential", `there are ${credentials.length} credentials ${name}: ${found}`, {
+            hint: "say which one with kind, principal or scope",
+        });
+        this.credentials = credentials;
+    }
+}
+
+/** The file does not exist, exists already, or cannot be reached. */
+export class FileError extends CredentialsError {
+    readonly path: string;
+
+    constructor(code: string, path: string, reason: string, details?: Details) {
+        super(code, `${path}: ${reason}`, details);
+        this.path = path;
+    }
+}
+
+/** Another process holds the lock of the file, and did so until the time was up. */
+export class FileLockedError extends CredentialsError {
+    readonly path: string;
+    /** Who holds it, as far as the lock file tells. */
+    readonly holder: string;
+    /** The lock file. */
+    readonly lock: string;
+
+    constructor(path: string, holder: string, lock: string) {
+        const message = `${path}: is locked by ${holder}; if no such process is at work on it, remove ${lock}`;
+        super("locked", message, { hint: `if nobody is at work on it: rm ${lock}` });
+        this.path = path;
+        this.holder = holder;
+        this.lock = lock;
+    }
+}
+
+/** The file is damaged or was altered. It is left as it is. */
+export class DamagedFileError extends CredentialsError {}
+
+/** The file needs a newer version or another crypto module. It is left as it is. */
+export class NeedsNewerError extends CredentialsError {}
+
+/**
+ * Neither the call nor the environment gives the master secret (`no-secret`), or whose credential it is
+ * (`no-principal`).
+ */
+export class MissingInputError extends CredentialsError {}
+
+/** The master secret is wrong, or cannot be one. */
+export class WrongMasterSecretError extends CredentialsError {}
+
+/** Both sides changed the same credentials in different ways. Nothing was written. */
+export class MergeConflictError extends CredentialsError {
+    /** The credentials that both sides changed. */
+    readonly credentials: readonly Credential[];
+
+    constructor(credentials: readonly Credential[]) {
+        super("conflict", `both sides changed ${credentials.map(shown).join("; ")}`, {
+            hint: 'keep one side: { prefer: "ours" }, or { prefer: "theirs" }',
+        });
+        this.credentials = credentials;
+    }
+}
+
+/** A name, kind, principal, scope or value is not valid. */
+export class InvalidInputError extends CredentialsError {}
+
+/** The value of a credential does not open. The others do. */
+export class UnreadableValueError extends CredentialsError {
+    readonly credential: Credential;
+
+    constructor(credential: Credential, refusal: RefusalError) {
+        const { code, line, found } = refusal;
+        const hint = "set it anew, or go back to a sound version of the file";
+        super(code, `${shown(credential)}: ${refusal.message}`, { line, found, hint, cause: refusal });
+        this.credential = credential;
+    }
+}
+
+/** The crypto module was refused (`digest-mismatch`, `forbidden-import`, `wrong-contract`) or failed (`trap`). */
+export class ModuleError extends CredentialsError {}
+
+/** What a failure means, as the rest of a message. */
+export function explain({ error, line, found }: Failure): string {
+    const [meaning, unit] = (CODES[error] ?? CODES.other) as readonly [string, string?];
+    return `${line > 0 ? `line ${line}: ` : ""}${meaning}${unit === undefined ? "" : ` (${unit}${found})`}`;
+}
+
+/** Runs a call, which may be asynchronous, about a file, called `file` in messages. */
+export function aboutFile<T>(file: string, call: () => T): T {
+    return refining(call, (refusal) => {
+        const { code, line, found } = refusal;
+        const message = `${file}: ${refusal.message}`;
+        const details = { line, found, hint: fileHint(code, file), cause: refusal };
+        switch (code) {
+            case "wrong-master-secret":
+                return new WrongMasterSecretError(code, message, details);
+            case "invalid-master-secret":
+                return secretError(refusal);
+            case "unknown-version":
+            case "unknown-suite":
+                return new NeedsNewerError(code, message, details);
+            default:
+                return new DamagedFileError(code, message, details);
+        }
+    });
+}
+
+/** Runs a call about an argument. */
+export function aboutArgument<T>(subject: string, call: () => T): T {
+    return refining(call, (refusal) => {
+        const { code, line, found } = refusal;
+        if (code === "invalid-master-secret") return secretError(refusal);
+        const hint = code === "invalid-scope" ? `a scope is JSON: '{"all": true}'` : undefined;
+        return new InvalidInputError(code, `${subject}: ${refusal.message}`, { line, found, hint, cause: refusal });
+    });
+}
+
+/** Runs a call that opens the value of a credential. */
+export function aboutValue<T>(credential: Credential, call: () => T): T {
+    return refining(call, (refusal) => new UnreadableValueError(credential, refusal));
+}
+
+function refining<T>(call: () => T, refine: (refusal: RefusalError) => CredentialsError): T {
+    const refined = (error: unknown): never => {
+        throw error instanceof RefusalError ? refine(error) : error;
+    };
+    try {
+        const result = call();
+        return result instanceof Promise ? (result.catch(refined) as T) : result;
+    } catch (error) {
+        return refined(error);
+    }
+}
+
+function secretError(refusal: RefusalError): WrongMasterSecretError {
+    return new WrongMasterSecretError(refusal.code, refusal.message, {
+        hint: "a new generated key: omni-credentials keygen, or generateMasterKey()",
+        cause: refusal,
+    });
+}
+
+function fileHint(code: string, file: string): string {
+    // Without a name there is nothing to type after a command.
+    const named = file !== UNNAMED;
+    switch (code) {
+        case "wrong-master-secret":
+            return "see which secret is used: secret, or envVar for another variable";
+        case "unknown-version":
+            return "install a newer omni-credentials";
+        case "unknown-suite":
+            return "name a module of that suite: { module }";
+        case "conflict-markers":
+            return `finish the merge: omni-credentials merge${named ? ` --file ${file}` : ""}`;
+        case "not-a-credentials-file":
+            return `to make one elsewhere: omni-credentials init --file NAME; ${file} is left as it is`;
+        case "carriage-return":
+            return `let git keep its lines: omni-credentials init --git, then git checkout${named ? ` ${file}` : ""}`;
+        default:
+            return `go back to a sound version${named ? `: git checkout HEAD -- ${file}` : " of it"}`;
+    }
+}

@@ -1,0 +1,59 @@
+//! Saying which credential is meant.
+
+import { decode, encode } from "./bytes.js";
+import type { Identity } from "./contract.js";
+
+/** A value that JSON can say. */
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+
+/** Which credential: the four fields that tell one from another. */
+export interface Credential {
+    readonly name: string;
+    readonly kind: string;
+    /** The database role it belongs to. */
+    readonly principal: string;
+    /**
+     * Where it is valid: JSON as canonical text, which `JSON.parse` reads (a number may be more exact than a double).
+     */
+    readonly scope: string;
+}
+
+/** What narrows a name down, where there are several credentials of it. */
+export interface Which {
+    kind?: string;
+    principal?: string;
+    /** JSON: as text if it is a string, otherwise as a value. Scopes are compared as values. */
+    scope?: Json;
+}
+
+export const DEFAULT_KIND = "credential";
+export const DEFAULT_SCOPE = '{"all":true}';
+
+/** The contract's form of an identity, as it is given. */
+export function identityOf(name: string, kind: string, principal: string, scope: Json): Identity {
+    return { name: encode(name), kind: encode(kind), principal: encode(principal), scope: encode(jsonOf(scope)) };
+}
+
+/** The credential of an identity that the module returned: valid UTF-8, a canonical scope. */
+export function credentialOf({ name, kind, principal, scope }: Identity): Credential {
+    return { name: decode(name), kind: decode(kind), principal: decode(principal), scope: decode(scope) };
+}
+
+/** A credential on one line, for people. */
+export function shown({ name, kind, principal, scope }: Credential): string {
+    return `${escaped(name)} (${escaped(kind)} of ${escaped(principal)}, ${scope})`;
+}
+
+/** What is no JSON value becomes text that is no JSON, for the module to refuse. */
+function jsonOf(scope: Json): string {
+    if (typeof scope === "string") return scope;
+    try {
+        return JSON.stringify(scope) ?? "";
+    } catch {
+        return "";
+    }
+}
+
+function escaped(text: string): string {
+    return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\\]/gu, (character) => JSON.stringify(character).slice(1, -1));
+}

@@ -1,0 +1,10 @@
+/**
+ * Application credentials kept encrypted in a file, in Node.
+ *
+ * @packageDocumentation
+ */
+
+export * from "./core.js";
+export { loadModule } from "./node/modules.js";
+export { DEFAULT_VARIABLE, secretFromEnvironment, secretFromFile } from "./node/secret.js";
+export { type ReloadOptions, type SaveOptions, Store, type StoreOptions } from "./node/store.js";

@@ -1,0 +1,31 @@
+// The thread that derives a key.
+
+import { parentPort, workerData } from "node:worker_threads";
+
+import * as builtin from "../builtin/bindings.js";
+import type { Bindings } from "../contract.js";
+import { RefusalError } from "../errors.js";
+import { CryptoModule } from "../module.js";
+import type { Reply, Request } from "./derivation.js";
+
+const { cores, digest, bindingsUrl, secret, keyring, costs } = workerData as Request;
+const bindings: Bindings = bindingsUrl === undefined ? builtin : await import(bindingsUrl);
+parentPort?.postMessage(reply());
+secret.fill(0);
+
+function reply(): Reply {
+    if (bindings.digest !== digest) return { trap: "the bindings changed while they were in use" };
+    try {
+        const result = new CryptoModule(bindings, cores)
+            .instantiate()
+            .call(({ keyDerivation }): unknown =>
+                keyring === undefined
+                    ? keyDerivation.createKeyring(secret, costs)
+                    : keyDerivation.deriveKek(secret, keyring),
+            );
+        return { result };
+    } catch (error) {
+        if (error instanceof RefusalError) return { failure: error.failure };
+        return { trap: error instanceof Error ? error.message : String(error) };
+    }
+}

@@ -1,0 +1,154 @@
+//! Reading files, and what can be wrong with them.
+
+import { constants } from "node:fs";
+import { lstat, open, readlink, realpath, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+
+import { FileError } from "../errors.js";
+
+/** The least that is read at once, in bytes. */
+const CHUNK = 16_384;
+
+/** Reads a regular file of at most `max` bytes. Symbolic links are followed. */
+export async function readRegular(path: string, max: number): Promise<Uint8Array> {
+    return failing(path, async () => {
+        // A pipe must not block, and a terminal must not become ours.
+        const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
+        try {
+            const found = await file.stat();
+            if (found.isDirectory()) throw fault("is-directory", path);
+            if (!found.isFile()) throw fault("not-regular", path);
+            // It may grow while it is read, so the length that counts is that of what was read.
+            const chunks: Uint8Array[] = [];
+            let length = 0;
+            for (;;) {
+                const chunk = new Uint8Array(Math.min(Math.max(found.size - length + 1, CHUNK), max - length + 1));
+                const { bytesRead } = await file.read(chunk, 0, chunk.length, null);
+                if (bytesRead === 0) break;
+                chunks.push(chunk.subarray(0, bytesRead));
+                length += bytesRead;
+                if (length > max) throw new FileError("too-long", path, `is longer than ${max} bytes`);
+            }
+            return joined(chunks, length);
+        } finally {
+            await file.close();
+        }
+    });
+}
+
+/**
+ * The file that `path` stands for: links are followed, so that whoever comes by another name locks and replaces the
+ * same file. The file itself need not exist, its folder must.
+ */
+export async function resolveLinks(path: string): Promise<string> {
+    return failing(path, async () => {
+        let at = path;
+        // A link may point at what does not exist yet, which `realpath` refuses.
+        for (let links = 0; links < 40; links++) {
+            try {
+                return await realpath(at);
+            } catch (error) {
+                if (codeOf(error) !== "ENOENT") throw error;
+            }
+            const target = await readlink(at).catch(() => undefined);
+            if (target === undefined) {
+                const folder = await failing(at, () => realpath(dirname(at)));
+                return join(folder, basename(at));
+            }
+            at = target.startsWith("/") ? target : `${dirname(at)}/${target}`;
+        }
+        throw fault("link-loop", path);
+    });
+}
+
+/** Whether there is anything of that name, be it a link to nowhere. */
+export async function isThere(path: string): Promise<boolean> {
+    return lstat(path).then(
+        () => true,
+        () => false,
+    );
+}
+
+/** Makes what was done in the folder of a file survive a crash. */
+export async function syncFolder(path: string): Promise<void> {
+    const folder = await open(dirname(path), constants.O_RDONLY);
+    try {
+        await folder.sync();
+    } finally {
+        await folder.close();
+    }
+}
+
+/** Runs what works on a file; the system's errors become ours. */
+export async function failing<T>(path: string, work: () => Promise<T>): Promise<T> {
+    try {
+        return await work();
+    } catch (error) {
+        throw await asFileError(path, error);
+    }
+}
+
+export function codeOf(error: unknown): string | undefined {
+    return (error as NodeJS.ErrnoException | undefined)?.code;
+}
+
+const REASONS = {
+    "not-found": "no such file",
+    "no-folder": "the folder does not exist",
+    "is-directory": "is a directory",
+    "not-regular": "is not a regular file",
+    "no-permission": "permission denied",
+    "read-only": "the file system is read-only",
+    "no-space": "no space left",
+    "link-loop": "too many symbolic links",
+    exists: "exists already",
+} as const;
+
+const FAULTS: Readonly<Record<string, keyof typeof REASONS>> = {
+    ENOENT: "not-found",
+    ENOTDIR: "no-folder",
+    EISDIR: "is-directory",
+    EACCES: "no-permission",
+    EPERM: "no-permission",
+    EROFS: "read-only",
+    ENOSPC: "no-space",
+    EDQUOT: "no-space",
+    ELOOP: "link-loop",
+    ENXIO: "not-regular",
+};
+
+export function fault(code: keyof typeof REASONS, path: string, cause?: unknown): FileError {
+    return new FileError(code, path, REASONS[code], { hint: hintFor(code, path), cause });
+}
+
+async function asFileError(path: string, error: unknown): Promise<unknown> {
+    const code = codeOf(error);
+    if (!(error instanceof Error) || code === undefined || !/^E[A-Z0-9]+$/.test(code)) return error;
+    const known = FAULTS[code];
+    if (known === undefined) return new FileError("other", path, error.message, { cause: error });
+    const lacksFolder = known === "not-found" && !(await stat(dirname(path)).catch(() => undefined))?.isDirectory();
+    return fault(lacksFolder ? "no-folder" : known, path, error);
+}
+
+function hintFor(code: keyof typeof REASONS, path: string): string | undefined {
+    switch (code) {
+        case "not-found":
+            return `a new one: omni-credentials init --file ${path}, or Store.create()`;
+        case "no-permission":
+            return `ls -l ${path}`;
+        default:
+            return undefined;
+    }
+}
+
+function joined(chunks: readonly Uint8Array[], length: number): Uint8Array {
+    const [only, ...others] = chunks;
+    if (only !== undefined && others.length === 0) return only;
+    const all = new Uint8Array(length);
+    let at = 0;
+    for (const chunk of chunks) {
+        all.set(chunk, at);
+        at += chunk.length;
+    }
+    return all;
+}

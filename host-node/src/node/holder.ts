@@ -1,0 +1,113 @@
+//! Who holds a lock: a process, told apart from all others, now and after a restart of the machine.
+
+import { readFileSync, readlinkSync } from "node:fs";
+import { hostname } from "node:os";
+
+/** The lines of a lock file (FORMAT.md §7.2), after the first one. */
+const FIELDS = ["pid", "start", "boot", "namespace", "machine", "host"] as const;
+const HEADER = "omni-credentials lock 1";
+/** What stands for something that the system does not tell. */
+const UNKNOWN = "-";
+
+export type Holder = Readonly<Record<(typeof FIELDS)[number], string>>;
+
+/** This process. */
+export function thisProcess(): Holder {
+    return {
+        pid: String(process.pid),
+        start: startOf(process.pid) ?? UNKNOWN,
+        boot: firstWord(fileText("/proc/sys/kernel/random/boot_id")),
+        namespace: pidNamespace(),
+        machine: firstWord(fileText("/etc/machine-id")),
+        host: firstWord(hostname()),
+    };
+}
+
+export function toText(holder: Holder): string {
+    return [HEADER, ...FIELDS.map((field) => `${field} ${holder[field]}`), ""].join("\n");
+}
+
+/** The holder that a lock file names; none for any other file. */
+export function parse(text: string): Holder | undefined {
+    const [header, ...lines] = text.split("\n");
+    if (header !== HEADER || lines.length !== FIELDS.length + 1 || lines.pop() !== "") return undefined;
+    const values: Partial<Record<(typeof FIELDS)[number], string>> = {};
+    for (const [at, field] of FIELDS.entries()) {
+        const line = lines[at] ?? "";
+        if (!line.startsWith(`${field} `) || line.length === field.length + 1) return undefined;
+        values[field] = line.slice(field.length + 1);
+    }
+    // The pid of a process is a u32 for all hosts.
+    const isPid = /^\+?\d+$/.test(values.pid ?? "") && Number(values.pid) <= 0xffff_ffff;
+    return isPid ? (values as Holder) : undefined;
+}
+
+/**
+ * Whether a holder is certainly gone. Of a process that cannot be seen from here, on another machine or in another
+ * container, the answer is no.
+ */
+export function isGone(holder: Holder): boolean {
+    const here = thisProcess();
+    if (holder.machine !== here.machine || holder.host !== here.host) return false;
+    if (holder.boot !== here.boot) {
+        // Two machines with the name `localhost` and no id may share a folder.
+        return ![holder.machine, holder.boot, here.boot].includes(UNKNOWN);
+    }
+    if (holder.namespace !== here.namespace) return false;
+    const pid = Number(holder.pid);
+    // /proc may hide the processes of others, the signal 0 does not.
+    if (!exists(pid)) return true;
+    const start = startOf(pid);
+    return start !== undefined && holder.start !== UNKNOWN && start !== holder.start;
+}
+
+export function isSame(a: Holder, b: Holder): boolean {
+    return toText(a) === toText(b);
+}
+
+/** For a message. */
+export function describe(holder: Holder): string {
+    return `process ${holder.pid} on host ${holder.host}`;
+}
+
+/** Field 22 of /proc/PID/stat. The name in field 2 may hold spaces and parentheses. */
+function startOf(pid: number): string | undefined {
+    const stat = fileText(`/proc/${pid}/stat`);
+    const end = stat?.lastIndexOf(")") ?? -1;
+    return end < 0
+        ? undefined
+        : stat
+              ?.slice(end + 1)
+              .trim()
+              .split(/\s+/)[19];
+}
+
+function exists(pid: number): boolean {
+    // Beyond what a pid can be there is no process; 0 would be a group.
+    if (pid === 0 || pid > 0x7fff_ffff) return false;
+    try {
+        return process.kill(pid, 0);
+    } catch (error) {
+        return (error as NodeJS.ErrnoException).code !== "ESRCH";
+    }
+}
+
+function pidNamespace(): string {
+    try {
+        return readlinkSync("/proc/self/ns/pid") || UNKNOWN;
+    } catch {
+        return UNKNOWN;
+    }
+}
+
+function fileText(path: string): string | undefined {
+    try {
+        return readFileSync(path, "utf8");
+    } catch {
+        return undefined;
+    }
+}
+
+function firstWord(text: string | undefined): string {
+    return text?.trim().split(/\s+/)[0] || UNKNOWN;
+}

@@ -1,0 +1,234 @@
+//! A credentials file on disk.
+
+import { resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { inspect } from "node:util";
+
+import { equal } from "../bytes.js";
+import type { Costs } from "../contract.js";
+import { builtinModule } from "../core.js";
+import { inThisThread, type Secret } from "../derivation.js";
+import { CredentialsDocument, type DocumentOptions, type ListOptions, type MergeOptions } from "../document.js";
+import type { Credential, Which } from "../identity.js";
+import type { CryptoModule } from "../module.js";
+import { inWorker } from "./derivation.js";
+import { fault, isThere, readRegular, resolveLinks } from "./files.js";
+import { type WaitOptions, withLock } from "./lock.js";
+import { replace } from "./staged.js";
+import { DEFAULT_VARIABLE, secretFromEnvironment } from "./secret.js";
+
+/** The longest credentials file, in bytes: the format's limit. */
+const MAX_FILE = 64 << 20;
+
+/** How a file is opened. */
+export interface StoreOptions extends WaitOptions {
+    /** The master secret, or where to get it. If nothing is said, the environment: see `envVar`. */
+    secret?: Secret | (() => Secret | Promise<Secret>) | undefined;
+    /**
+     * The environment variable that holds the master secret; `NAME_FILE` may name a file that does.
+     * `OMNI_CREDENTIALS_MASTER_PASSWORD` if nothing is said.
+     */
+    envVar?: string | undefined;
+    /**
+     * Whose credentials are meant, where a call does not say. If nothing is said, anybody's; a new one is that of
+     * `$PGUSER`, or else of the user.
+     */
+    principal?: string | undefined;
+    /** A crypto module that `loadModule` loaded, instead of the one that this package carries. */
+    module?: CryptoModule | undefined;
+    /** False: passwords, too, are turned into keys in this thread, which waits for a third of a second. */
+    worker?: boolean | undefined;
+}
+
+/** How changes are saved. */
+export interface SaveOptions extends MergeOptions, WaitOptions {}
+
+/** How a file is read again. */
+export interface ReloadOptions extends MergeOptions {
+    /** Give up the changes that were not saved. */
+    discard?: boolean | undefined;
+}
+
+/**
+ * A credentials file. What is read and changed is in memory until `save`, which takes the lock that all hosts share,
+ * merges with what others wrote meanwhile, and replaces the file in one step.
+ *
+ * It does not show a value or a key when it is printed, inspected or turned into JSON.
+ */
+export class Store {
+    /** The file. */
+    readonly path: string;
+    readonly #document: CredentialsDocument;
+    readonly #options: WaitOptions;
+    /** What was asked for last: savings and reloads of one store wait for each other. */
+    #last: Promise<unknown> = Promise.resolve();
+
+    private constructor(path: string, document: CredentialsDocument, options: WaitOptions) {
+        this.path = path;
+        this.#document = document;
+        this.#options = options;
+    }
+
+    /**
+     * Opens a file: reads it, unlocks its keyring and checks its seal. Takes no lock.
+     *
+     * Throws a {@link FileError}, {@link DamagedFileError}, {@link NeedsNewerError}, {@link WrongMasterSecretError} or
+     * {@link MissingInputError}.
+     */
+    static async open(path: string | URL, options: StoreOptions = {}): Promise<Store> {
+        const file = pathOf(path);
+        const module = options.module ?? (await builtinModule());
+        const document = await CredentialsDocument.open(module, await read(file), documentOptions(file, options));
+        return new Store(file, document, options);
+    }
+
+    /**
+     * Makes a new file without credentials, under the master secret. A file that exists is left as it is: a
+     * {@link FileError} `exists`. A password goes through Argon2id with `costs` or else the module's default.
+     */
+    static async create(
+        path: string | URL,
+        options: StoreOptions & { costs?: Costs | undefined } = {},
+    ): Promise<Store> {
+        const file = pathOf(path);
+        if (await isThere(file)) throw fault("exists", file);
+        // A folder that is not there shows before a key is derived.
+        await resolveLinks(file);
+        const module = options.module ?? (await builtinModule());
+        const document = await CredentialsDocument.create(module, {
+            ...documentOptions(file, options),
+            costs: options.costs,
+        });
+        await withLock(file, options, async (locked) => {
+            if (await isThere(file)) throw fault("exists", file);
+            await replace(locked, document.base);
+        });
+        return new Store(file, document, options);
+    }
+
+    /** How often the file was written, as far as is known here. */
+    get generation(): number {
+        return this.#document.generation;
+    }
+
+    /** Whether there are changes to save. */
+    get changed(): boolean {
+        return this.#document.changed;
+    }
+
+    /** See {@link CredentialsDocument.list}. */
+    list(options?: ListOptions): Credential[] {
+        return this.#document.list(options);
+    }
+
+    /** See {@link CredentialsDocument.has}. */
+    has(name: string, which?: Which): boolean {
+        return this.#document.has(name, which);
+    }
+
+    /** See {@link CredentialsDocument.get}. */
+    get(name: string, which?: Which): Uint8Array {
+        return this.#document.get(name, which);
+    }
+
+    /** See {@link CredentialsDocument.getText}. */
+    getText(name: string, which?: Which): string {
+        return this.#document.getText(name, which);
+    }
+
+    /** Changes a credential or adds one, in memory. See {@link CredentialsDocument.set}. */
+    set(name: string, value: string | Uint8Array, which?: Which): "added" | "changed" | "unchanged" {
+        return this.#document.set(name, value, which);
+    }
+
+    /** Deletes a credential, in memory. See {@link CredentialsDocument.delete}. */
+    delete(name: string, which?: Which): void {
+        this.#document.delete(name, which);
+    }
+
+    /**
+     * Writes the changes; true if there was anything to write. What others wrote since the file was read is merged in
+     * and is in the store afterwards.
+     *
+     * Throws a {@link MergeConflictError} where others changed the same credentials: nothing is written, the changes
+     * stay, and `prefer` settles it. Throws a {@link FileLockedError} and what `open` throws. Whatever ends it, the
+     * file is the old one or the new one.
+     */
+    save(options: SaveOptions = {}): Promise<boolean> {
+        return this.#afterLast(async () => {
+            if (!this.#document.changed) return false;
+            const { wait = this.#options.wait, signal = this.#options.signal, prefer } = options;
+            return withLock(this.path, { wait, signal }, async (locked) => {
+                const theirs = await read(locked);
+                if (!equal(theirs, this.#document.base)) await this.#document.merge(theirs, { prefer });
+                // The others may have written the same.
+                if (!this.#document.changed) return false;
+                const written = this.#document.toBytes();
+                signal?.throwIfAborted();
+                await replace(locked, written.bytes);
+                this.#document.accept(written);
+                return true;
+            });
+        });
+    }
+
+    /**
+     * Reads the file again; true if it was another. Changes that were not saved stay and are merged, as `save` does,
+     * unless they are to be discarded. Throws what `save` throws.
+     */
+    reload({ discard = false, prefer }: ReloadOptions = {}): Promise<boolean> {
+        return this.#afterLast(async () => {
+            const theirs = await read(this.path);
+            const isOther = !equal(theirs, this.#document.base);
+            if (discard) await this.#document.replace(theirs);
+            else if (isOther) await this.#document.merge(theirs, { prefer });
+            return isOther;
+        });
+    }
+
+    /** Wipes the keys. Nothing can be read or written after it; changes that were not saved are lost. */
+    close(): void {
+        this.#document.close();
+    }
+
+    /** What JSON.stringify and loggers get: neither values nor keys. */
+    toJSON(): { path: string; generation: number; changed: boolean } {
+        return { path: this.path, ...this.#document.toJSON() };
+    }
+
+    /** What Node's console shows: the same. */
+    [inspect.custom](): unknown {
+        return { ...this.toJSON() };
+    }
+
+    #afterLast<T>(work: () => Promise<T>): Promise<T> {
+        const result = this.#last.then(work);
+        this.#last = result.catch(() => undefined);
+        return result;
+    }
+}
+
+function pathOf(path: string | URL): string {
+    return resolve(path instanceof URL ? fileURLToPath(path) : path);
+}
+
+function read(path: string): Promise<Uint8Array> {
+    return readRegular(path, MAX_FILE);
+}
+
+function documentOptions(label: string, { secret, envVar, principal, worker }: StoreOptions): DocumentOptions {
+    return {
+        label,
+        secret: secret ?? ((): Promise<Uint8Array> => secretFromEnvironment(envVar ?? DEFAULT_VARIABLE)),
+        principal,
+        newPrincipal: defaultPrincipal(),
+        derivation: worker === false ? inThisThread : inWorker,
+    };
+}
+
+/** As libpq: the role of the session. */
+function defaultPrincipal(): string | undefined {
+    return ["PGUSER", "USER", "LOGNAME"]
+        .map((name) => process.env[name])
+        .find((value) => value !== undefined && value !== "");
+}
