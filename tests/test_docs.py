@@ -36,3 +36,12 @@ def test_tutorial() -> None:
         ) == [("smtp", b"relay-password", "app"), ("stripe", b"sk_test_4f9Zk2", "app")]
     finally:
         server.remove()
+
+
+def test_the_readme_shows_what_the_packages_show() -> None:
+    """Their own READMEs are run by their tests."""
+    root = TUTORIAL.parents[1]
+    readme = (root / "README.md").read_text()
+    for language, package in (("python", "host-python"), ("js", "host-node")):
+        (shown,) = re.findall(rf"```{language}\n.*?```", readme, re.S)
+        assert shown in (root / package / "README.md").read_text()

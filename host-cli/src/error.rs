@@ -158,13 +158,14 @@ impl Error {
         }
     }
 
-    /// What the module refused, if that is the reason.
+    /// What was refused, in the words of the contract, if that is the reason.
     pub(crate) fn refusal(&self) -> Option<Failure> {
         let bare = |code| Failure { code, line: 0, found: 0 };
         match self {
             Self::Damaged { failure, .. } | Self::Invalid { failure, .. } => Some(*failure),
             Self::WrongSecret { .. } => Some(bare(ErrorCode::WrongMasterSecret)),
             Self::InvalidSecret => Some(bare(ErrorCode::InvalidMasterSecret)),
+            Self::File { fault: FileFault::TooLong { .. }, .. } => Some(bare(ErrorCode::FileTooLarge)),
             _ => None,
         }
     }
