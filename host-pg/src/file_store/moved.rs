@@ -10,7 +10,9 @@
 
 use std::collections::HashMap;
 
-use omni_credentials_host::{self as host, Digest, Document, Entry, EntryRef, Files, Identity, Module};
+use omni_credentials_host::{
+    self as host, Digest, Document, Entry, EntryRef, ErrorCode, Files, Identity, Module,
+};
 
 use super::file_error;
 use super::registry::Store;
@@ -45,7 +47,7 @@ pub(super) fn parse(
             }
             None
         }
-        Err(host::Error::Refused(failure)) if failure.code == host::ErrorCode::UnknownSuite => {
+        Err(host::Error::Refused(failure)) if may_be_of_another_module(failure.code) => {
             Some(host::Error::Refused(failure))
         }
         Err(error) => return Err(fault(error)),
@@ -73,6 +75,12 @@ pub(super) fn parse(
             Err(Error::FileInvalid { filename, reason: format!("module {} cannot read it", module.digest()) })
         }
     }
+}
+
+/// Whether a module that refuses a file so may have met another one's: a suite or a version of its own formats that it
+/// does not know, or a format that is none of its own.
+fn may_be_of_another_module(refusal: ErrorCode) -> bool {
+    matches!(refusal, ErrorCode::UnknownSuite | ErrorCode::UnknownVersion | ErrorCode::NotACredentialsFile)
 }
 
 fn seal_again(

@@ -1,7 +1,7 @@
 //! Sealing: XChaCha20-Poly1305. Another cipher goes here.
 
-use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::XChaCha20Poly1305;
+use chacha20poly1305::aead::{AeadInOut, KeyInit};
 
 use crate::bindings::exports::omni::credentials::types::{Error, Failure};
 use crate::{random, refuse};

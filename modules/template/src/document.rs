@@ -80,7 +80,8 @@ impl Contents {
     /// What a textual merge left: the records, whatever stands after them.
     fn parse_unsealed(file: &[u8]) -> Result<Self, Failure> {
         fits(file)?;
-        let end = file.windows(3).rposition(|part| part == b"\n}\n").ok_or_else(|| refuse(Error::Truncated))?;
+        let end =
+            file.windows(3).rposition(|part| part == b"\n}\n").ok_or_else(|| refuse(Error::Truncated))?;
         let mut parsed = Self::records(&file[..end + 2])?;
         let after = String::from_utf8_lossy(&file[end + 2..]).into_owned();
         parsed.generation = after.lines().filter_map(|line| line.parse().ok()).max().unwrap_or(0);
@@ -162,6 +163,15 @@ fn fits(file: &[u8]) -> Result<(), Failure> {
 /// What a file is authenticated with: a key of its own under the current data key.
 fn seal_key(keys: &Keys) -> Result<Key, Failure> {
     kdf::subkey(keys.key(keys.current())?, b"example file")
+}
+
+/// Takes a field off the front: its length in four bytes, and its bytes.
+fn field(rest: &mut &[u8]) -> Result<Vec<u8>, Failure> {
+    let short = || refuse(Error::InvalidArgument);
+    let (length, after) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+    let (field, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or_else(short)?;
+    *rest = after;
+    Ok(field.to_vec())
 }
 
 pub(crate) fn entry((identity, sealed): (&Canonical, &Option<Vec<u8>>)) -> Entry {
@@ -252,6 +262,25 @@ impl GuestDocument for Opened {
         changed.file = None;
         self.0.replace(changed);
         Ok(())
+    }
+
+    fn table(&self, rows: Vec<u8>) -> Result<Document, Failure> {
+        let mut table = Contents::create(self.0.borrow().keyring.clone())?;
+        let mut rest = rows.as_slice();
+        while !rest.is_empty() {
+            // Evaluated in this order, which is that of the fields.
+            let identity = Identity {
+                name: field(&mut rest)?,
+                kind: field(&mut rest)?,
+                principal: field(&mut rest)?,
+                scope: field(&mut rest)?,
+            };
+            table.insert(Canonical::new(&identity)?, Some(field(&mut rest)?))?;
+        }
+        if table.records.len() > FILE_RECORDS {
+            return Err(refuse(Error::TooManyRecords));
+        }
+        Ok(table.resource())
     }
 
     fn manifest(&self) -> Vec<u8> {

@@ -46,7 +46,13 @@ impl Canonical {
 
     /// Associated data: every field with its length before it, so that no two identities give the same bytes.
     pub(crate) fn aad(&self, header: &[u8]) -> Vec<u8> {
-        let fields = [header, self.name.as_bytes(), self.kind.as_bytes(), self.principal.as_bytes(), self.scope.as_bytes()];
+        let fields = [
+            header,
+            self.name.as_bytes(),
+            self.kind.as_bytes(),
+            self.principal.as_bytes(),
+            self.scope.as_bytes(),
+        ];
         fields.iter().flat_map(|field| [&(field.len() as u32).to_be_bytes(), *field].concat()).collect()
     }
 

@@ -150,7 +150,8 @@ pub(crate) fn split(sealed: &[u8]) -> Result<(u64, &[u8], &[u8]), Failure> {
 impl Stored {
     fn parse(bytes: &[u8]) -> Result<Self, Failure> {
         let malformed = |_| refuse(Error::Malformed);
-        let stored: Self = serde_json::from_slice(stamp::body(bytes).map_err(malformed)?).map_err(|_| refuse(Error::Malformed))?;
+        let stored: Self = serde_json::from_slice(stamp::body(bytes).map_err(malformed)?)
+            .map_err(|_| refuse(Error::Malformed))?;
         let known = stored.format == FORMAT && stored.slots.contains_key(&stored.current);
         if known && stored.slots.len() <= KEYS { Ok(stored) } else { Err(refuse(Error::Malformed)) }
     }

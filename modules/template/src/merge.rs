@@ -58,7 +58,13 @@ pub(crate) fn merge(
         merged.iter().filter(|(identity, sealed)| differs(identity, sealed)).map(entry).collect()
     };
     let (to_ours, to_theirs) = (news(&ours.records, ours_complete), news(&theirs.records, false));
-    let document = Contents { records: merged, keyring: theirs.keyring.clone(), generation: theirs.generation, file: None }.resource();
+    let document = Contents {
+        records: merged,
+        keyring: theirs.keyring.clone(),
+        generation: theirs.generation,
+        file: None,
+    }
+    .resource();
     Ok(Merged { document, to_ours, to_theirs, conflicts })
 }
 
