@@ -8,10 +8,11 @@ use std::fs;
 
 use sha2::{Digest, Sha256};
 
-fn main() {
+fn main() -> std::io::Result<()> {
     println!("cargo:rerun-if-changed=sql");
     let module = builtin::find();
-    let bytes = fs::read(&module).unwrap_or_else(|error| panic!("{}: {error}", module.display()));
+    let bytes = fs::read(module)?;
     let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     println!("cargo:rustc-env=OMNI_CREDENTIALS_BUILTIN_DIGEST={digest}");
+    Ok(())
 }

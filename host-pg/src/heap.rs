@@ -205,9 +205,10 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        // SAFETY: opened by us and closed once. After an error the resource owner has closed it already or will;
-        // `std::thread::panicking` tells that a Postgres error is unwinding through us.
+        // After an error the resource owner has closed it already or will; `std::thread::panicking` tells that a
+        // Postgres error is unwinding through us.
         if !std::thread::panicking() {
+            // SAFETY: opened by us and closed once.
             unsafe { pg_sys::table_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE) }
         }
     }

@@ -253,7 +253,7 @@ impl Instance {
                 }
                 other => modules::module_error(other),
             })?;
-        self.replace_current(bytes, kek)
+        self.replace_current(&bytes, kek)
     }
 
     /// Makes a keyring with a module, which becomes the current one. The keyrings before it stay, for reading.
@@ -280,7 +280,7 @@ impl Instance {
                 .rewrap(&stored.bytes, &kek, secret, self.settings.costs)
                 .map_err(|error| self.rings.secret_error(error, &format!("schema {}", self.schema_name())))?;
             keys::remember(&KeyId::new(secret, &stored.module, &made.keyring), &made.kek);
-            self.replace(&stored, made.keyring, made.kek)?;
+            self.replace(&stored, &made.keyring, made.kek)?;
         }
         Ok(())
     }
@@ -337,14 +337,14 @@ impl Instance {
     }
 
     /// Stores a changed keyring in place of the current one.
-    pub(crate) fn replace_current(&mut self, bytes: Vec<u8>, kek: Kek) -> Result<(), Error> {
+    pub(crate) fn replace_current(&mut self, bytes: &[u8], kek: Kek) -> Result<(), Error> {
         match self.current().cloned() {
             Some(current) => self.replace(&current, bytes, kek),
             None => Err(Error::KeyringMissing { schema: self.schema_name() }),
         }
     }
 
-    fn replace(&mut self, before: &StoredKeyring, bytes: Vec<u8>, kek: Kek) -> Result<(), Error> {
+    fn replace(&mut self, before: &StoredKeyring, bytes: &[u8], kek: Kek) -> Result<(), Error> {
         let table = Table::open(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
         // Whatever happens now, look at the table before the next use.
         self.stale = true;
@@ -353,12 +353,12 @@ impl Instance {
                 return Ok(Visit::Continue);
             }
             before.must_be_as_in(row, self.schema)?;
-            table.update(row, &StoredKeyring::row(before.id, &before.module, &bytes))?;
+            table.update(row, &StoredKeyring::row(before.id, &before.module, bytes))?;
             Ok(Visit::Stop)
         })?;
         table.announce_change();
         self.reread()?;
-        self.keep_kek(&bytes, kek);
+        self.keep_kek(bytes, kek);
         Ok(())
     }
 

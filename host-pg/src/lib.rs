@@ -3,6 +3,11 @@
 //! Nothing here encrypts, derives a key or knows a format. Rows, roles and transactions become calls of the contract
 //! in `wit/`, and its answers become rows, errors and files. `ARCHITECTURE.md` has the map.
 
+#![allow(
+    clippy::cast_possible_wrap,
+    reason = "the server's headers give small constants as u32, and its functions take them as i32"
+)]
+
 mod check;
 mod drop_guard;
 mod error;

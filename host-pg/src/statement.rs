@@ -16,9 +16,11 @@ use crate::identity::{self, Fields};
 pub(crate) const IDENTITY_MATCHES: &str = "name operator(pg_catalog.=) $1 and kind operator(pg_catalog.=) $2 \
      and principal operator(pg_catalog.=) $3 and scope operator(pg_catalog.=) $4";
 
+/// By text and argument types: a copy dropped and made again has another enum under the same names.
+type Plans = HashMap<(String, Vec<pg_sys::Oid>), Rc<OwnedPreparedStatement>>;
+
 thread_local! {
-    /// By text and argument types: a copy dropped and made again has another enum under the same names.
-    static PLANS: RefCell<HashMap<(String, Vec<pg_sys::Oid>), Rc<OwnedPreparedStatement>>> = RefCell::default();
+    static PLANS: RefCell<Plans> = RefCell::default();
 }
 
 /// `schema.table`, quoted.

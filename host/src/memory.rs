@@ -80,6 +80,7 @@ unsafe impl LinearMemory for Memory {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 mod tests {
     use super::*;
 

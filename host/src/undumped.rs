@@ -118,6 +118,7 @@ pub(crate) fn page_size() -> usize {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 mod tests {
     use super::*;
 

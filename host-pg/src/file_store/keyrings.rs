@@ -43,7 +43,7 @@ pub(super) fn unite(
                     module.unlock(&theirs, &their_kek).map_err(|error| file_error(filename, error))?;
                 united.absorb(&ours, &our_kek).map_err(|error| file_error(filename, error))?;
                 let bytes = united.to_bytes().map_err(|error| file_error(filename, error))?;
-                store.replace_current(bytes, their_kek)?;
+                store.replace_current(&bytes, their_kek)?;
             }
         }
     }

@@ -300,7 +300,7 @@ mod tests {
         let lock = folder.path().join("file.lock");
         thread::scope(|scope| {
             scope.spawn(|| {
-                (0..200).for_each(|_| drop(Lock::acquire(&path, Duration::from_secs(9), None).unwrap()))
+                (0..200).for_each(|_| drop(Lock::acquire(&path, Duration::from_secs(9), None).unwrap()));
             });
             for _ in 0..2000 {
                 if let Ok(text) = fs::read_to_string(&lock) {

@@ -231,6 +231,7 @@ fn remove(path: &Path) -> Answer<()> {
     fs::remove_file(path).map_err(trap)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "what map_err calls takes the error")]
 fn trap(cause: impl ToString) -> Refusal {
     Refusal { class: format!("trap: {}", cause.to_string()), line: 0, found: 0 }
 }

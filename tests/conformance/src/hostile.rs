@@ -150,8 +150,10 @@ pub fn attempt(
     }
 }
 
-/// Inputs too large to keep in a folder: what they are, the bytes, and the class of their refusal.
-fn large(area: &str, suite: u8) -> Result<Vec<(&'static str, Vec<u8>, &'static str)>, Mismatch> {
+/// An input too large to keep in a folder: what it is, the bytes, and the class of its refusal.
+type Large = (&'static str, Vec<u8>, &'static str);
+
+fn large(area: &str, suite: u8) -> Result<Vec<Large>, Mismatch> {
     Ok(match area {
         "keyring" => vec![("1 MiB of zeros", vec![0; 1 << 20], "malformed")],
         "scope" => vec![
@@ -168,7 +170,7 @@ fn large(area: &str, suite: u8) -> Result<Vec<(&'static str, Vec<u8>, &'static s
     })
 }
 
-fn large_files(suite: u8) -> Result<Vec<(&'static str, Vec<u8>, &'static str)>, Mismatch> {
+fn large_files(suite: u8) -> Result<Vec<Large>, Mismatch> {
     let sound = read(&format!("golden/{}.credentials", suite_name(suite)))?;
     let start = String::from_utf8_lossy(sound).split("\n\n").next().unwrap_or_default().to_owned();
     let mut records = start.clone() + "\n";
