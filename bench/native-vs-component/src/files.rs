@@ -14,7 +14,7 @@ pub(crate) fn files<S: Suite>(module: &Module) -> Result<(), Box<dyn Error>> {
     let secret = core::kdf::generate_master_key(&mut Stream(4))?;
     let (keyring, kek) = Keyring::<S>::create(&secret, None, &mut Stream(5))?;
     let stored = keyring.to_bytes();
-    let kek = host::Kek::from_bytes(kek);
+    let kek = host::Kek::from_bytes(&kek);
     let ours = file(&keyring, 0)?;
     let theirs = file(&keyring, 100)?;
     let base = Document::<S>::parse(&ours)?.manifest();

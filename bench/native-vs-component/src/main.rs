@@ -49,7 +49,7 @@ fn suite<S: Suite>(folder: &Path) -> Result<(), Box<dyn Error>> {
 fn values<S: Suite>(module: &Module) -> Result<(), Box<dyn Error>> {
     let secret = core::kdf::generate_master_key(&mut Stream(0))?;
     let (native, kek) = core::Keyring::<S>::create(&secret, None, &mut Stream(1))?;
-    let mut component = module.unlock(&native.to_bytes(), &host::Kek::from_bytes(kek))?;
+    let mut component = module.unlock(&native.to_bytes(), &host::Kek::from_bytes(&kek))?;
     let who = Identity { name: b"stripe", kind: b"api_key", principal: b"app", scope: br#"{"all": true}"# };
     let guest = host::Identity { name: who.name, kind: who.kind, principal: who.principal, scope: who.scope };
     let mut entropy = Stream(2);
