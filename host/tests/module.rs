@@ -54,7 +54,9 @@ fn what_is_no_component_is_refused() {
     let empty = b"\0asm\x0d\0\x01\0";
     let result = common::runtime().load(empty, &Digest::of(empty));
     match result.err() {
-        Some(Error::WrongContract { detail, .. }) => assert!(detail.contains("omni:credentials/types"), "{detail}"),
+        Some(Error::WrongContract { detail, .. }) => {
+            assert!(detail.contains("omni:credentials/types"), "{detail}")
+        }
         other => panic!("{other:?}"),
     }
 }
