@@ -55,7 +55,7 @@ fn what_is_no_component_is_refused() {
     let result = common::runtime().load(empty, &Digest::of(empty));
     match result.err() {
         Some(Error::WrongContract { detail, .. }) => {
-            assert!(detail.contains("omni:credentials/types"), "{detail}")
+            assert!(detail.contains("omni:credentials/types"), "{detail}");
         }
         other => panic!("{other:?}"),
     }
