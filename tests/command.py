@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conftest import VARIABLE, master_key
+from conftest import MASTER_KEY, VARIABLE, Database, master_key
 
 PROGRAM = Path(os.environ["CARGO_TARGET_DIR"]) / "release" / "omni-credentials"
 KEY = master_key(b"command")
@@ -166,3 +166,16 @@ class Terminal:
             return False
         self.seen += data
         return bool(data)
+
+
+def beside(database: Database) -> Folder:
+    """A folder in the server's data directory, for the server runs as another user; with the server's secret."""
+    path = database.server.data / f"store-{database.name}" / "work"
+    path.mkdir(parents=True)
+    database.server.account.own(path.parent, path)
+    return Folder(path, {VARIABLE: MASTER_KEY})
+
+
+def own(database: Database, folder: Folder) -> None:
+    """Gives the file to the server's user. Where both are one user, as in development, it is theirs already."""
+    database.server.account.own(*folder.path.iterdir())

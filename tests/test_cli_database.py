@@ -5,27 +5,18 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
-from command import PATIENCE, PROGRAM, Folder
-from conftest import MASTER_KEY, VARIABLE, Database
+from command import PATIENCE, PROGRAM, Folder, beside, own
+from conftest import Database
 
 
 @pytest.fixture
-def folder(db: Database) -> Iterator[Folder]:
-    """A folder in the server's data directory, for the server runs as another user."""
-    path = db.server.data / f"store-{db.name}" / "work"
-    path.mkdir(parents=True)
-    db.server.account.own(path.parent, path)
-    yield Folder(path, {VARIABLE: MASTER_KEY})
-
-
-def own(db: Database, folder: Folder) -> None:
-    """Gives the file to the server's user. Where both are one user, as in development, it is theirs already."""
-    db.server.account.own(*folder.path.iterdir())
+def folder(db: Database) -> Folder:
+    return beside(db)
 
 
 def reload(db: Database, folder: Folder) -> None:

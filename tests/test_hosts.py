@@ -1,9 +1,9 @@
 """The matrix: every host runs every vector with the same module, and all of them work on one file.
 
 A set of vectors that a host skips is a failure unless it is listed here with its reason; a set that is listed must really
-be out of the host's reach. Postgres is not among the drivers: it has no way to be handed a keyring or a file with another
-master secret. Its part of the matrix is test_file_store_hostile.py (every hostile file through SQL) and
-`install_module`, which runs the known-answer tests.
+be out of the host's reach. Postgres has no driver for the vectors, since it cannot be handed a keyring or a file with another
+master secret: test_file_store_hostile.py runs every hostile file through SQL, and `install_module` runs the known-answer
+tests. It takes part in what is written across hosts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import KEY, Folder
+from command import Folder, beside, own
+from conftest import MASTER_KEY, SUPERUSER, VARIABLE, Database
 
 TARGET = Path(os.environ["CARGO_TARGET_DIR"])
 HOSTS = Path(__file__).parent / "hosts"
@@ -96,8 +97,8 @@ class Host:
         )
 
     def ask(self, operation: str, file: Path, name: str, **more: object) -> object:
-        identity = {"name": name, "kind": "password", "principal": "app", "scope": '{"all":true}'}
-        request = {"op": operation, "file": str(file), "secret": KEY.encode().hex(), "identity": identity} | more
+        identity = {"name": name, "kind": "password", "principal": SUPERUSER, "scope": '{"all":true}'}
+        request = {"op": operation, "file": str(file), "secret": MASTER_KEY.encode().hex(), "identity": identity} | more
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
@@ -107,6 +108,32 @@ class Host:
     def close(self) -> None:
         self.process.stdin.close()
         assert self.process.wait(60) == 0
+
+
+class Postgres:
+    """A database with the file as its file store."""
+
+    name = "postgres"
+
+    def __init__(self, database: Database, folder: Folder):
+        self.database, self.folder = database, folder
+        own(database, folder)
+        database.run("select omni_credentials.instantiate_file_store(%s)", str(folder.file))
+
+    def ask(self, operation: str, file: Path, name: str, value: str | None = None) -> str | None:
+        # As after a git pull; the other hosts' files belong to whoever runs the tests.
+        own(self.database, self.folder)
+        self.database.run("select omni_credentials.credential_file_store_reload(%s)", str(file))
+        if operation == "get":
+            ((found,),) = self.database.run("select value from omni_credentials.credentials where name = %s", name)
+            return found.hex()
+        if value is None:
+            self.database.run("delete from omni_credentials.credentials where name = %s", name)
+        else:
+            self.database.run(
+                "select omni_credentials.set_credential(%s, %s, 'password')", name, bytes.fromhex(value)
+            )
+        return None
 
 
 @pytest.fixture
@@ -123,14 +150,15 @@ def records(file: Path) -> dict[str, str]:
     return {block.split("\n")[0]: block for block in blocks}
 
 
-def test_each_reads_and_changes_what_the_others_wrote(tmp_path: Path, hosts: dict[str, Host]) -> None:
-    folder = Folder(tmp_path)
+def test_each_reads_and_changes_what_the_others_wrote(db: Database, hosts: dict[str, Host]) -> None:
+    folder = beside(db)
     folder.run("init")
+    everyone = [*hosts.values(), Postgres(db, folder)]
     choice = random.Random(7)
     expected: dict[str, bytes] = {}
-    written_by = {name: 0 for name in hosts}
-    for turn in range(30):
-        host = hosts[list(hosts)[turn % 3]]
+    written_by = {host.name: 0 for host in everyone}
+    for turn in range(40):
+        host = everyone[turn % len(everyone)]
         before = records(folder.file) if turn else {}
         deletable = sorted(expected)
         if turn > 6 and choice.random() < 0.3:
@@ -146,7 +174,7 @@ def test_each_reads_and_changes_what_the_others_wrote(tmp_path: Path, hosts: dic
         after = records(folder.file)
         changed = {line for line in before.keys() & after.keys() if before[line] != after[line]}
         assert changed <= {f'credential "{name}"'}, "records that were not changed keep their bytes"
-        for reader in hosts.values():
+        for reader in everyone:
             for name, value in expected.items():
                 assert bytes.fromhex(reader.ask("get", folder.file, name)) == value, f"{host.name} → {reader.name}"
     assert all(written_by.values())
@@ -154,7 +182,7 @@ def test_each_reads_and_changes_what_the_others_wrote(tmp_path: Path, hosts: dic
 
 
 def test_all_write_at_once(tmp_path: Path, hosts: dict[str, Host]) -> None:
-    folder = Folder(tmp_path)
+    folder = Folder(tmp_path, {VARIABLE: MASTER_KEY})
     folder.run("init")
 
     def write(host: Host) -> None:
