@@ -1,4 +1,4 @@
-"""The tutorial works as it is written, statement by statement."""
+"""The tutorial and the README work as they are written, statement by statement."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import re
 import subprocess
 from pathlib import Path
 
-from conftest import Database, new_server, PASSWORD, VARIABLE
+from command import Folder
+from conftest import MASTER_KEY, PASSWORD, VARIABLE, Database, new_server
 
-TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
+README = Path(__file__).parents[1] / "README.md"
+TUTORIAL = README.parent / "docs" / "tutorial.md"
 
 
 def test_tutorial() -> None:
@@ -38,10 +40,37 @@ def test_tutorial() -> None:
         server.remove()
 
 
+def test_the_sql_of_the_readme() -> None:
+    server = new_server("readme")
+    try:
+        server.start({VARIABLE: MASTER_KEY, "APP_SECRETS_MASTER_PASSWORD": PASSWORD})
+        (block,) = re.findall(r"```sql\n(.*?)```", README.read_text(), re.S)
+        script = "create role app;\n" + block.replace("/srv/app/", f"{server.data}/")
+        done = subprocess.run(
+            server.program("psql", "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1"),
+            input=script, env=server.client_environment(), capture_output=True, text=True, check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[0] == "sk_…"
+        assert (server.data / "credentials.omni").exists()
+    finally:
+        server.remove()
+
+
+def test_the_command_of_the_readme(tmp_path: Path) -> None:
+    block = re.search(r"```sh\n(.*?)```", README.read_text(), re.S)[1]
+    folder = Folder(tmp_path).without_secret()
+    done = subprocess.run(
+        ["sh", "-eu", "-c", block], cwd=tmp_path, env=folder.environment | {"STRIPE_KEY": "sk_live"},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "sk_live"
+
+
 def test_the_readme_shows_what_the_packages_show() -> None:
     """Their own READMEs are run by their tests."""
-    root = TUTORIAL.parents[1]
-    readme = (root / "README.md").read_text()
+    readme = README.read_text()
     for language, package in (("python", "host-python"), ("js", "host-node")):
         (shown,) = re.findall(rf"```{language}\n.*?```", readme, re.S)
-        assert shown in (root / package / "README.md").read_text()
+        assert shown in (README.parent / package / "README.md").read_text()
