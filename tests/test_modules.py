@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from conftest import PASSWORD, VARIABLE, Database, drop_database, fresh_database, new_server, refused
+from readers import undisturbed
 
 MODULES = Path(os.environ["OMNI_CREDENTIALS_MODULES"])
 XCHACHA = (MODULES / "xchacha20poly1305.wasm").read_bytes()
@@ -268,33 +269,10 @@ def test_a_writer_that_waited_seals_with_the_new_key(db: Database) -> None:
 def test_readers_during_swaps_see_only_what_they_can_read(db: Database) -> None:
     install(db)
     fill(db, 300)
-    failures: list[object] = []
-    counts: list[int] = []
-    done = threading.Event()
-
-    def read(isolation: str) -> None:
-        session = db.connect(autocommit=False)
-        try:
-            while not done.is_set():
-                session.execute(f"set transaction isolation level {isolation}")
-                for _ in range(3):
-                    counts.append(session.execute("select count(value) from omni_credentials.credentials").fetchone()[0])
-                    failures.extend(row for row in session.execute(WRONG).fetchall() if row != (0,))
-                session.commit()
-        except psycopg.Error as error:
-            failures.append(error)
-
-    readers = [threading.Thread(target=read, args=(level,)) for level in ("read committed", "repeatable read")]
-    for reader in readers:
-        reader.start()
-    for module in ("aes", "xchacha20poly1305") * 3:
-        db.run("select omni_credentials.use_module(module => %s)", module)
-        db.run("select omni_credentials.rotate_key()")
-    done.set()
-    for reader in readers:
-        reader.join()
-    assert not failures
-    assert counts and set(counts) == {300}
+    with undisturbed(db, WRONG, 300):
+        for module in ("aes", "xchacha20poly1305") * 3:
+            db.run("select omni_credentials.use_module(module => %s)", module)
+            db.run("select omni_credentials.rotate_key()")
 
 
 def test_a_transaction_with_an_old_snapshot_may_not_swap(db: Database) -> None:

@@ -9,6 +9,7 @@ import threading
 import psycopg
 import pytest
 from conftest import PASSWORD, VARIABLE, Database, drop_database, fresh_database, refused
+from readers import undisturbed
 from test_modules import AES, WRONG, digest, fill, install
 
 MOVE = "select omni_credentials.use_module(module => %s)"
@@ -363,31 +364,8 @@ def test_a_dump_from_before_has_its_keyring(server, moved: Database) -> None:
 
 
 def test_readers_during_moves_and_pruning(moved: Database) -> None:
-    failures: list[object] = []
-    counts: list[int] = []
-    done = threading.Event()
-
-    def read(isolation: str) -> None:
-        session = moved.connect(autocommit=False)
-        try:
-            while not done.is_set():
-                session.execute(f"set transaction isolation level {isolation}")
-                for _ in range(3):
-                    counts.append(session.execute("select count(value) from omni_credentials.credentials").fetchone()[0])
-                    failures.extend(row for row in session.execute(WRONG).fetchall() if row != (0,))
-                session.commit()
-        except psycopg.Error as error:
-            failures.append(error)
-
-    readers = [threading.Thread(target=read, args=(level,)) for level in ("read committed", "repeatable read")]
-    for reader in readers:
-        reader.start()
-    for module in (OLD, NEW) * 5:
-        moved.run(MOVE, module)
-        moved.run(PRUNE)
-    done.set()
-    for reader in readers:
-        reader.join()
-    assert not failures
-    assert counts and set(counts) == {10}
+    with undisturbed(moved, WRONG, 10):
+        for module in (OLD, NEW) * 5:
+            moved.run(MOVE, module)
+            moved.run(PRUNE)
     assert moved.run(KEYRINGS) == [(1,)]
