@@ -132,9 +132,12 @@ fuzz *arguments:
 # Measures the core in the sandbox against the same core natively, and what users of a server wait for; `--rows N`.
 [group('test')]
 bench *arguments: build
-    @cargo run --release --locked -p omni-credentials-bench-native-vs-component -- {{ target / "modules" }}
+    @cargo build --release --locked {{ packages }} -p omni-credentials-bench-native-vs-component --bins
+    @{{ target / "release/omni-credentials-bench-native-vs-component" }} {{ target / "modules" }}
     @echo
     @{{ python }} bench/run.py "$@"
+    @echo
+    @{{ python }} bench/file_store.py
 
 # ---- Keep it clean
 

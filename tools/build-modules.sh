@@ -8,9 +8,6 @@ target=${CARGO_TARGET_DIR:-target}
 [ $# -gt 0 ] || set -- xchacha20poly1305 aes256gcmsiv
 triple=wasm32-unknown-unknown
 
-packages=
-for name; do packages="$packages -p omni-credentials-module-$name"; done
-
 # A Rust without the target's standard library builds it from its own source.
 library=$(rustc --print target-libdir --target $triple)
 build_std=
@@ -27,9 +24,17 @@ RUSTFLAGS="-C target-feature=+simd128"
 RUSTFLAGS="$RUSTFLAGS --remap-path-prefix=$PWD=. --remap-path-prefix=$cargo_home=cargo --remap-path-prefix=$sysroot=rust"
 export RUSTFLAGS
 
-# A folder of its own, so that the modules never wait for another build's lock.
-# shellcheck disable=SC2086 # words on purpose
-CARGO_TARGET_DIR=$target/guest cargo build --locked --profile module --target $triple $build_std $packages
+# What follows concerns the whole program, which is optimised at once at the end (lto): loops over blocks are unrolled
+# further than is usual for WebAssembly, where the sandbox's checks make a short loop dear (Argon2id takes 7 % less);
+# and ChaCha20, unlike AES, is quicker (17 %) if straight-line code is not made into vectors.
+for name; do
+    flags="-C llvm-args=-unroll-partial-threshold=100"
+    [ "$name" != xchacha20poly1305 ] || flags="$flags -C no-vectorize-slp"
+    # A folder of its own, so that the modules never wait for another build's lock.
+    # shellcheck disable=SC2086 # words on purpose
+    CARGO_TARGET_DIR=$target/guest cargo rustc --locked --profile module --target $triple $build_std \
+        -p "omni-credentials-module-$name" -- $flags
+done
 
 unset RUSTFLAGS
 CARGO_TARGET_DIR=$target/tools cargo build --locked --release -p componentize

@@ -6,6 +6,10 @@ use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
 use crate::undumped::{Mapping, page_size};
 
+/// From how many bytes at once a memory grows by huge pages: Argon2id reads at random, where small pages cost a fault each
+/// and nearly every block a miss in the translation buffer. What a backend keeps never grows by so much, and stays small.
+const HUGE: usize = 8 << 20;
+
 /// Makes the linear memories of modules.
 pub(crate) struct Memories;
 
@@ -53,7 +57,11 @@ impl Memory {
         }
         let (open, wanted) = (self.size.next_multiple_of(page_size()), size.next_multiple_of(page_size()));
         if wanted > open {
-            self.mapping.open(self.base.saturating_add(open), wanted.saturating_sub(open))?;
+            let (at, length) = (self.base.saturating_add(open), wanted.saturating_sub(open));
+            self.mapping.open(at, length)?;
+            if length >= HUGE {
+                self.mapping.prefer_huge_pages(at, length);
+            }
         }
         self.size = size;
         Ok(())
@@ -82,10 +90,17 @@ unsafe impl LinearMemory for Memory {
 #[cfg(test)]
 #[allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::undumped::tests::has_flag;
 
     fn memory(guard: usize) -> Box<dyn LinearMemory> {
-        Memories.new_memory(MemoryType::new(1, None), 65_536, None, Some(1 << 20), guard).unwrap()
+        reserved(1 << 20, guard)
+    }
+
+    fn reserved(capacity: usize, guard: usize) -> Box<dyn LinearMemory> {
+        Memories.new_memory(MemoryType::new(1, None), 65_536, None, Some(capacity), guard).unwrap()
     }
 
     #[test]
@@ -114,6 +129,20 @@ mod tests {
         ] {
             assert_eq!(access(address), expected, "{address:x} of {base:x}");
         }
+    }
+
+    #[test]
+    fn only_what_grows_by_much_gets_huge_pages() {
+        if !Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+            return; // a system without them has no such flag either
+        }
+        let mut memory = reserved(64 << 20, 65_536);
+        memory.grow_to(HUGE).unwrap();
+        let small = memory.as_ptr().addr() + HUGE - 1;
+        assert!(!has_flag(small, "hg"));
+        memory.grow_to(2 * HUGE).unwrap();
+        assert!(has_flag(small + 1, "hg") && has_flag(small + HUGE, "hg") && !has_flag(small, "hg"));
+        assert!(has_flag(small + 1, "dd"));
     }
 
     /// What the system lets this process do at an address.

@@ -49,6 +49,15 @@ impl Mapping {
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// Asks for huge pages in a range of open pages inside the mapping. A system may have none, or be set not to give
+    /// them: then it is as if this was not called.
+    pub(crate) fn prefer_huge_pages(&self, at: usize, length: usize) {
+        if at.checked_add(length).is_some_and(|end| end <= self.length) {
+            // SAFETY: the range is inside the mapping, as was just checked; the advice changes no byte.
+            unsafe { libc::madvise(self.start.as_ptr().add(at).cast(), length, libc::MADV_HUGEPAGE) };
+        }
+    }
+
     /// The address of a byte, which must be inside the mapping or just past it.
     pub(crate) fn address(&self, at: usize) -> *mut u8 {
         self.start.as_ptr().wrapping_add(at)
@@ -119,7 +128,7 @@ pub(crate) fn page_size() -> usize {
 
 #[cfg(test)]
 #[allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -133,12 +142,14 @@ mod tests {
     #[test]
     fn marked_as_not_to_be_dumped() {
         let key = Key::new(&[7; 32]);
-        assert!(is_marked(ptr::from_ref(key.bytes()).addr()));
+        assert!(has_flag(ptr::from_ref(key.bytes()).addr(), "dd"));
         let mapping = Mapping::reserve(4 * page_size()).unwrap();
         mapping.open(page_size(), page_size()).unwrap();
-        assert!(is_marked(mapping.address(0).addr()) && is_marked(mapping.address(page_size()).addr()));
+        assert!(
+            has_flag(mapping.address(0).addr(), "dd") && has_flag(mapping.address(page_size()).addr(), "dd")
+        );
         // The heap is not.
-        assert!(!is_marked(ptr::from_ref(Box::new(0_u8).as_ref()).addr()));
+        assert!(!has_flag(ptr::from_ref(Box::new(0_u8).as_ref()).addr(), "dd"));
     }
 
     #[test]
@@ -148,13 +159,13 @@ mod tests {
         assert!(mapping.open(usize::MAX, page_size()).is_err());
     }
 
-    /// Whether the system knows the mapping at an address as one that is not to be dumped.
-    fn is_marked(address: usize) -> bool {
+    /// Whether the system gives the mapping at an address this flag: "dd" is not to be dumped, "hg" wants huge pages.
+    pub(crate) fn has_flag(address: usize, wanted: &str) -> bool {
         let mut inside = false;
         for line in std::fs::read_to_string("/proc/self/smaps").unwrap().lines() {
             if let Some(flags) = line.strip_prefix("VmFlags:") {
                 if inside {
-                    return flags.split_whitespace().any(|flag| flag == "dd");
+                    return flags.split_whitespace().any(|flag| flag == wanted);
                 }
             } else if let Some((start, end)) = line.split(' ').next().and_then(|range| range.split_once('-'))
             {
