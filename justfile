@@ -90,7 +90,7 @@ npm: modules
 [group('build')]
 clean:
     rm -rf {{ target / "release" }} {{ target / "stage" }} {{ target / "modules" }} {{ target / "guest" }} {{ target / "python" }} \
-        {{ target / "node" }}
+        {{ target / "node" }} {{ target / "fuzz" }}
 
 # ---- Test
 
@@ -124,7 +124,7 @@ ci *arguments: build-oldest build wheel npm
 build-oldest:
     @./just --pg 15 build
 
-# Fuzzes the core; arguments go to fuzz/run.sh (needs cargo-fuzz).
+# Fuzzes the core, 100,000 executions a target; arguments go to fuzz/run.sh.
 [group('test')]
 fuzz *arguments:
     @fuzz/run.sh "$@"

@@ -34,6 +34,7 @@ apt_update() {
 
 want_compiler() {
     if ! command -v cc >/dev/null; then want "a C compiler" gcc libc6-dev; fi
+    if ! command -v c++ >/dev/null; then want "a C++ compiler, for fuzzing" g++; fi
 }
 
 want_libclang() {
