@@ -94,6 +94,8 @@ def test_too_long_name(db: Database, length: int) -> None:
             db.run(statement, os.urandom(length).hex()[:length])
         # The message shows what is needed to find it, not all of it.
         assert len(str(refusal.error)) < 1000
+    with refused("54000", "^name of credential "):
+        db.run(f"insert into {VIEW} (name, value) values (%s, 'v')", "n" * length)
     assert db.run(f"select name, value from {VIEW}") == [("short", b"v")]
 
 

@@ -137,17 +137,18 @@ pub(crate) fn register() {
 pub(crate) fn check_size(fields: &Fields) -> Result<(), Error> {
     // SAFETY: as in `with_identity`.
     let (name, scope) = unsafe { (Packed::new(fields.name), Packed::new(fields.scope)) };
-    let total = name.bytes().len() + scope.bytes().len();
-    if total > MAX_INDEXED_BYTES {
-        return Err(Error::InvalidField {
-            name: fields.display_name(),
-            field: "scope",
-            problem: format!(
-                "takes, together with the name, {total} bytes as jsonb; the index holds {MAX_INDEXED_BYTES}"
-            ),
-        });
+    let (name, scope) = (name.bytes().len(), scope.bytes().len());
+    let total = name + scope;
+    if total <= MAX_INDEXED_BYTES {
+        return Ok(());
     }
-    Ok(())
+    // The larger one is to blame.
+    let (field, other) = if name > scope { ("name", "scope") } else { ("scope", "name") };
+    Err(Error::InvalidField {
+        name: fields.display_name(),
+        field,
+        problem: format!("takes, together with the {other}, {total} bytes as stored; the index holds {MAX_INDEXED_BYTES}"),
+    })
 }
 
 /// How much of a name a message shows.
