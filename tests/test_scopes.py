@@ -1,4 +1,4 @@
-"""Scopes are one where Postgres says that they are: equal under jsonb's `=` and never otherwise (FORMAT.md, section 6.2)."""
+"""Scopes are one where Postgres says so: equal under jsonb's `=`, and never otherwise (FORMAT.md, section 6.2)."""
 
 from __future__ import annotations
 
@@ -155,6 +155,7 @@ def spelled_number(chance: random.Random, digits: str, exponent: int) -> str:
 def spelled_character(chance: random.Random, character: str) -> str:
     if character in '"\\\n\t' or chance.random() < 0.2:
         units = character.encode("utf-16-be")
-        escapes = "".join(f"\\u{units[at] << 8 | units[at + 1]:04{chance.choice('xX')}}" for at in range(0, len(units), 2))
+        pairs = (units[at : at + 2].hex() for at in range(0, len(units), 2))
+        escapes = "".join("\\u" + (pair if chance.random() < 0.5 else pair.upper()) for pair in pairs)
         return {'"': '\\"', "\\": "\\\\", "\n": "\\n", "/": "\\/"}.get(character, escapes)
     return character
