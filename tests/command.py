@@ -70,6 +70,12 @@ class Folder:
         folder.environment.pop(VARIABLE)
         return folder
 
+    def fill(self, count: int, size: int) -> None:
+        """Gives the file this many credentials, of values of this many bytes, at once."""
+        text = self.path.parent / "fill"
+        text.write_text("".join(f'[[credential]]\nname = "n{n}"\nvalue = "{"v" * size}"\n' for n in range(count)))
+        self.run("edit", EDITOR=f"cp '{text}'")
+
     def run(self, *arguments: str, status: int = 0, stdin: bytes | None = None, **environment: str) -> Result:
         """Runs the command without a terminal and expects this status."""
         done = subprocess.run(

@@ -238,8 +238,7 @@ def test_two_writers_at_once(folder: Folder) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_in_the_middle_of_a_write(folder: Folder, number: signal.Signals) -> None:
     """Whenever it comes, the file is the old one or the new one, and nothing lies around."""
-    for n in range(30):
-        folder.set(f"c{n}", "v" * 5000)
+    folder.fill(2_000, 5000)
     interrupted = 0
     for delay in range(0, 40, 2):
         before = folder.file.read_bytes()

@@ -213,9 +213,7 @@ def test_editors_with_arguments(folder: Folder, words: str) -> None:
 
 def test_progress_on_a_terminal_only(folder: Folder) -> None:
     # So many that it takes several redraws on a fast machine: shorter work shows nothing.
-    text = "".join(f'[[credential]]\nname = "n{n}"\nvalue = "{"v" * 3000}"\n' for n in range(12000))
-    (folder.path / "text").write_text(text)
-    folder.run("edit", EDITOR=editor(folder, 'cp text "$1"'))
+    folder.fill(12_000, 3000)
     assert "\r" not in folder.run("rotate").err
     terminal = folder.at_terminal("rotate")
     terminal.expect("encrypting anew: ")
