@@ -38,6 +38,7 @@ pub mod primitives;
 pub mod scope;
 
 mod bytes;
+mod costs;
 mod derive;
 mod entropy;
 mod error;

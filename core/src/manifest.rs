@@ -5,7 +5,6 @@ use blake2::digest::Digest;
 use blake2::digest::consts::U16;
 
 use crate::bytes::push_lp;
-use crate::file::Record;
 use crate::{Error, OwnedIdentity};
 
 /// A hash of 16 bytes.
@@ -52,13 +51,6 @@ impl FromIterator<(Hash, Hash)> for Manifest {
         pairs.dedup_by_key(|pair| pair.0);
         Self(pairs)
     }
-}
-
-/// The manifest of these records.
-pub(crate) fn of<'a>(records: impl Iterator<Item = &'a Record>) -> Manifest {
-    records
-        .filter_map(|record| Some((identity_hash(&record.identity), hash(record.sealed.as_ref()?))))
-        .collect()
 }
 
 pub(crate) fn identity_hash(identity: &OwnedIdentity) -> Hash {

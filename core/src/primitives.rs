@@ -45,7 +45,7 @@ pub fn hkdf_sha256(ikm: &[u8], salt: &[u8], info: &[u8], length: usize) -> Resul
 pub fn argon2id(
     password: &[u8],
     salt: &[u8],
-    costs: crate::kdf::Costs,
+    costs: crate::costs::Costs,
     length: usize,
 ) -> Result<Vec<u8>, Error> {
     if !(4..=limits::ARGON2_TAG_BYTES).contains(&length) {
@@ -60,7 +60,7 @@ pub fn argon2id(
 pub(crate) fn argon2id_into(
     password: &[u8],
     salt: &[u8],
-    costs: crate::kdf::Costs,
+    costs: crate::costs::Costs,
     out: &mut [u8],
 ) -> Result<(), Error> {
     let costs = costs.checked()?;

@@ -6,7 +6,7 @@ use omni_credentials_host::file::FileFault;
 use omni_credentials_host::{self as host, ErrorCode, Failure};
 
 use crate::exit::Exit;
-use crate::interrupt;
+use crate::interrupt::{self, Interrupted};
 
 /// Why the command ends without having done what it was asked. No case holds a secret.
 #[derive(Debug, thiserror::Error)]
@@ -221,11 +221,17 @@ impl From<host::Error> for Error {
     fn from(error: host::Error) -> Self {
         match error {
             host::Error::File { fault: FileFault::Interrupted, .. } | host::Error::Interrupted => {
-                interrupt::error()
+                interrupt::interrupted().into()
             }
             host::Error::File { path, fault } => Self::File { path, fault },
             other => Self::Module(other),
         }
+    }
+}
+
+impl From<Interrupted> for Error {
+    fn from(Interrupted(signal): Interrupted) -> Self {
+        Self::Interrupted(signal)
     }
 }
 

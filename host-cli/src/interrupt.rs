@@ -11,8 +11,11 @@ use omni_credentials_host::Ticker;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::error::Error;
 use crate::exit::Exit;
+
+/// A signal came; its number.
+#[derive(Debug)]
+pub(crate) struct Interrupted(pub(crate) i32);
 
 /// The signal that came; 0 while there was none.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
@@ -62,23 +65,20 @@ pub(crate) fn requested() -> bool {
 }
 
 /// For use between the steps of long work.
-pub(crate) fn check() -> Result<(), Error> {
+pub(crate) fn check() -> Result<(), Interrupted> {
     match SIGNAL.load(Ordering::SeqCst) {
         0 => Ok(()),
-        signal => Err(Error::Interrupted(signal)),
+        signal => Err(Interrupted(signal)),
     }
 }
 
-/// The error for work that ended because of a signal.
-pub(crate) fn error() -> Error {
-    Error::Interrupted(match SIGNAL.load(Ordering::SeqCst) {
-        0 => SIGINT,
-        signal => signal,
-    })
+/// For work that ended because of a signal.
+pub(crate) fn interrupted() -> Interrupted {
+    check().err().unwrap_or(Interrupted(SIGINT))
 }
 
 /// Runs what may block for long and holds nothing: a signal ends the process at once.
-pub(crate) fn blocking<T>(wait: impl FnOnce() -> io::Result<T>) -> Result<io::Result<T>, Error> {
+pub(crate) fn blocking<T>(wait: impl FnOnce() -> io::Result<T>) -> Result<io::Result<T>, Interrupted> {
     BLOCKING.store(true, Ordering::SeqCst);
     let result = check().map(|()| wait());
     BLOCKING.store(false, Ordering::SeqCst);

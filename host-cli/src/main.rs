@@ -11,6 +11,7 @@ mod commands;
 mod context;
 mod error;
 mod exit;
+mod find;
 mod git;
 mod identity;
 mod interrupt;

@@ -46,7 +46,7 @@ pub(crate) fn ask_hidden(prompt: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Err
             Ok(Some(bytes))
         }
         Err(error) => match error.kind() {
-            ErrorKind::Interrupted => Err(interrupt::error()),
+            ErrorKind::Interrupted => Err(interrupt::interrupted().into()),
             // ENXIO and its like: the process has no terminal.
             _ => Ok(None),
         },

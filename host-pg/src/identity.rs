@@ -147,7 +147,9 @@ pub(crate) fn check_size(fields: &Fields) -> Result<(), Error> {
     Err(Error::InvalidField {
         name: fields.display_name(),
         field,
-        problem: format!("takes, together with the {other}, {total} bytes as stored; the index holds {MAX_INDEXED_BYTES}"),
+        problem: format!(
+            "takes, together with the {other}, {total} bytes as stored; the index holds {MAX_INDEXED_BYTES}"
+        ),
     })
 }
 

@@ -11,9 +11,10 @@ use std::rc::Rc;
 
 use subtle::ConstantTimeEq;
 
+use crate::manifest::{self, Manifest};
 use crate::slots::{KeyId, StoredKeyring};
 use crate::suite::Suite;
-use crate::{Error, Failure, Identity, Keyring, OwnedIdentity, limits, manifest, value};
+use crate::{Error, Failure, Identity, Keyring, OwnedIdentity, limits, value};
 
 /// A parsed or new document. Cloning shares the records.
 pub struct Document<S: Suite> {
@@ -184,7 +185,11 @@ impl<S: Suite> Document<S> {
     /// What the document holds (§8): a base for a later merge.
     #[must_use]
     pub fn manifest(&self) -> Vec<u8> {
-        manifest::of(self.records.iter().map(|record| &**record)).to_bytes()
+        let live = self.records.iter().filter_map(|record| Some((&record.identity, record.sealed.as_ref()?)));
+        let manifest: Manifest = live
+            .map(|(identity, sealed)| (manifest::identity_hash(identity), manifest::hash(sealed)))
+            .collect();
+        manifest.to_bytes()
     }
 
     /// The file's bytes, with the generation one above the higher of the document's own and `at_least`, sealed

@@ -225,7 +225,7 @@ fn run_editor(context: &Context, editor: &str, file: &Path) -> Result<(), Error>
         .env_remove(format!("{}_FILE", context.variable))
         .spawn()
         .map_err(|error| failed(error.to_string()))?;
-    let status = interrupt::attended(|| {
+    let status = interrupt::attended(|| -> Result<_, Error> {
         loop {
             if let Some(status) = child.try_wait().map_err(|error| failed(error.to_string()))? {
                 return Ok(status);
@@ -233,7 +233,7 @@ fn run_editor(context: &Context, editor: &str, file: &Path) -> Result<(), Error>
             if let Err(error) = interrupt::check() {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(error);
+                return Err(error.into());
             }
             thread::sleep(PAUSE);
         }

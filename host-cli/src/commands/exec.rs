@@ -10,7 +10,7 @@ use crate::args::Which;
 use crate::context::Context;
 use crate::error::Error;
 use crate::store::Store;
-use crate::{identity, interrupt};
+use crate::{find, identity, interrupt};
 
 /// Variables that decide which code is run: not for a file to set.
 const RESERVED: [&str; 5] = ["PATH", "IFS", "ENV", "BASH_ENV", "SHELL"];
@@ -26,7 +26,7 @@ pub(crate) fn run(
 ) -> Result<(), Error> {
     let Some((name, arguments)) = program.split_first() else { return Ok(()) };
     let mut store = Store::read(context)?;
-    let chosen = choose(identity::matching(&mut store, None, which)?, only)?;
+    let chosen = choose(find::matching(&mut store, None, which)?, only)?;
     let variables = assign(&chosen)?;
     let mut opened = store.unlock(context)?;
     let mut command = Command::new(name);

@@ -3,13 +3,13 @@ use std::io::{self, IsTerminal};
 use crate::args::Which;
 use crate::context::Context;
 use crate::error::Error;
-use crate::identity;
+use crate::find;
 use crate::output::{self, Object};
 use crate::store::Store;
 
 pub(crate) fn run(context: &Context, name: &str, which: &Which) -> Result<(), Error> {
     let mut store = Store::read(context)?;
-    let entry = identity::the_one(&mut store, name, which)?;
+    let entry = find::the_one(&mut store, name, which)?;
     let value = store.unlock(context)?.value_of(&entry)?;
     if context.json {
         return Object::default().identity(&entry.identity()).bytes("value", &value).print();

@@ -4,12 +4,12 @@ use crate::args::Which;
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::Object;
-use crate::{identity, store, terminal};
+use crate::{find, identity, store, terminal};
 
 pub(crate) fn run(context: &Context, name: &str, which: &Which) -> Result<(), Error> {
-    identity::the_one(&mut store::Store::read(context)?, name, which)?;
+    find::the_one(&mut store::Store::read(context)?, name, which)?;
     let entry = store::change(context, |opened| {
-        let entry = identity::the_one(&mut opened.store, name, which)?;
+        let entry = find::the_one(&mut opened.store, name, which)?;
         opened.put(&[EntryRef { identity: entry.identity(), sealed: b"", deleted: true }])?;
         Ok((entry, true))
     })?;
