@@ -344,18 +344,3 @@ def test_dropping_the_copy_with_its_file(db: Database, file: Path) -> None:
     assert not other.exists()
     assert live(file) == ["b", "kept"]
     assert db.run(STATUS) == [(str(file), True, None)]
-
-
-def test_without_triggers_the_file_follows_with_the_next_synchronisation(db: Database) -> None:
-    """As a subscriber of logical replication applies changes: statement triggers do not fire."""
-    file = db.server.data / f"{db.name}.credentials"
-    put(db, "kept", b"value")
-    put(db, "gone", b"value")
-    mirror(db, file)
-    with db.connect() as session:
-        session.execute("set session_replication_role = replica")
-        session.execute("delete from omni_credentials.encrypted_credentials where name = 'gone'")
-    assert live(file) == ["gone", "kept"]
-    db.run("select omni_credentials.credential_file_store_sync(%s)", str(file))
-    assert live(file) == ["kept"] and deleted(file) == ["gone"]
-    assert in_step(db)

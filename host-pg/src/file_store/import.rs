@@ -68,8 +68,9 @@ fn register(
     let (filename, schema) = required(filename, schema)?;
     let prefer = preference(prefer)?;
     check_rights(filename)?;
-    let handle = instance::of_schema(schema)?;
+    let table = instance::of_schema(schema)?.borrow().table;
     let registry = Registry::lock(schema)?;
+    let handle = instance::of_table_anew(table)?;
     let file = read(filename)?;
     let place = resolve(filename)?;
     for other in registry.all()? {
@@ -88,7 +89,7 @@ fn register(
         None => Vec::new(),
     };
     registry.insert(&store)?;
-    transaction::changed(handle.borrow().table);
+    transaction::changed(table);
     Ok(report(outcomes))
 }
 
@@ -101,8 +102,9 @@ fn reload(
     let (filename, schema) = required(filename, schema)?;
     let prefer = preference(prefer)?;
     check_rights(filename)?;
-    let handle = instance::of_schema(schema)?;
+    let table = instance::of_schema(schema)?.borrow().table;
     let registry = Registry::lock(schema)?;
+    let handle = instance::of_table_anew(table)?;
     let mut store = registry.find(filename)?.ok_or_else(|| Error::FileNotRegistered {
         filename: filename.to_owned(),
         schema: heap::schema_name(schema),
@@ -115,7 +117,7 @@ fn reload(
     let outcomes = import(&handle, &mut store, &note, &file, prefer, dry_run)?;
     if !dry_run {
         registry.update(&store)?;
-        transaction::changed(handle.borrow().table);
+        transaction::changed(table);
     }
     Ok(report(outcomes))
 }
@@ -131,7 +133,8 @@ fn import(
 ) -> Result<Vec<Outcome>, Error> {
     let filename = store.filename.clone();
     let fault = |error: host::Error| file_error(&filename, error);
-    let over = |error: host::Error| limit_error(&filename, error);
+    let schema = handle.borrow().schema;
+    let over = |error: host::Error| limit_error(&filename, schema, error);
 
     let (table, mut files, theirs, merged) = {
         let mut instance = handle.borrow_mut();
@@ -157,9 +160,8 @@ fn import(
         (instance.table, files, theirs, merged)
     };
     if prefer == Preference::Neither && !merged.conflicts.is_empty() {
-        return Err(export::conflict(&filename, handle.borrow().schema, &merged.conflicts));
+        return Err(export::conflict(&filename, schema, &merged.conflicts));
     }
-    let schema = handle.borrow().schema;
     let kind_type = kind_type(schema)?;
     let mut outcomes = Vec::with_capacity(merged.to_ours.len());
     for entry in merged.to_ours {

@@ -143,6 +143,19 @@ impl Store {
         if self.file_digest.as_deref() == Some(digest) { Seen::Known } else { Seen::Foreign }
     }
 
+    /// The digest of the file that this copy wrote or checked last.
+    pub(super) fn written(&self) -> Option<&Vec<u8>> {
+        self.pending_digest.as_ref().or(self.file_digest.as_ref())
+    }
+
+    /// What file and table agree on once that file is in place.
+    pub(super) fn agreed(&self) -> &[u8] {
+        match &self.pending_digest {
+            Some(_) => self.pending_base.as_deref().unwrap_or_default(),
+            None => &self.base,
+        }
+    }
+
     /// The highest generation seen.
     pub(super) fn known_generation(&self) -> u64 {
         self.generation.and_then(|generation| u64::try_from(generation).ok()).unwrap_or(0)

@@ -44,6 +44,11 @@ pub(crate) fn changed(table: pg_sys::Oid) {
     PENDING.with_borrow_mut(|pending| pending.changed.insert(table.to_u32()));
 }
 
+/// Whether the running transaction will look at the files of a table before it commits.
+pub(super) fn is_noted(table: pg_sys::Oid) -> bool {
+    PENDING.with_borrow(|pending| pending.changed.contains(&table.to_u32()))
+}
+
 /// Listens for the end of transactions. Called once, when the library is loaded.
 pub(crate) fn register() {
     // SAFETY: called from _PG_init; the callback is guarded and of the expected type.
@@ -88,7 +93,7 @@ fn prepare() -> Result<(), Error> {
 
 fn prepare_copy(schema: pg_sys::Oid, table: pg_sys::Oid) -> Result<(), Error> {
     let registry = Registry::lock(schema)?;
-    let handle = instance::of_table(table)?;
+    let handle = instance::of_table_anew(table)?;
     for mut store in registry.all()? {
         let path = lock_file(&store.filename)?;
         let staged = PENDING.with_borrow(|pending| {
