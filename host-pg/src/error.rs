@@ -330,7 +330,7 @@ impl Error {
             ),
             Self::FileSystem { .. } => (
                 C::ERRCODE_IO_ERROR,
-                Some("The folder must exist and be writable for the server's user. Relative names start at the data directory.".into()),
+                Some("The folder must exist and be writable for the server's user. Relative names start at the data directory. To go on without the file: omni_credentials.detach_file_store().".into()),
             ),
             Self::FileLocked { filename } => (
                 C::ERRCODE_LOCK_NOT_AVAILABLE,

@@ -77,6 +77,12 @@ impl Table {
         unsafe { (*(*self.relation).rd_rel).relowner }
     }
 
+    /// Whether the table has this column, counted from 0: one that an earlier version made may not.
+    pub(crate) fn has_column(&self, column: usize) -> bool {
+        // SAFETY: the relation is open.
+        usize::try_from(unsafe { (*self.descriptor()).natts }).is_ok_and(|natts| column < natts)
+    }
+
     /// Visits every row as it is now.
     pub(crate) fn scan(&self, visit: impl FnMut(&Row) -> Result<Visit, Error>) -> Result<(), Error> {
         self.scan_as(Seen::Now, visit)
@@ -233,6 +239,12 @@ impl Row {
         let datum = self.raw(column)?;
         // SAFETY: the datum is not null and of the column's type; FromDatum copies or detoasts it.
         unsafe { T::from_datum(datum, false) }
+    }
+
+    /// The transaction that wrote this version of the row. Freezing and rewriting the table keep it.
+    pub(crate) fn writer(&self) -> u32 {
+        // SAFETY: the tuple is valid and pinned (`deform`), and one of a table, whose header has this field.
+        unsafe { (*(*self.tuple).t_data).t_choice.t_heap.t_xmin }.into()
     }
 
     /// A column's datum; `None` for NULL.

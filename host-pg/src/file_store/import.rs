@@ -116,7 +116,7 @@ fn reload(
     let note = registry.note(&store);
     let outcomes = import(&handle, &mut store, &note, &file, prefer, dry_run)?;
     if !dry_run {
-        registry.update(&store)?;
+        registry.wake(&mut store)?;
         transaction::changed(table);
     }
     Ok(report(outcomes))

@@ -61,7 +61,10 @@ fn sync(schema: Option<pg_sys::Oid>, filename: Option<&str>) -> Result<(), Error
     let (filename, schema) = required(filename, schema)?;
     check_rights(filename)?;
     let handle = instance::of_schema(schema)?;
-    registered(&Registry::look(schema)?, filename, schema)?;
+    if registered(&Registry::look(schema)?, filename, schema)?.rests {
+        let registry = Registry::lock(schema)?;
+        registry.wake(&mut registered(&registry, filename, schema)?)?;
+    }
     transaction::changed(handle.borrow().table);
     Ok(())
 }

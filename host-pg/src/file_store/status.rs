@@ -41,7 +41,19 @@ fn behind(handle: &Handle, registry: &Registry, store: &Store) -> Result<Option<
         |function: &str| format!("{schema}.credential_file_store_{function}({})", quote_literal(filename));
     // Before the file: a commit that the registry knows of has its lock until the file is in place.
     let held = Lock::is_held(&path_of(filename));
-    let Some(file) = read(filename)? else {
+    let file = read(filename)?;
+    if store.rests {
+        let (what, take_up) = match file {
+            Some(_) => ("load the file", format!("select * from {}", call("reload"))),
+            None => ("write the file", format!("select {}", call("sync"))),
+        };
+        return Ok(Some(format!(
+            "the store came with a dump and rests; to end it: select omni_credentials.detach_file_store({}, {}), to {what}: {take_up}",
+            quote_literal(filename),
+            quote_literal(&schema),
+        )));
+    }
+    let Some(file) = file else {
         let instance = handle.borrow();
         return match instance.current() {
             Some(_) => Ok(Some(format!("the file is missing; to write it: select {}", call("sync")))),

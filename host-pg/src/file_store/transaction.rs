@@ -94,7 +94,7 @@ fn prepare() -> Result<(), Error> {
 fn prepare_copy(schema: pg_sys::Oid, table: pg_sys::Oid) -> Result<(), Error> {
     let registry = Registry::lock(schema)?;
     let handle = instance::of_table_anew(table)?;
-    for mut store in registry.all()? {
+    for mut store in registry.all()?.into_iter().filter(|store| !store.rests) {
         let path = lock_file(&store.filename)?;
         let staged = PENDING.with_borrow(|pending| {
             pending
