@@ -39,8 +39,13 @@ pub(crate) enum Visit {
 }
 
 impl Table {
-    /// Opens a relation that must be an ordinary table.
+    /// Opens a relation that must be an ordinary table. With a lock that keeps writers away it is to be written, which a
+    /// read-only transaction may not.
     pub(crate) fn open(oid: pg_sys::Oid, lock: u32) -> Result<Self, Error> {
+        if lock >= pg_sys::ShareRowExclusiveLock {
+            // SAFETY: takes a NUL-terminated text for its message.
+            unsafe { pg_sys::PreventCommandIfReadOnly(c"a change of keys or file stores".as_ptr()) };
+        }
         // SAFETY: table_open takes any oid and raises an error for one that is not a table.
         let relation = unsafe { pg_sys::table_open(oid, lock as pg_sys::LOCKMODE) };
         let table = Self { relation };

@@ -49,7 +49,7 @@ pub(super) fn export(
         }
     };
     let carried = files.keyring_bytes(theirs).map_err(fault)?;
-    let keyring = keyrings::unite(&mut instance, &module, &mut files, &filename, theirs)?;
+    let keyring = keyrings::unite(&mut instance, &module, &mut files, &filename, theirs, true)?;
     // The file that this copy wrote or checked, byte for byte, needs no second check.
     if file.is_some() && !moved && seen != Seen::Known {
         files.verify(theirs, keyring).map_err(fault)?;

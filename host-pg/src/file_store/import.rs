@@ -103,7 +103,7 @@ fn reload(
     let prefer = preference(prefer)?;
     check_rights(filename)?;
     let table = instance::of_schema(schema)?.borrow().table;
-    let registry = Registry::lock(schema)?;
+    let registry = if dry_run { Registry::look(schema)? } else { Registry::lock(schema)? };
     let handle = instance::of_table_anew(table)?;
     let mut store = registry.find(filename)?.ok_or_else(|| Error::FileNotRegistered {
         filename: filename.to_owned(),
@@ -143,7 +143,7 @@ fn import(
         let seen = store.settle(note, &Digest::of(file), || export::manifest_of(&mut files, file));
         let moved::Theirs { document: theirs, moved } =
             moved::parse(&mut instance, &module, &mut files, store, file)?;
-        let keyring = keyrings::unite(&mut instance, &module, &mut files, &filename, theirs)?;
+        let keyring = keyrings::unite(&mut instance, &module, &mut files, &filename, theirs, !dry_run)?;
         if !moved {
             files.verify(theirs, keyring).map_err(fault)?;
             let generation = files.generation(theirs).map_err(fault)?;
@@ -152,8 +152,9 @@ fn import(
                 store.base = base::without_deletions(&store.base, &files.manifest(theirs).map_err(fault)?);
             }
         }
-        let current = instance.current().map(|current| current.bytes.clone()).unwrap_or_default();
-        files.set_keyring(theirs, &current).map_err(fault)?;
+        if let Some(current) = instance.current() {
+            files.set_keyring(theirs, &current.bytes).map_err(fault)?;
+        }
         let rows = Rows::read(instance.table)?;
         let ours = files.table(theirs, &rows.packed).map_err(over)?;
         let merged = files.merge(&store.base, ours, theirs, rows.complete, keyring, prefer).map_err(over)?;

@@ -111,6 +111,10 @@ fn prepare_copy(schema: pg_sys::Oid, table: pg_sys::Oid) -> Result<(), Error> {
         let note = registry.note(&store);
         let written = export::export(&handle, &mut store, &note, file.as_deref())?;
         if let Some(bytes) = written {
+            // The rename follows the commit at once: what it shows must not be lost with the end of the log, as a
+            // commit with `synchronous_commit = off` may be.
+            // SAFETY: sets a flag of the running transaction.
+            unsafe { pg_sys::ForceSyncCommit() };
             let staged = Staged::write(&path, &bytes).map_err(|error| file_error(&store.filename, error))?;
             PENDING.with_borrow_mut(|pending| {
                 if let Some(waiting) = pending.staged.get_mut(&path) {
