@@ -11,6 +11,9 @@ from conftest import MASTER_KEY, VARIABLE, Database, drop_database, fresh_databa
 from throwaway import Server
 
 READ = "select name, value, kind::text, principal::text, scope from {}.credentials order by name"
+PRIVILEGES = {"dumped_app": "SELECT, INSERT, UPDATE, DELETE", "dumped_auditor": "SELECT"}
+# What names the default copy to pg_dump.
+DEFAULT_COPY = ["-n", "omni_credentials", "-e", "omni_credentials"]
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +34,8 @@ def source(server: Server) -> Iterator[Database]:
     database.run('create schema "My App"')
     database.run("""select omni_credentials.instantiate('"My App"')""")
     for schema in ("omni_credentials", '"My App"'):
-        database.run("select omni_credentials.grant_access('dumped_app', 'SELECT, INSERT, UPDATE, DELETE', %s::regnamespace)", schema)
-        database.run("select omni_credentials.grant_access('dumped_auditor', 'SELECT', %s::regnamespace)", schema)
+        for user, privileges in PRIVILEGES.items():
+            database.grant(user, privileges, schema)
         database.run(f"insert into {schema}.credentials (name, value) values ('a', %b)", schema.encode())
         database.run(f"""insert into {schema}.credentials values ('b', '\\x00ff', 'token[jwt]', 'dumped_app', '{{"n": 1.0}}')""")
         database.run(f"create policy audit on {schema}.encrypted_credentials for select to dumped_auditor using (name = 'a')")
@@ -112,10 +115,44 @@ def test_single_schema(source: Database, target: Server, tmp_path: Path) -> None
     run(source.server, "pg_dump", "-Fc", "-n", '"My App"', "-f", str(file), database=source.name)
     run(target, "pg_restore", "--exit-on-error", str(file), database=restored.name)
     # A dump of one schema leaves out what belongs to others: rights on the functions that all copies share.
-    for user, privileges in (("dumped_app", "SELECT, INSERT, UPDATE, DELETE"), ("dumped_auditor", "SELECT")):
-        restored.run("""select omni_credentials.grant_access(%s::regrole, %s, '"My App"')""", user, privileges)
+    for user, privileges in PRIVILEGES.items():
+        restored.grant(user, privileges, '"My App"')
     check(source, restored, ('"My App"',))
     assert restored.run("select name, value from omni_credentials.credentials") == [("own", b"v")]
+    drop_database(restored)
+
+
+@pytest.mark.parametrize("format", ["plain", "custom"])
+def test_schema_of_the_default_copy(source: Database, target: Server, tmp_path: Path, format: str) -> None:
+    """It is named with its extension, which has the tables and the rights."""
+    file = tmp_path / "dump"
+    restored = fresh_target(target)
+    run(source.server, "pg_dump", f"-F{format[0]}", *DEFAULT_COPY, "-f", str(file), database=source.name)
+    if format == "plain":
+        run(target, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(file), database=restored.name)
+    else:
+        run(target, "pg_restore", "--exit-on-error", str(file), database=restored.name)
+    check(source, restored, ("omni_credentials",))
+    assert restored.run("select schema::text from omni_credentials.copies") == [("omni_credentials",)]
+    drop_database(restored)
+
+
+def test_schema_of_the_default_copy_without_its_extension(source: Database, target: Server, tmp_path: Path) -> None:
+    """Such a dump has rows only. Where there are no tables it fails; where the extension is, the rows are loaded."""
+    file = tmp_path / "dump"
+    run(source.server, "pg_dump", "-Fc", *DEFAULT_COPY[:2], "-f", str(file), database=source.name)
+    bare = fresh_target(target)
+    done = subprocess.run(
+        target.program("pg_restore", "--exit-on-error", str(file), database=bare.name),
+        env=target.client_environment(), capture_output=True, text=True, check=False,
+    )
+    assert done.returncode != 0 and "does not exist" in done.stderr
+    drop_database(bare)
+    restored = fresh_target(target, extension=True)
+    run(target, "pg_restore", "--exit-on-error", "--data-only", str(file), database=restored.name)
+    for user, privileges in PRIVILEGES.items():
+        restored.grant(user, privileges)
+    check(source, restored, ("omni_credentials",))
     drop_database(restored)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import Database
+from conftest import Database, refused
 
 ROOT = Path(__file__).parents[1]
 SOURCE = (ROOT / "host-pg" / "src" / "error.rs").read_text()
@@ -125,3 +125,55 @@ def test_hints_name_what_exists(db: Database) -> None:
         assert name in known | relations or f"omni_credentials.{name}" in settings, name
     for name in re.findall(r"\b(?:credential|crypto|encrypted)\w*_\w+", text):
         assert name in known | relations, name
+
+
+CANARY = b"canary-in-a-context"
+REFUSED = {
+    "a type is in the way": ("""select omni_credentials.instantiate('"Taken"')""", "42710"),
+    "the schema is closed": ("select omni_credentials.instantiate('closed')", "42501"),
+    "in a block": ("do $$ begin perform omni_credentials.instantiate('closed'); end $$", "42501"),
+    "a policy": ("insert into {view} (name, value, principal) values ('n', {value}, 'postgres')", "42501"),
+    "twice": ("insert into {view} (name, value) values ('a', {value})", "23505"),
+    "from a function": ("select omni_credentials.set_credential('', {value})", "54000"),
+    "an unknown privilege": ("select omni_credentials.grant_access('postgres', 'ALL')", "22023"),
+}
+
+
+@pytest.mark.parametrize("statement,sqlstate", REFUSED.values(), ids=REFUSED)
+def test_contexts_are_short(role, db: Database, statement: str, sqlstate: str) -> None:
+    """What the extension runs on its own is no page of SQL in the log, and holds no value."""
+    app = role("app")
+    db.grant(app)
+    for schema in ('"Taken"', "closed"):
+        db.run(f"create schema {schema}")
+    db.run(f'alter schema "Taken" owner to {app}')
+    db.run('create type "Taken".credential_kind as enum ()')
+    for function in ("instantiate", "grant_access", "privilege_list"):
+        db.run(f"grant execute on function omni_credentials.{function} to {app}")
+    view = "omni_credentials.credentials"
+    db.run(f"insert into {view} (name, value) values ('a', 'x')", user=app)
+    with refused(sqlstate) as met:
+        db.run(statement.format(view=view, value=f"'{CANARY.decode()}'"), user=app)
+    said = [met.error.diag.context or "", met.error.diag.internal_query or ""]
+    assert all(len(part) <= 400 for part in said), said
+    assert all(CANARY.decode() not in part and CANARY.hex() not in part for part in said), said
+    if "begin perform" in statement:
+        # Where it was called is told.
+        assert "PL/pgSQL" in said[0]
+
+
+def test_hints_run_in_any_schema(db: Database) -> None:
+    """A copy in a schema whose name needs quotes: the command in the hint runs as it stands."""
+    schema, file = '"Our copy"', f"{db.name}.credentials"
+    db.run(f"create schema {schema}")
+    db.run("select omni_credentials.instantiate(%s::regnamespace)", schema)
+    db.run(f"insert into {schema}.credentials (name, value) values ('a', 'x')")
+    for attempt, sqlstate in (
+        (f"select {schema}.credential_file_store_sync('{file}')", "42704"),
+        # Registered now, by the hint of the first.
+        (f"select * from omni_credentials.instantiate_file_store('{file}', '{schema}')", "42710"),
+    ):
+        with refused(sqlstate, hint="select") as met:
+            db.run(attempt)
+        db.run(re.search(r"select .*(?=\.$)", met.error.diag.message_hint)[0])
+    assert db.run(f"select in_step from {schema}.credential_file_stores") == [(True,)]

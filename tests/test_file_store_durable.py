@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import pytest
 from conftest import Database, fresh_database
 from file_stores import contents, in_step, live, mirror, put
 from syscalls import Call, trace
@@ -36,12 +37,15 @@ def places(calls: list[Call], name: str, *paths: Path) -> list[int]:
     return [at for at, call in enumerate(calls) if call == Call(name, paths)]
 
 
-def test_a_commit_reaches_the_disk_in_order(own_server) -> None:
+@pytest.mark.parametrize("synchronous_commit", ["on", "off"])
+def test_a_commit_reaches_the_disk_in_order(own_server, synchronous_commit: str) -> None:
     db = fresh_database(own_server)
     file = own_server.data / "ours.credentials"
     put(db, "a", b"1")
     mirror(db, file)
-    calls = run_alone(db, "select omni_credentials.set_credential('b', '2')")
+    calls = run_alone(
+        db, f"set synchronous_commit = {synchronous_commit}; select omni_credentials.set_credential('b', '2')"
+    )
 
     (renamed,) = (at for at, call in enumerate(calls) if call.name == "rename" and call.paths[1] == file)
     new = calls[renamed].paths[0]

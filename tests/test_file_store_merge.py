@@ -207,12 +207,40 @@ class TestConflict:
             reload(self.db, self.file, ", prefer => 'newest'")
 
 
-def test_dry_run_changes_nothing(db: Database, file: Path) -> None:
-    edit(db.server, file, a=b"new", b=None, d=b"new")
-    before = (db.run(SEALED), file.read_bytes(), db.run("select * from omni_credentials.credentials_files"))
-    dry = reload(db, file, ", dry_run => true")
-    assert (db.run(SEALED), file.read_bytes(), db.run("select * from omni_credentials.credentials_files")) == before
-    assert reload(db, file) == dry
+class TestDryRun:
+    def everything(self, db: Database, file: Path) -> tuple:
+        registered, keyrings = (f"select * from omni_credentials.credentials_{part}" for part in ("files", "keyrings"))
+        return db.run(SEALED), file.read_bytes(), db.run(registered), db.run(keyrings)
+
+    def tried(self, db: Database, file: Path) -> list[tuple]:
+        """What a dry run says. It changes nothing, may be had in a read-only transaction, and comes true."""
+        before = self.everything(db, file)
+        dry = reload(db, file, ", dry_run => true")
+        with db.connect(default_transaction_read_only="on") as session:
+            assert session.execute(RELOAD.replace("%s", "%s, dry_run => true"), (str(file),)).fetchall() == dry
+        assert self.everything(db, file) == before
+        assert reload(db, file) == dry
+        return dry
+
+    def test_edited_outside(self, db: Database, file: Path) -> None:
+        edit(db.server, file, a=b"new", b=None, d=b"new")
+        assert self.tried(db, file) == [("a", "changed"), ("b", "removed"), ("d", "added")]
+
+    def test_a_file_with_keys_of_others(self, db: Database, file: Path) -> None:
+        other = fresh_database(db.server)
+        put(other, "d", b"under a key of its own")
+        mirror(other, file)
+        assert self.tried(db, file) == [("d", "added")]
+        drop_database(other)
+
+    def test_a_copy_without_a_keyring(self, db: Database) -> None:
+        file = db.server.data / f"{db.name}.credentials"
+        mirror(db, file)
+        other = fresh_database(db.server)
+        put(other, "d", b"x")
+        mirror(other, file)
+        assert self.tried(db, file) == [("d", "added")]
+        drop_database(other)
 
 
 class TestOlderFile:

@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Database, drop_database, fresh_database, master_key, new_server, refused
+from conftest import (
+    MASTER_KEY,
+    VARIABLE,
+    Database,
+    drop_database,
+    fresh_database,
+    master_key,
+    new_server,
+    refused,
+)
 from file_stores import (
     INSERT,
     READ,
@@ -92,77 +101,71 @@ def test_one_file_for_several_copies_and_databases(db: Database, folder: Path) -
     assert leftovers(folder) == []
 
 
-def test_two_servers_with_one_secret(db: Database, folder: Path) -> None:
-    from conftest import MASTER_KEY, VARIABLE
+@pytest.fixture
+def twin() -> Iterator[Callable[..., Database]]:
+    """Makes a database with the extension on another server, which has the master secret that is given."""
+    made: list[Database] = []
 
+    def make(secret: str = MASTER_KEY) -> Database:
+        made.append(fresh_database(new_server(f"twin-{len(made)}").start({VARIABLE: secret})))
+        return made[-1]
+
+    yield make
+    for database in made:
+        database.close()
+        database.server.remove()
+
+
+def test_two_servers_with_one_secret(db: Database, folder: Path, twin: Callable[..., Database]) -> None:
     file = folder / "shared.credentials"
     put(db, "first", b"1")
     mirror(db, file)
-    server = new_server("twin").start({VARIABLE: MASTER_KEY})
-    try:
-        twin = fresh_database(server)
-        assert mirror(twin, file) == [("first", "added")]
-        put(twin, "second", b"2")
-        put(db, "third", b"3")
-        assert live(file) == ["first", "second", "third"]
-        twin.close()
-    finally:
-        server.remove()
+    other = twin()
+    assert mirror(other, file) == [("first", "added")]
+    put(other, "second", b"2")
+    put(db, "third", b"3")
+    assert live(file) == ["first", "second", "third"]
 
 
-def test_two_servers_at_once(db: Database, folder: Path) -> None:
+def test_two_servers_at_once(db: Database, folder: Path, twin: Callable[..., Database]) -> None:
     """Each with sessions of its own: the lock file keeps them apart, and none waits for ever."""
-    from conftest import MASTER_KEY, VARIABLE
-
     file = folder / "shared.credentials"
     put(db, "first", b"1")
     mirror(db, file)
-    server = new_server("twin").start({VARIABLE: MASTER_KEY})
-    try:
-        twin = fresh_database(server)
-        mirror(twin, file)
-        written = {"first": b"1"}
+    other = twin()
+    mirror(other, file)
+    written = {"first": b"1"}
 
-        def writer(database: Database, who: str) -> Callable[[], None]:
-            def run() -> None:
-                with database.connect() as session:
-                    for n in range(10):
-                        name = f"{who}-{n}"
-                        session.execute(INSERT, (name, name.encode()))
-                        written[name] = name.encode()
+    def writer(database: Database, who: str) -> Callable[[], None]:
+        def run() -> None:
+            with database.connect() as session:
+                for n in range(10):
+                    name = f"{who}-{n}"
+                    session.execute(INSERT, (name, name.encode()))
+                    written[name] = name.encode()
 
-            return run
+        return run
 
-        in_threads(*(writer(*who) for who in ((db, "a"), (db, "b"), (twin, "c"), (twin, "d"))))
-        assert len(written) == 41
-        assert leftovers(folder) == []
-        assert contents(db.server, file) == written
-        for database in (db, twin):
-            database.run("select * from omni_credentials.credential_file_store_reload(%s)", str(file))
-            assert dict(database.run(READ)) == written
-            assert in_step(database)
-        twin.close()
-    finally:
-        server.remove()
+    in_threads(*(writer(*who) for who in ((db, "a"), (db, "b"), (other, "c"), (other, "d"))))
+    assert len(written) == 41
+    assert leftovers(folder) == []
+    assert contents(db.server, file) == written
+    for database in (db, other):
+        database.run("select * from omni_credentials.credential_file_store_reload(%s)", str(file))
+        assert dict(database.run(READ)) == written
+        assert in_step(database)
 
 
-def test_another_secret_is_refused(db: Database, folder: Path) -> None:
-    from conftest import VARIABLE
-
+def test_another_secret_is_refused(db: Database, folder: Path, twin: Callable[..., Database]) -> None:
     file = folder / "ours.credentials"
     put(db, "first", b"1")
     mirror(db, file)
     before = file.read_bytes()
-    server = new_server("stranger").start({VARIABLE: master_key(b"another")})
-    try:
-        stranger = fresh_database(server)
-        with refused("28P01", VARIABLE, hint="."):
-            mirror(stranger, file)
-        assert stranger.run("select count(*) from omni_credentials.credentials_keyrings") == [(0,)]
-        assert file.read_bytes() == before
-        stranger.close()
-    finally:
-        server.remove()
+    stranger = twin(master_key(b"another"))
+    with refused("28P01", VARIABLE, hint="."):
+        mirror(stranger, file)
+    assert stranger.run("select count(*) from omni_credentials.credentials_keyrings") == [(0,)]
+    assert file.read_bytes() == before
 
 
 def test_a_link_is_followed(db: Database, folder: Path) -> None:

@@ -305,6 +305,29 @@ def test_a_lock_of_another_writer_is_waited_for_but_not_for_ever(db: Database, f
     assert live(file) == ["done", "kept"]
 
 
+def test_a_read_only_transaction_writes_nothing(db: Database, file: Path) -> None:
+    """Neither a file nor a key, by whatever function."""
+    before = file.read_bytes()
+    db.run("create schema empty")
+    db.run("select omni_credentials.instantiate('empty')")
+    with db.connect(default_transaction_read_only="on") as session:
+        for call in (
+            f"omni_credentials.instantiate_file_store('{file}.other')",
+            f"omni_credentials.credential_file_store_reload('{file}')",
+            f"omni_credentials.credential_file_store_sync('{file}')",
+            f"omni_credentials.detach_file_store('{file}')",
+            "omni_credentials.rotate_key()",
+            "omni_credentials.use_module()",
+            "omni_credentials.seal_credential('empty.encrypted_credentials'::regclass, 'n',"
+            " 'credential'::empty.credential_kind, 'postgres', '1', 'x')",
+        ):
+            with refused("25006", "read-only transaction"):
+                session.execute(f"select * from {call}")
+    assert file.read_bytes() == before
+    assert db.run("select count(*) from empty.credentials_keyrings") == [(0,)]
+    assert db.run(STATUS) == [(str(file), True, None)]
+
+
 def test_prepare_transaction_is_refused(own_server) -> None:
     own_server.stop()
     own_server.settings["max_prepared_transactions"] = "2"
@@ -344,18 +367,3 @@ def test_dropping_the_copy_with_its_file(db: Database, file: Path) -> None:
     assert not other.exists()
     assert live(file) == ["b", "kept"]
     assert db.run(STATUS) == [(str(file), True, None)]
-
-
-def test_without_triggers_the_file_follows_with_the_next_synchronisation(db: Database) -> None:
-    """As a subscriber of logical replication applies changes: statement triggers do not fire."""
-    file = db.server.data / f"{db.name}.credentials"
-    put(db, "kept", b"value")
-    put(db, "gone", b"value")
-    mirror(db, file)
-    with db.connect() as session:
-        session.execute("set session_replication_role = replica")
-        session.execute("delete from omni_credentials.encrypted_credentials where name = 'gone'")
-    assert live(file) == ["gone", "kept"]
-    db.run("select omni_credentials.credential_file_store_sync(%s)", str(file))
-    assert live(file) == ["kept"] and deleted(file) == ["gone"]
-    assert in_step(db)

@@ -148,6 +148,24 @@ def test_canary(logging_server: Server) -> None:
     assert "merge into" in log or server.installation.major < 17
 
 
+def test_no_temporary_files_of_our_own(logging_server: Server) -> None:
+    """Whatever goes through the extension stays out of temporary files; a query that sorts values does not."""
+    server = logging_server
+    db = fresh_database(server)
+    db.run(f"insert into {VIEW} (name, value) select 'n' || n, convert_to(repeat('x', 3000), 'utf8') from generate_series(1, 500) n")
+    db.run("select * from omni_credentials.instantiate_file_store('mirror.omni')")
+    db.run(f"update {VIEW} set value = value || 'y'")
+    for function in ("rotate_key()", "use_module()", "verify()", "credential_file_store_reload('mirror.omni')"):
+        db.run(f"select * from omni_credentials.{function}")
+    with db.connect() as session, session.cursor() as cursor, cursor.copy(f"copy {VIEW} (name, value) from stdin") as copy:
+        for n in range(500):
+            copy.write_row((f"c{n}", b"x" * 3000))
+    db.run(f"delete from {VIEW} where name like 'c%'")
+    assert "temporary file: path" not in server.log.read_text(errors="replace")
+    db.run(f"select name from {VIEW} order by value")
+    assert "temporary file: path" in server.log.read_text(errors="replace")
+
+
 def test_the_search_finds_what_is_there(logging_server: Server) -> None:
     """The same search, for a value that was written as a literal: Postgres logs it, as the documentation warns."""
     db = fresh_database(logging_server)

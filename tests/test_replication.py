@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from conftest import MASTER_KEY, VARIABLE, Database, fresh_database, new_server, refused
+from file_stores import STATUS, contents, live
 from throwaway import Server
 
 VIEW = "omni_credentials.credentials"
 READ = f"select name, value from {VIEW} order by name"
+SYNCHRONISED = "select count(*) = 2 and bool_and(srsubstate = 'r') from pg_subscription_rel"
 
 
 @pytest.fixture
@@ -99,8 +101,7 @@ def test_logical_replication(primary: Server, schema: str) -> None:
         assert session.execute(read).fetchall() == []
         there.run(f"create subscription s connection '{primary.conninfo(here.name)}' publication p")
         # Rows may come before the keyring: the tables are copied side by side.
-        synchronised = "select count(*) = 2 and bool_and(srsubstate = 'r') from pg_subscription_rel"
-        eventually(lambda: there.run(synchronised) == [(True,)])
+        eventually(lambda: there.run(SYNCHRONISED) == [(True,)])
         assert session.execute(read).fetchall() == [("a", b"1", "app"), ("b", b"2", "postgres")]
         # Changes, deletions, new identities, and a new key in a session that knows the old one.
         here.run(f"update {view} set value = 'new' where name = 'a'")
@@ -115,6 +116,60 @@ def test_logical_replication(primary: Server, schema: str) -> None:
         # On its own again, it writes with the keyring that came.
         session.execute(f"update {view} set value = 'there'")
         assert there.run(f"select distinct value from {view}") == [(b"there",)]
+        here.close()
+        there.close()
+    finally:
+        subscriber.remove()
+
+
+def test_a_file_store_on_the_subscriber(primary: Server) -> None:
+    """No statement trigger fires for what is applied, and nobody tells the backends of a keyring that came: the status
+    says so, and a synchronisation writes a file that opens, in a session that knows the older keyring, too."""
+    subscriber = new_server("subscriber", {"wal_level": "logical"})
+    try:
+        subscriber.start({VARIABLE: MASTER_KEY})
+        here, there = fresh_database(primary), fresh_database(subscriber)
+        here.run(f"insert into {VIEW} (name, value) values ('a', '1'), ('b', '2')")
+        here.run("create publication p for table omni_credentials.credentials_keyrings, omni_credentials.encrypted_credentials")
+        there.run(f"create subscription s connection '{primary.conninfo(here.name)}' publication p")
+        eventually(lambda: there.run(SYNCHRONISED) == [(True,)])
+        file = subscriber.data / "replica.credentials"
+        # Both have keys in hand. One looks, the other writes: neither learns from the other of a keyring that came.
+        looking, writing = there.connect(), there.connect()
+        writing.execute("select * from omni_credentials.instantiate_file_store(%s)", (str(file),))
+        assert looking.execute(READ).fetchall() == writing.execute(READ).fetchall()
+
+        def status() -> tuple:
+            ((_, in_step, reason),) = looking.execute(STATUS).fetchall()
+            return in_step, reason
+
+        def sync() -> None:
+            writing.execute("select omni_credentials.credential_file_store_sync(%s)", (str(file),))
+
+        assert status() == (True, None)
+        # A new row, a deletion, a new key for all; then a truncation and a new secret's wrapping, where no row changes.
+        here.run(f"insert into {VIEW} (name, value) values ('c', '3')")
+        here.run(f"delete from {VIEW} where name = 'b'")
+        here.run("select omni_credentials.rotate_key()")
+        here.run(f"insert into {VIEW} (name, value) values ('d', '4')")
+        eventually(lambda: there.run(f"select name from {VIEW} order by name") == [("a",), ("c",), ("d",)])
+        in_step, reason = status()
+        assert in_step is False and "credential_file_store_sync" in reason
+        sync()
+        assert status() == (True, None)
+        assert contents(subscriber, file) == {"a": b"1", "c": b"3", "d": b"4"}
+        ((before,),) = there.run("select keyring from omni_credentials.credentials_keyrings")
+        here.run(f"select omni_credentials.rotate_master_secret('{VARIABLE}')")
+        eventually(lambda: there.run("select keyring from omni_credentials.credentials_keyrings") != [(before,)])
+        assert status()[0] is False
+        sync()
+        assert status() == (True, None)
+        here.run("truncate omni_credentials.encrypted_credentials")
+        eventually(lambda: there.run(f"select name from {VIEW}") == [])
+        assert status()[0] is False
+        sync()
+        assert status() == (True, None) and live(file) == []
+        there.run("drop subscription s")
         here.close()
         there.close()
     finally:

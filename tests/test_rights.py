@@ -208,6 +208,37 @@ class TestAddedPolicies:
         db.run(f"drop owned by {auditor}, {other}")
 
 
+    def test_permissive_for_writing(self, app: str, role, db: Database) -> None:
+        """A policy may let a role write for principals that it is not a member of: each command by its own policy."""
+        clerk = role("clerk")
+        db.grant(clerk)
+        insert = f"insert into {VIEW} (name, value, principal) values ('new', 'n', '{app}')"
+        with refused("42501", "row-level security"):
+            db.run(insert, user=clerk)
+        db.run(f"create policy i on {TABLE} for insert to {clerk} with check (name = 'new')")
+        db.run(insert, user=clerk)
+        with refused("42501", "row-level security"):
+            db.run(insert.replace("new", "other"), user=clerk)
+        # What it may not see, it neither changes nor deletes, whatever the policy of that command says.
+        db.run(f"create policy u on {TABLE} for update to {clerk} using (name <> 'b') with check (name <> 'b')")
+        db.run(f"create policy d on {TABLE} for delete to {clerk} using (name = 'a')")
+        for statement in (f"update {VIEW} set value = 'w' returning name", f"delete from {VIEW} returning name"):
+            assert db.run(statement, user=clerk) == []
+        db.run(f"create policy s on {TABLE} for select to {clerk} using (true)")
+        assert sorted(db.run(f"update {VIEW} set value = 'w' returning name", user=clerk)) == [("a",), ("new",)]
+        with refused("42501", "row-level security"):
+            db.run(f"update {VIEW} set name = 'b' where name = 'new'", user=clerk)
+        assert db.run(f"delete from {VIEW} returning name", user=clerk) == [("a",)]
+        assert db.run(f"select name, value from {VIEW} order by name", user=app) == [("b", b"v"), ("new", b"w")]
+        # Another role has none of it.
+        other = role("other")
+        db.grant(other)
+        assert db.run(f"select name from {VIEW}", user=other) == []
+        with refused("42501", "row-level security"):
+            db.run(insert, user=other)
+        db.run("".join(f"drop policy {policy} on {TABLE};" for policy in "iuds"))
+
+
 def test_set_role_and_session_authorization(role, db: Database) -> None:
     """Nothing that was unlocked, planned or looked up for one role serves another in the same session."""
     one, two = role("one"), role("two")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MASTER_KEY, VARIABLE, Database, fresh_database, new_server, refused
+from file_stores import live, mirror
 from installed import with_extension
 from throwaway import Installation, Server
 
@@ -79,6 +80,7 @@ def test_pg_upgrade() -> None:
             db.run(f"insert into {schema}.credentials (name, value) values ('own', %b)", schema.encode(), user="app")
             db.run(f"insert into {schema}.credentials (name, value, kind) values ('boss', 'v', 'token[jwt]')")
             db.run("select omni_credentials.rotate_key(%s::regnamespace)", schema)
+            mirror(db, old.folder / f"{schema}.credentials", schema)
         db.run("create policy p on omni_credentials.encrypted_credentials as restrictive using (kind <> 'otp')")
         rows = "select name, value, kind::text, principal::text, scope from {}.encrypted_credentials order by name"
         before = {schema: db.run(rows.format(schema)) for schema in ("omni_credentials", "copy")}
@@ -97,6 +99,11 @@ def test_pg_upgrade() -> None:
             assert upgraded.run(rows.format(schema)) == before[schema]
             assert upgraded.run(f"select name, value from {schema}.credentials", user="app") == [("own", schema.encode())]
             assert upgraded.run("select * from omni_credentials.verify(%s::regnamespace)", schema) == []
+            # The files are kept up to date as before.
+            assert upgraded.run(f"select in_step from {schema}.credential_file_stores") == [(True,)]
+            upgraded.run(f"delete from {schema}.credentials where name = 'boss'")
+            assert live(old.folder / f"{schema}.credentials") == ["own"]
+            upgraded.run(f"insert into {schema}.credentials (name, value, kind) values ('boss', 'v', 'token[jwt]')")
             upgraded.run(f"update {schema}.credentials set value = 'changed'", user="app")
             assert upgraded.run("select omni_credentials.rotate_key(%s::regnamespace)", schema) == [(2,)]
             with refused("23514"):

@@ -125,7 +125,8 @@ create table :schema.credentials_files (
     file_digest bytea,
     base bytea not null default '',
     pending_digest bytea,
-    pending_base bytea
+    pending_base bytea,
+    written_as bigint
 );
 alter table :schema.credentials_files alter column base set storage external;
 alter table :schema.credentials_files alter column pending_base set storage external;
@@ -138,6 +139,7 @@ comment on column :schema.credentials_files.file_digest is 'SHA-256 of the file 
 comment on column :schema.credentials_files.base is 'What file and table agreed on then: a manifest (FORMAT.md, section 8).';
 comment on column :schema.credentials_files.pending_digest is 'SHA-256 of the file that the last commit wrote, until it is seen in place.';
 comment on column :schema.credentials_files.pending_base is 'The manifest that goes with it.';
+comment on column :schema.credentials_files.written_as is 'What the extension marks a row with that it wrote. It does not fit a row that a dump brought, whose file rests until it is loaded or written again.';
 
 create view :schema.credential_file_stores as
     select s.filename, s.generation, s.synchronized_at, s.in_step, s.reason

@@ -2,9 +2,12 @@
 //!
 //! Messages name the credential or the object and the command that mends it. They never hold a value, a key or a secret.
 
+use std::panic::UnwindSafe;
+
 use omni_credentials_host as host;
-use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{PgLogLevel, PgSqlErrorCode};
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::spi::{quote_identifier, quote_literal};
+use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder};
 
 /// What can go wrong. Each variant is one cause, with one SQLSTATE.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +134,7 @@ pub(crate) enum Error {
     FileUnsupported { filename: String, reason: String },
     /// The table holds more than a file can.
     #[error("file store {filename} cannot hold all credentials of the table: {reason}")]
-    FileTooSmall { filename: String, reason: String },
+    FileTooSmall { filename: String, schema: String, reason: String },
     /// Both the file and the table changed the same credentials.
     #[error("file store {filename} and the table both changed: {names}")]
     FileConflict { filename: String, schema: String, names: String },
@@ -218,15 +221,15 @@ impl Error {
             ),
             Self::KeyringSealsRow { schema, .. } => (
                 C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
-                Some(format!("Seal it with the current key: select omni_credentials.rotate_key({}). What does not open is listed by omni_credentials.verify().", quote(schema))),
+                Some(format!("Seal it with the current key: select omni_credentials.rotate_key({}). What does not open is listed by omni_credentials.verify().", quote_schema(schema))),
             ),
             Self::KeyringSealsFile { schema, filename } => (
                 C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
-                Some(format!("In a transaction before this one, write the file: select {}.credential_file_store_sync({}). Or give it up: omni_credentials.detach_file_store().", pgrx::spi::quote_identifier(schema), quote(filename))),
+                Some(format!("In a transaction before this one, write the file: select {}.credential_file_store_sync({}). Or give it up: omni_credentials.detach_file_store().", quote_identifier(schema), quote(filename))),
             ),
             Self::KeyringFull { schema } => (
                 C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-                Some(format!("Move the store to a fresh keyring: select omni_credentials.use_module({}, ...).", quote(schema))),
+                Some(format!("Move the store to a fresh keyring: select omni_credentials.use_module({}, ...).", quote_schema(schema))),
             ),
             Self::NotAnInstance { .. } => (
                 C::ERRCODE_INVALID_SCHEMA_NAME,
@@ -319,15 +322,15 @@ impl Error {
             ),
             Self::FileNotRegistered { filename, schema } => (
                 C::ERRCODE_UNDEFINED_OBJECT,
-                Some(format!("Register it: select omni_credentials.instantiate_file_store({}, {}).", quote(filename), quote(schema))),
+                Some(format!("Register it: select omni_credentials.instantiate_file_store({}, {}).", quote(filename), quote_schema(schema))),
             ),
             Self::FileAlreadyRegistered { filename, schema } => (
                 C::ERRCODE_DUPLICATE_OBJECT,
-                Some(format!("To read it again: select {schema}.credential_file_store_reload({}).", quote(filename))),
+                Some(format!("To read it again: select * from {}.credential_file_store_reload({}).", quote_identifier(schema), quote(filename))),
             ),
             Self::FileSystem { .. } => (
                 C::ERRCODE_IO_ERROR,
-                Some("The folder must exist and be writable for the server's user. Relative names start at the data directory.".into()),
+                Some("The folder must exist and be writable for the server's user. Relative names start at the data directory. To go on without the file: omni_credentials.detach_file_store().".into()),
             ),
             Self::FileLocked { filename } => (
                 C::ERRCODE_LOCK_NOT_AVAILABLE,
@@ -341,15 +344,15 @@ impl Error {
                 C::ERRCODE_FEATURE_NOT_SUPPORTED,
                 Some("The file was left as it is. Update omni_credentials, or install the module that made it.".into()),
             ),
-            Self::FileTooSmall { filename, .. } => (
+            Self::FileTooSmall { filename, schema, .. } => (
                 C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-                Some(format!("Nothing was written. A file has up to 100000 records, deleted ones included, and 64 MiB. Use several copies, or go on without the file: select omni_credentials.detach_file_store({}).", quote(filename))),
+                Some(format!("Nothing was written. A file has up to 100000 records, deleted ones included, and 64 MiB. Use several copies, or go on without the file: select omni_credentials.detach_file_store({}, {}).", quote(filename), quote_schema(schema))),
             ),
             Self::FileConflict { filename, schema, .. } => (
                 C::ERRCODE_T_R_INTEGRITY_CONSTRAINT_VIOLATION,
                 Some(format!(
                     "Nothing was overwritten. Keep one side: select * from {1}.credential_file_store_reload({0}, prefer => 'file'), or prefer => 'table'.",
-                    quote(filename), pgrx::spi::quote_identifier(schema)
+                    quote(filename), quote_identifier(schema)
                 )),
             ),
             Self::PrepareRefused => (
@@ -437,6 +440,32 @@ pub(crate) fn or_raise<T>(result: Result<T, Error>) -> T {
     }
 }
 
+/// Runs SQL of the extension's own whose text does not belong into an error: a page of CONTEXT tells nothing to whoever
+/// called the function. What failed is raised again with its SQLSTATE, message, detail and hint.
+pub(crate) fn without_context<T>(run: impl FnOnce() -> T + UnwindSafe) -> T {
+    let outcome = PgTryBuilder::new(|| Ok(run()))
+        .catch_others(|caught| match caught {
+            CaughtError::PostgresError(error) => Err(error),
+            other => other.rethrow(),
+        })
+        .execute();
+    match outcome {
+        Ok(value) => value,
+        Err(error) => {
+            let mut report =
+                ErrorReport::new(error.sql_error_code(), error.message().to_owned(), "omni_credentials");
+            if let Some(detail) = error.detail() {
+                report = report.set_detail(detail);
+            }
+            if let Some(hint) = error.hint() {
+                report = report.set_hint(hint);
+            }
+            report.report(PgLogLevel::ERROR);
+            unreachable!("an ERROR report does not return")
+        }
+    }
+}
+
 /// An argument that must not be NULL.
 pub(crate) fn given<T>(argument: Option<T>, name: &str) -> Result<T, Error> {
     argument.ok_or_else(|| Error::InvalidArgument(format!("{name} must not be NULL")))
@@ -444,5 +473,10 @@ pub(crate) fn given<T>(argument: Option<T>, name: &str) -> Result<T, Error> {
 
 /// A string as a SQL literal, for hints.
 fn quote(text: &str) -> String {
-    pgrx::spi::quote_literal(text)
+    quote_literal(text)
+}
+
+/// A schema as a literal that regnamespace takes, for hints.
+fn quote_schema(schema: &str) -> String {
+    quote_literal(quote_identifier(schema))
 }

@@ -39,8 +39,13 @@ pub(crate) enum Visit {
 }
 
 impl Table {
-    /// Opens a relation that must be an ordinary table.
+    /// Opens a relation that must be an ordinary table. With a lock that keeps writers away it is to be written, which a
+    /// read-only transaction may not.
     pub(crate) fn open(oid: pg_sys::Oid, lock: u32) -> Result<Self, Error> {
+        if lock >= pg_sys::ShareRowExclusiveLock {
+            // SAFETY: takes a NUL-terminated text for its message.
+            unsafe { pg_sys::PreventCommandIfReadOnly(c"a change of keys or file stores".as_ptr()) };
+        }
         // SAFETY: table_open takes any oid and raises an error for one that is not a table.
         let relation = unsafe { pg_sys::table_open(oid, lock as pg_sys::LOCKMODE) };
         let table = Self { relation };
@@ -75,6 +80,12 @@ impl Table {
     pub(crate) fn owner(&self) -> pg_sys::Oid {
         // SAFETY: the relation is open.
         unsafe { (*(*self.relation).rd_rel).relowner }
+    }
+
+    /// Whether the table has this column, counted from 0: one that an earlier version made may not.
+    pub(crate) fn has_column(&self, column: usize) -> bool {
+        // SAFETY: the relation is open.
+        usize::try_from(unsafe { (*self.descriptor()).natts }).is_ok_and(|natts| column < natts)
     }
 
     /// Visits every row as it is now.
@@ -233,6 +244,12 @@ impl Row {
         let datum = self.raw(column)?;
         // SAFETY: the datum is not null and of the column's type; FromDatum copies or detoasts it.
         unsafe { T::from_datum(datum, false) }
+    }
+
+    /// The transaction that wrote this version of the row. Freezing and rewriting the table keep it.
+    pub(crate) fn writer(&self) -> u32 {
+        // SAFETY: the tuple is valid and pinned (`deform`), and one of a table, whose header has this field.
+        unsafe { (*(*self.tuple).t_data).t_choice.t_heap.t_xmin }.into()
     }
 
     /// A column's datum; `None` for NULL.

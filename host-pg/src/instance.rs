@@ -84,6 +84,12 @@ pub(crate) fn of_table(table: pg_sys::Oid) -> Result<Handle, Error> {
     Ok(handle)
 }
 
+/// The same, with keyrings and settings as they are now: logical replication changes them without telling the backends.
+pub(crate) fn of_table_anew(table: pg_sys::Oid) -> Result<Handle, Error> {
+    STALE.set(true);
+    of_table(table)
+}
+
 /// The copy in a schema.
 pub(crate) fn of_schema(schema: pg_sys::Oid) -> Result<Handle, Error> {
     match heap::relation_oid(schema, c"encrypted_credentials") {

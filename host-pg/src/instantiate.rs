@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
-use crate::error::{Error, given, or_raise};
+use crate::error::{Error, given, or_raise, without_context};
 use crate::{heap, secret};
 
 #[pg_extern(sql = false)]
@@ -38,7 +38,7 @@ fn run(schema: Option<pg_sys::Oid>, env_var: Option<&str>, costs: [Option<i32>; 
         ("namespace", &quote_literal(&schema)),
     ];
     let sql = fill(&template()?, &values);
-    Spi::run(&sql)?;
+    without_context(|| Spi::run(&sql))?;
     Ok(())
 }
 

@@ -25,8 +25,9 @@ pub(super) fn export(
 ) -> Result<Option<Vec<u8>>, Error> {
     let filename = store.filename.clone();
     let fault = |error: host::Error| file_error(&filename, error);
-    let over = |error: host::Error| limit_error(&filename, error);
     let mut instance = handle.borrow_mut();
+    let schema = instance.schema;
+    let over = |error: host::Error| limit_error(&filename, schema, error);
     if file.is_none() && instance.current().is_none() {
         // No credential was ever sealed, so there is nothing to show and no key to show it with.
         return Ok(None);
@@ -48,7 +49,7 @@ pub(super) fn export(
         }
     };
     let carried = files.keyring_bytes(theirs).map_err(fault)?;
-    let keyring = keyrings::unite(&mut instance, &module, &mut files, &filename, theirs)?;
+    let keyring = keyrings::unite(&mut instance, &module, &mut files, &filename, theirs, true)?;
     // The file that this copy wrote or checked, byte for byte, needs no second check.
     if file.is_some() && !moved && seen != Seen::Known {
         files.verify(theirs, keyring).map_err(fault)?;
@@ -67,7 +68,7 @@ pub(super) fn export(
     let merged =
         files.merge(&store.base, ours, theirs, rows.complete, keyring, Preference::Neither).map_err(over)?;
     if !merged.conflicts.is_empty() {
-        return Err(conflict(&filename, instance.schema, &merged.conflicts));
+        return Err(conflict(&filename, schema, &merged.conflicts));
     }
     // Where file and table held the same and the file is still that one, `base` says of each of its records what it
     // is, and only the changes have to be looked at.

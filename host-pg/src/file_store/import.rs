@@ -68,8 +68,9 @@ fn register(
     let (filename, schema) = required(filename, schema)?;
     let prefer = preference(prefer)?;
     check_rights(filename)?;
-    let handle = instance::of_schema(schema)?;
+    let table = instance::of_schema(schema)?.borrow().table;
     let registry = Registry::lock(schema)?;
+    let handle = instance::of_table_anew(table)?;
     let file = read(filename)?;
     let place = resolve(filename)?;
     for other in registry.all()? {
@@ -88,7 +89,7 @@ fn register(
         None => Vec::new(),
     };
     registry.insert(&store)?;
-    transaction::changed(handle.borrow().table);
+    transaction::changed(table);
     Ok(report(outcomes))
 }
 
@@ -101,8 +102,9 @@ fn reload(
     let (filename, schema) = required(filename, schema)?;
     let prefer = preference(prefer)?;
     check_rights(filename)?;
-    let handle = instance::of_schema(schema)?;
-    let registry = Registry::lock(schema)?;
+    let table = instance::of_schema(schema)?.borrow().table;
+    let registry = if dry_run { Registry::look(schema)? } else { Registry::lock(schema)? };
+    let handle = instance::of_table_anew(table)?;
     let mut store = registry.find(filename)?.ok_or_else(|| Error::FileNotRegistered {
         filename: filename.to_owned(),
         schema: heap::schema_name(schema),
@@ -114,8 +116,8 @@ fn reload(
     let note = registry.note(&store);
     let outcomes = import(&handle, &mut store, &note, &file, prefer, dry_run)?;
     if !dry_run {
-        registry.update(&store)?;
-        transaction::changed(handle.borrow().table);
+        registry.wake(&mut store)?;
+        transaction::changed(table);
     }
     Ok(report(outcomes))
 }
@@ -131,7 +133,8 @@ fn import(
 ) -> Result<Vec<Outcome>, Error> {
     let filename = store.filename.clone();
     let fault = |error: host::Error| file_error(&filename, error);
-    let over = |error: host::Error| limit_error(&filename, error);
+    let schema = handle.borrow().schema;
+    let over = |error: host::Error| limit_error(&filename, schema, error);
 
     let (table, mut files, theirs, merged) = {
         let mut instance = handle.borrow_mut();
@@ -140,7 +143,7 @@ fn import(
         let seen = store.settle(note, &Digest::of(file), || export::manifest_of(&mut files, file));
         let moved::Theirs { document: theirs, moved } =
             moved::parse(&mut instance, &module, &mut files, store, file)?;
-        let keyring = keyrings::unite(&mut instance, &module, &mut files, &filename, theirs)?;
+        let keyring = keyrings::unite(&mut instance, &module, &mut files, &filename, theirs, !dry_run)?;
         if !moved {
             files.verify(theirs, keyring).map_err(fault)?;
             let generation = files.generation(theirs).map_err(fault)?;
@@ -149,17 +152,17 @@ fn import(
                 store.base = base::without_deletions(&store.base, &files.manifest(theirs).map_err(fault)?);
             }
         }
-        let current = instance.current().map(|current| current.bytes.clone()).unwrap_or_default();
-        files.set_keyring(theirs, &current).map_err(fault)?;
+        if let Some(current) = instance.current() {
+            files.set_keyring(theirs, &current.bytes).map_err(fault)?;
+        }
         let rows = Rows::read(instance.table)?;
         let ours = files.table(theirs, &rows.packed).map_err(over)?;
         let merged = files.merge(&store.base, ours, theirs, rows.complete, keyring, prefer).map_err(over)?;
         (instance.table, files, theirs, merged)
     };
     if prefer == Preference::Neither && !merged.conflicts.is_empty() {
-        return Err(export::conflict(&filename, handle.borrow().schema, &merged.conflicts));
+        return Err(export::conflict(&filename, schema, &merged.conflicts));
     }
-    let schema = handle.borrow().schema;
     let kind_type = kind_type(schema)?;
     let mut outcomes = Vec::with_capacity(merged.to_ours.len());
     for entry in merged.to_ours {

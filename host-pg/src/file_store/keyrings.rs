@@ -11,6 +11,8 @@ use crate::instance::Instance;
 
 /// Makes sure that the table's keyring opens all that the file holds, and gives it unlocked for work on documents.
 ///
+/// With `keep` false the copy's keyring stays as it is, and the unlocked one is for this work only.
+///
 /// A copy without a keyring takes the file's. Otherwise, a file with keys that the copy does not have leads: its
 /// keyring, with the copy's keys added, becomes the copy's, so that several databases around one file arrive at the same
 /// bytes. A file without news keeps the copy's keyring, which may have been rotated since.
@@ -20,10 +22,18 @@ pub(super) fn unite(
     files: &mut Files,
     filename: &str,
     file: Document,
+    keep: bool,
 ) -> Result<KeyringHandle, Error> {
-    let theirs = files.keyring_bytes(file).map_err(|error| file_error(filename, error))?;
+    let fault = |error: host::Error| file_error(filename, error);
+    let theirs = files.keyring_bytes(file).map_err(fault)?;
     match store.current().map(|current| current.bytes.clone()) {
-        None => adopt(store, module, filename, &theirs)?,
+        None => {
+            let kek = adoptable(store, module, filename, &theirs)?;
+            if !keep {
+                return files.unlock(&theirs, &kek).map_err(fault);
+            }
+            store.store_keyring(module.digest(), &theirs, kek)?;
+        }
         Some(ours) if ours == theirs => {}
         Some(ours) => {
             let ours_unlocked = unlock_current(store, files, filename)?;
@@ -36,13 +46,15 @@ pub(super) fn unite(
                 Err(error) => return Err(error),
             };
             let our_kek = store.current_kek()?;
-            let mut mine = module.unlock(&ours, &our_kek).map_err(|error| file_error(filename, error))?;
-            let news = mine.absorb(&theirs, &their_kek).map_err(|error| file_error(filename, error))?;
+            let mut mine = module.unlock(&ours, &our_kek).map_err(fault)?;
+            let news = mine.absorb(&theirs, &their_kek).map_err(fault)?;
             if news > 0 {
-                let mut united =
-                    module.unlock(&theirs, &their_kek).map_err(|error| file_error(filename, error))?;
-                united.absorb(&ours, &our_kek).map_err(|error| file_error(filename, error))?;
-                let bytes = united.to_bytes().map_err(|error| file_error(filename, error))?;
+                let mut united = module.unlock(&theirs, &their_kek).map_err(fault)?;
+                united.absorb(&ours, &our_kek).map_err(fault)?;
+                let bytes = united.to_bytes().map_err(fault)?;
+                if !keep {
+                    return files.unlock(&bytes, &their_kek).map_err(fault);
+                }
                 store.replace_current(&bytes, their_kek)?;
             }
         }
@@ -61,13 +73,12 @@ pub(super) fn unlock_current(
     files.unlock(&bytes, &kek).map_err(|error| file_error(filename, error))
 }
 
-fn adopt(store: &mut Instance, module: &Module, filename: &str, theirs: &[u8]) -> Result<(), Error> {
+/// The KEK of a keyring that a copy without one may take.
+fn adoptable(store: &Instance, module: &Module, filename: &str, theirs: &[u8]) -> Result<host::Kek, Error> {
     if !store.holds_nothing()? {
         return Err(Error::KeyringMissing { schema: store.schema_name() });
     }
-    let kek = derive(store, module, filename, theirs)?;
-    let digest = *module.digest();
-    store.store_keyring(&digest, theirs, kek)
+    derive(store, module, filename, theirs)
 }
 
 fn derive(store: &Instance, module: &Module, filename: &str, keyring: &[u8]) -> Result<host::Kek, Error> {

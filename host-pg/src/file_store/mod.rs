@@ -2,6 +2,7 @@
 //!
 //! - `registry`: the rows of `credentials_files`.
 //! - `manage`: `credential_file_stores`, `credential_file_store_sync` and `detach_file_store`.
+//! - `status`: whether file and table are in step.
 //! - `table`: the copy's rows as records of a document, and records as rows.
 //! - `keyrings`: one keyring for file and table.
 //! - `export`: the three-way merge before a commit.
@@ -20,6 +21,7 @@ mod moved;
 mod prune;
 mod published;
 mod registry;
+mod status;
 mod table;
 mod transaction;
 
@@ -34,7 +36,7 @@ use omni_credentials_host::file::FileFault;
 use pgrx::pg_sys;
 
 use crate::error::Error;
-use crate::modules;
+use crate::{heap, modules};
 
 /// The largest file that is read; the module says the same.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -67,12 +69,16 @@ fn required(filename: Option<&str>, schema: Option<pg_sys::Oid>) -> Result<(&str
 }
 
 /// What a failure means when the table's rows become records: a limit is about the table, not about the file.
-fn limit_error(filename: &str, error: host::Error) -> Error {
+fn limit_error(filename: &str, schema: pg_sys::Oid, error: host::Error) -> Error {
     match error {
         host::Error::Refused(failure)
             if matches!(failure.code, ErrorCode::TooManyRecords | ErrorCode::FileTooLarge) =>
         {
-            Error::FileTooSmall { filename: filename.to_owned(), reason: failure.to_string() }
+            Error::FileTooSmall {
+                filename: filename.to_owned(),
+                schema: heap::schema_name(schema),
+                reason: failure.to_string(),
+            }
         }
         other => file_error(filename, other),
     }

@@ -79,7 +79,7 @@ pub(super) fn parse(
 
 /// Whether a module that refuses a file so may have met another one's: a suite or a version of its own formats that it
 /// does not know, or a format that is none of its own.
-fn may_be_of_another_module(refusal: ErrorCode) -> bool {
+pub(super) fn may_be_of_another_module(refusal: ErrorCode) -> bool {
     matches!(refusal, ErrorCode::UnknownSuite | ErrorCode::UnknownVersion | ErrorCode::NotACredentialsFile)
 }
 

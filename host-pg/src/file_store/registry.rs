@@ -28,6 +28,9 @@ pub(super) struct Store {
     pub(super) pending_digest: Option<Vec<u8>>,
     /// The base that goes with it.
     pub(super) pending_base: Option<Vec<u8>>,
+    /// Whether a dump brought the row. Then nobody asked this server to write the file, and what was agreed on says
+    /// nothing of this table: the rows may not have come along, which must not look as if they had been deleted.
+    pub(super) rests: bool,
 }
 
 /// What a file turned out to be.
@@ -47,6 +50,8 @@ pub(super) struct Registry {
 }
 
 const NAME: &core::ffi::CStr = c"credentials_files";
+/// The column that tells whether the row was written here.
+const WRITTEN_AS: usize = 8;
 
 impl Registry {
     /// Whether the copy in `schema` has any file store. Takes no lasting lock.
@@ -77,7 +82,7 @@ impl Registry {
     pub(super) fn all(&self) -> Result<Vec<Store>, Error> {
         let mut stores = Vec::new();
         self.table.scan(|row| {
-            stores.push(Store::from_row(row));
+            stores.push(self.store(row));
             Ok(Visit::Continue)
         })?;
         stores.sort_by(|a, b| a.filename.cmp(&b.filename));
@@ -91,12 +96,12 @@ impl Registry {
 
     /// Registers a file.
     pub(super) fn insert(&self, store: &Store) -> Result<(), Error> {
-        self.table.insert(&store.columns())
+        self.table.insert(&self.columns(store))
     }
 
     /// Stores what is now known of a file.
     pub(super) fn update(&self, store: &Store) -> Result<(), Error> {
-        self.with_row(store, |row| self.table.update(row, &store.columns()))
+        self.with_row(store, |row| self.table.update(row, &self.columns(store)))
     }
 
     /// Forgets a file.
@@ -110,6 +115,37 @@ impl Registry {
     /// The note for a registered file.
     pub(super) fn note(&self, store: &Store) -> Note {
         Note::of(self.table.oid(), &store.filename)
+    }
+
+    /// Has a store that rests be kept up to date from now on: as if file and table met for the first time.
+    pub(super) fn wake(&self, store: &mut Store) -> Result<(), Error> {
+        store.rests = false;
+        self.update(store)
+    }
+
+    fn store(&self, row: &Row) -> Store {
+        let store = Store::from_row(row);
+        // Where the column is missing, nothing can be said, and the row counts.
+        if !self.table.has_column(WRITTEN_AS) || row.get(WRITTEN_AS) == Some(self.mark(row.writer())) {
+            return store;
+        }
+        let Store { filename, generation, synchronized_at, .. } = store;
+        Store { filename, generation, synchronized_at, rests: true, ..Store::default() }
+    }
+
+    fn columns(&self, store: &Store) -> Vec<Option<pg_sys::Datum>> {
+        let mut columns = Vec::from(store.columns());
+        if self.table.has_column(WRITTEN_AS) {
+            // SAFETY: a transaction that may write is in progress: the caller is about to.
+            let writer = unsafe { pg_sys::GetCurrentTransactionId() };
+            columns.push(datum(self.mark(writer.into())));
+        }
+        columns
+    }
+
+    /// What a row that a transaction writes into this table is marked with. No dump carries transactions.
+    fn mark(&self, writer: u32) -> i64 {
+        ((u64::from(self.table.oid().to_u32()) << 32) | u64::from(writer)).cast_signed()
     }
 
     fn with_row(&self, store: &Store, mut with: impl FnMut(&Row) -> Result<(), Error>) -> Result<(), Error> {
@@ -143,6 +179,19 @@ impl Store {
         if self.file_digest.as_deref() == Some(digest) { Seen::Known } else { Seen::Foreign }
     }
 
+    /// The digest of the file that this copy wrote or checked last.
+    pub(super) fn written(&self) -> Option<&Vec<u8>> {
+        self.pending_digest.as_ref().or(self.file_digest.as_ref())
+    }
+
+    /// What file and table agree on once that file is in place.
+    pub(super) fn agreed(&self) -> &[u8] {
+        match &self.pending_digest {
+            Some(_) => self.pending_base.as_deref().unwrap_or_default(),
+            None => &self.base,
+        }
+    }
+
     /// The highest generation seen.
     pub(super) fn known_generation(&self) -> u64 {
         self.generation.and_then(|generation| u64::try_from(generation).ok()).unwrap_or(0)
@@ -163,6 +212,7 @@ impl Store {
             base: row.get(5).unwrap_or_default(),
             pending_digest: row.get(6),
             pending_base: row.get(7),
+            rests: false,
         }
     }
 

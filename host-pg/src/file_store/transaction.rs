@@ -44,6 +44,11 @@ pub(crate) fn changed(table: pg_sys::Oid) {
     PENDING.with_borrow_mut(|pending| pending.changed.insert(table.to_u32()));
 }
 
+/// Whether the running transaction will look at the files of a table before it commits.
+pub(super) fn is_noted(table: pg_sys::Oid) -> bool {
+    PENDING.with_borrow(|pending| pending.changed.contains(&table.to_u32()))
+}
+
 /// Listens for the end of transactions. Called once, when the library is loaded.
 pub(crate) fn register() {
     // SAFETY: called from _PG_init; the callback is guarded and of the expected type.
@@ -88,8 +93,8 @@ fn prepare() -> Result<(), Error> {
 
 fn prepare_copy(schema: pg_sys::Oid, table: pg_sys::Oid) -> Result<(), Error> {
     let registry = Registry::lock(schema)?;
-    let handle = instance::of_table(table)?;
-    for mut store in registry.all()? {
+    let handle = instance::of_table_anew(table)?;
+    for mut store in registry.all()?.into_iter().filter(|store| !store.rests) {
         let path = lock_file(&store.filename)?;
         let staged = PENDING.with_borrow(|pending| {
             pending
@@ -106,6 +111,10 @@ fn prepare_copy(schema: pg_sys::Oid, table: pg_sys::Oid) -> Result<(), Error> {
         let note = registry.note(&store);
         let written = export::export(&handle, &mut store, &note, file.as_deref())?;
         if let Some(bytes) = written {
+            // The rename follows the commit at once: what it shows must not be lost with the end of the log, as a
+            // commit with `synchronous_commit = off` may be.
+            // SAFETY: sets a flag of the running transaction.
+            unsafe { pg_sys::ForceSyncCommit() };
             let staged = Staged::write(&path, &bytes).map_err(|error| file_error(&store.filename, error))?;
             PENDING.with_borrow_mut(|pending| {
                 if let Some(waiting) = pending.staged.get_mut(&path) {

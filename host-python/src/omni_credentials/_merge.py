@@ -9,7 +9,7 @@ from .identity import Identity
 from .module import Entry, Module, RawIdentity
 
 if TYPE_CHECKING:
-    from .store import Contents
+    from ._contents import Contents
 
 
 def rebase(

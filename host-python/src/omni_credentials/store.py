@@ -5,53 +5,26 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import threading
-from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from os import PathLike
 from types import TracebackType
-from typing import Literal, TypeVar, overload
+from typing import Literal
 
 from . import _file, secret as _secret
+from ._contents import Contents, close_replaced, open_value, read, refusals_of_argument, refusals_of_file
+from ._credentials import Credentials
 from ._lock import Lock
 from ._merge import rebase
 from ._staged import Staged
-from .errors import (
-    AmbiguousCredential,
-    CredentialNotFound,
-    CredentialsError,
-    FileError,
-    InvalidInput,
-    MissingInput,
-    Refusal,
-    UnreadableValue,
-    of_argument,
-    of_file,
-)
-from .identity import DEFAULT_KIND, DEFAULT_SCOPE, Credential, Identity, Scope, scope_text
-from .module import Costs, Entry, Kek, Keyring, Module, RawIdentity
-
-T = TypeVar("T")
+from .errors import FileError
+from .identity import Identity
+from .module import Costs, Entry, Kek, Module
 
 # The longest credentials file, in bytes: the format's limit.
 _MAX_FILE = 64 << 20
-# How many scopes are remembered in their canonical form.
-_MAX_SCOPES = 256
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Contents:
-    """What a file held when it was read. Its keyring is unlocked, and its seal was right."""
-
-    file: bytes
-    generation: int
-    entries: dict[Identity, Entry]
-    keyring_bytes: bytes
-    kek: Kek
-    keyring: Keyring
-
-
-class Store(MutableMapping[str, bytes]):
+class Store(Credentials):
     """The credentials of a file. Values are opened one at a time, when they are asked for; changes reach the file with
     `save`. Threads may share a store: their calls take turns.
 
@@ -75,14 +48,10 @@ class Store(MutableMapping[str, bytes]):
         wait: float,
     ) -> None:
         """Use `open` or `create`."""
+        super().__init__(module, contents, principal)
         self._path = path
-        self._module = module
         self._find_secret = find_secret
-        self._principal = principal
         self._wait = wait
-        self._mutex = threading.RLock()
-        self._scopes: dict[str, str] = {}
-        self._adopt(contents, {})
 
     @classmethod
     def open(
@@ -111,7 +80,7 @@ class Store(MutableMapping[str, bytes]):
         loaded = _load_module(module, module_digest)
         file = _file.read(path, _MAX_FILE)
         find = functools.partial(_secret.find, secret, env_var)
-        contents = _read(loaded, path, file, None, find)
+        contents = read(loaded, path, file, None, find)
         # What the environment has may change under a running program; what was given is not kept.
         return cls(
             path, loaded, contents, find_secret=find if secret is None else None, principal=principal, wait=wait
@@ -139,7 +108,7 @@ class Store(MutableMapping[str, bytes]):
         _refuse_existing(path)
         loaded = _load_module(module, module_digest)
         find = functools.partial(_secret.find, secret, env_var)
-        with _arguments("the master secret"):
+        with refusals_of_argument("the master secret"):
             made = loaded.create_keyring(find(), costs)
         with loaded.files() as files:
             file = files.write(files.create(made.keyring), files.unlock(made.keyring, made.kek), 0)
@@ -147,7 +116,7 @@ class Store(MutableMapping[str, bytes]):
             _refuse_existing(path)
             with Staged(lock.path, file) as staged:
                 staged.publish()
-        contents = _read(loaded, path, file, made.kek, None)
+        contents = read(loaded, path, file, made.kek, None)
         return cls(
             path, loaded, contents, find_secret=find if secret is None else None, principal=principal, wait=wait
         )
@@ -166,165 +135,6 @@ class Store(MutableMapping[str, bytes]):
     def generation(self) -> int:
         """How often the file was written, when it was last read or saved."""
         return self._contents.generation
-
-    @property
-    def changed(self) -> list[Identity]:
-        """The credentials that were set or deleted and not saved yet."""
-        with self._mutex:
-            return sorted(self._pending)
-
-    def credentials(
-        self,
-        name: str | None = None,
-        *,
-        kind: str | None = None,
-        principal: str | None = None,
-        scope: Scope | None = None,
-    ) -> list[Identity]:
-        """All credentials, or those that match, sorted. No value is opened, and the store's own `principal` does not
-        narrow the choice."""
-        with self._mutex:
-            return self._matching(name, kind, principal, scope)
-
-    def __getitem__(self, name: str) -> bytes:
-        """The value of the credential of this name."""
-        return self.credential(name).value
-
-    @overload
-    def get(
-        self,
-        name: str,
-        /,
-        default: None = None,
-        *,
-        kind: str | None = None,
-        principal: str | None = None,
-        scope: Scope | None = None,
-    ) -> bytes | None: ...
-
-    @overload
-    def get(
-        self,
-        name: str,
-        /,
-        default: bytes | T,
-        *,
-        kind: str | None = None,
-        principal: str | None = None,
-        scope: Scope | None = None,
-    ) -> bytes | T: ...
-
-    def get(
-        self,
-        name: str,
-        /,
-        default: object = None,
-        *,
-        kind: str | None = None,
-        principal: str | None = None,
-        scope: Scope | None = None,
-    ) -> object:
-        """The value of the one credential that matches, or `default` where there is none."""
-        try:
-            return self.credential(name, kind=kind, principal=principal, scope=scope).value
-        except CredentialNotFound:
-            return default
-
-    def credential(
-        self,
-        name: str,
-        *,
-        kind: str | None = None,
-        principal: str | None = None,
-        scope: Scope | None = None,
-    ) -> Credential:
-        """The one credential that matches, with its value.
-
-        Raises `CredentialNotFound`, `AmbiguousCredential`, and `UnreadableValue` for a value that does not open.
-        """
-        with self._mutex:
-            identity = self._the_one(name, kind, self._whose(principal), scope)
-            return Credential(identity, _open(self._contents.keyring, identity, self._live[identity]))
-
-    def __setitem__(self, name: str, value: str | bytes) -> None:
-        """As `set`."""
-        self.set(name, value)
-
-    def set(
-        self,
-        name: str,
-        value: str | bytes,
-        *,
-        kind: str | None = None,
-        principal: str | None = None,
-        scope: Scope | None = None,
-    ) -> Identity:
-        """Adds a credential or changes it; `save` writes it. Text is kept as UTF-8.
-
-        What is not given is that of the one credential that matches; for a new one the kind is `credential`, the scope
-        `{"all":true}`, and the principal that of the store or else `$PGUSER`, `$USER` or `$LOGNAME`. A value that is
-        the same already is no change. Gives the identity.
-
-        Raises `AmbiguousCredential` where several match, `InvalidInput`, and `MissingInput` without a principal.
-        """
-        value = _bytes(value)
-        with self._mutex:
-            found = self._matching(name, kind, self._whose(principal), scope)
-            if len(found) > 1:
-                raise _ambiguous(name, found)
-            identity = found[0] if found else self._new_identity(name, kind, principal, scope)
-            sealed = self._live.get(identity)
-            if sealed is None or self._differs(identity, sealed, value):
-                with _arguments(str(identity)):
-                    sealed = self._contents.keyring.seal(identity.raw(), value)
-                self._change(Entry(identity.raw(), sealed, False), identity)
-            return identity
-
-    def __delitem__(self, name: str) -> None:
-        """As `delete`."""
-        self.delete(name)
-
-    def delete(
-        self,
-        name: str,
-        *,
-        kind: str | None = None,
-        principal: str | None = None,
-        scope: Scope | None = None,
-    ) -> Identity:
-        """Deletes the one credential that matches; `save` writes it. The file remembers the deletion, so that it
-        reaches databases and branches. Gives the identity.
-
-        Raises `CredentialNotFound` and `AmbiguousCredential`.
-        """
-        with self._mutex:
-            identity = self._the_one(name, kind, self._whose(principal), scope)
-            known = self._contents.entries.get(identity)
-            self._change(Entry(identity.raw(), b"", True), identity)
-            if known is None or known.deleted:
-                # It was never saved.
-                del self._pending[identity]
-            return identity
-
-    def __contains__(self, name: object) -> bool:
-        """Whether there is a credential of this name."""
-        with self._mutex:
-            return isinstance(name, str) and bool(self._matching(name, None, self._principal, None))
-
-    def __iter__(self) -> Iterator[str]:
-        """The names, each once, sorted."""
-        with self._mutex:
-            return iter(dict.fromkeys(it.name for it in self._matching(None, None, self._principal, None)))
-
-    def __len__(self) -> int:
-        """The number of names."""
-        return sum(1 for _ in self)
-
-    def __eq__(self, other: object) -> bool:
-        """A store is equal to itself only: to compare two would be to open all values."""
-        return self is other
-
-    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         with self._mutex:
@@ -364,11 +174,11 @@ class Store(MutableMapping[str, bytes]):
         with self._mutex, self._locked(prefer) as lock:
             contents = self._contents
             with self._module.unlock(contents.keyring_bytes, contents.kek) as keyring:
-                with _file_of(self._path):
+                with refusals_of_file(self._path):
                     keyring.add_key()
                 entries = [entry for entry in self._pending.values() if entry.deleted]
                 for identity, sealed in self._live.items():
-                    value = _open(contents.keyring, identity, sealed)
+                    value = open_value(contents.keyring, identity, sealed)
                     entries.append(Entry(identity.raw(), keyring.seal(identity.raw(), value), False))
                 self._write(lock, entries, keyring.to_bytes(), contents.kek)
             return len(self._live)
@@ -387,7 +197,7 @@ class Store(MutableMapping[str, bytes]):
         """
         with self._mutex, self._locked(prefer) as lock:
             contents = self._contents
-            with _arguments("the new master secret"):
+            with refusals_of_argument("the new master secret"):
                 made = self._module.rewrap(
                     contents.keyring_bytes, contents.kek, _secret.encode(new_secret), costs
                 )
@@ -406,82 +216,6 @@ class Store(MutableMapping[str, bytes]):
     ) -> None:
         self.close()
 
-    def _adopt(self, contents: Contents, pending: dict[Identity, Entry]) -> None:
-        """Takes over what a file holds, and what is to be changed in it."""
-        self._contents = contents
-        self._pending: dict[Identity, Entry] = {}
-        self._live = {identity: entry.sealed for identity, entry in contents.entries.items() if not entry.deleted}
-        self._names: dict[str, set[Identity]] = {}
-        for identity in self._live:
-            self._names.setdefault(identity.name, set()).add(identity)
-        for identity, entry in pending.items():
-            self._change(entry, identity)
-
-    def _change(self, entry: Entry, identity: Identity) -> None:
-        self._pending[identity] = entry
-        if entry.deleted:
-            self._live.pop(identity, None)
-            self._names.get(identity.name, set()).discard(identity)
-        else:
-            self._live[identity] = entry.sealed
-            self._names.setdefault(identity.name, set()).add(identity)
-
-    def _matching(
-        self, name: str | None, kind: str | None, principal: str | None, scope: Scope | None
-    ) -> list[Identity]:
-        canonical = None if scope is None else self._canonical(scope)
-        candidates = self._live if name is None else self._names.get(name, set())
-        return sorted(
-            identity
-            for identity in candidates
-            if kind in (None, identity.kind)
-            and principal in (None, identity.principal)
-            and canonical in (None, identity.scope)
-        )
-
-    def _the_one(self, name: str, kind: str | None, principal: str | None, scope: Scope | None) -> Identity:
-        found = self._matching(name, kind, principal, scope)
-        if not found:
-            raise CredentialNotFound(f"there is no credential {name}", hint="what there is: store.credentials()")
-        if len(found) > 1:
-            raise _ambiguous(name, found)
-        return found[0]
-
-    def _new_identity(
-        self, name: str, kind: str | None, principal: str | None, scope: Scope | None
-    ) -> Identity:
-        whose = self._whose(principal)
-        return Identity(
-            name,
-            DEFAULT_KIND if kind is None else kind,
-            _default_principal() if whose is None else whose,
-            DEFAULT_SCOPE if scope is None else self._canonical(scope),
-        )
-
-    def _whose(self, principal: str | None) -> str | None:
-        return self._principal if principal is None else principal
-
-    def _canonical(self, scope: Scope) -> str:
-        """The canonical form of a scope; the module knows it."""
-        text = scope_text(scope)
-        canonical = self._scopes.get(text)
-        if canonical is None:
-            raw = RawIdentity(b"n", b"k", b"p", text.encode("utf-8", "surrogatepass"))
-            with self._module.files() as files, _arguments("the scope"):
-                document = files.create(self._contents.keyring_bytes)
-                files.put(document, [Entry(raw, b"", True)])
-                canonical = files.entries(document)[0].identity.scope.decode()
-            if len(self._scopes) >= _MAX_SCOPES:
-                self._scopes.clear()
-            self._scopes[text] = canonical
-        return canonical
-
-    def _differs(self, identity: Identity, sealed: bytes, value: bytes) -> bool:
-        try:
-            return _open(self._contents.keyring, identity, sealed) != value
-        except UnreadableValue:
-            return True
-
     @contextlib.contextmanager
     def _locked(self, prefer: Literal["ours", "theirs"] | None) -> Iterator[Lock]:
         """The lock, and what the file holds under it."""
@@ -497,14 +231,14 @@ class Store(MutableMapping[str, bytes]):
         before = self._contents
         if file == before.file:
             return False
-        contents = _read(self._module, self._path, file, before.kek, self._find_secret, before)
+        contents = read(self._module, self._path, file, before.kek, self._find_secret, before)
         try:
-            with _file_of(self._path):
+            with refusals_of_file(self._path):
                 pending = rebase(self._module, before, contents, self._pending, prefer) if self._pending else {}
         except BaseException:
-            _close_replaced(contents, before)
+            close_replaced(contents, before)
             raise
-        _close_replaced(before, contents)
+        close_replaced(before, contents)
         self._adopt(contents, pending)
         return True
 
@@ -513,7 +247,7 @@ class Store(MutableMapping[str, bytes]):
     ) -> None:
         """Replaces the file that was read under the lock. Another keyring comes with the KEK that unlocks it."""
         before = self._contents
-        with self._module.files() as files, _arguments(self._path):
+        with self._module.files() as files, refusals_of_argument(self._path):
             document = files.parse(before.file)
             files.put(document, entries)
             if keyring_bytes is not None:
@@ -522,96 +256,15 @@ class Store(MutableMapping[str, bytes]):
             handle = files.unlock(keyring_bytes or before.keyring_bytes, kek)
             file = files.write(document, handle, before.generation)
         # What cannot be read back is not put in place.
-        contents = _read(self._module, self._path, file, kek, None, before)
+        contents = read(self._module, self._path, file, kek, None, before)
         try:
             with Staged(lock.path, file) as staged:
                 staged.publish()
         except BaseException:
-            _close_replaced(contents, before)
+            close_replaced(contents, before)
             raise
-        _close_replaced(before, contents)
+        close_replaced(before, contents)
         self._adopt(contents, {})
-
-
-class _Meaning:
-    """Gives a refusal in a block its meaning."""
-
-    def __init__(self, meaning: Callable[[str, Refusal], CredentialsError], subject: str) -> None:
-        self._meaning = meaning
-        self._subject = subject
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, Refusal):
-            raise self._meaning(self._subject, error) from None
-
-
-def _file_of(path: str) -> _Meaning:
-    return _Meaning(of_file, path)
-
-
-def _arguments(subject: str) -> _Meaning:
-    return _Meaning(of_argument, subject)
-
-
-def _read(
-    module: Module,
-    path: str,
-    file: bytes,
-    kek: Kek | None,
-    find_secret: Callable[[], bytes] | None,
-    before: Contents | None = None,
-) -> Contents:
-    """Parses and unlocks a file, with a KEK if there is one and it is right, otherwise with the master secret. The
-    keyring of `before` is used again if it is the same."""
-    with module.files() as files, _file_of(path):
-        document = files.parse(file)
-        keyring_bytes = files.keyring_bytes(document)
-        if before is not None and before.keyring_bytes == keyring_bytes:
-            kek, keyring = before.kek, before.keyring
-        else:
-            kek, keyring = _unlock(module, keyring_bytes, kek, find_secret)
-        try:
-            files.verify(document, files.unlock(keyring_bytes, kek))
-            entries = {Identity.from_raw(entry.identity): entry for entry in files.entries(document)}
-            generation = files.generation(document)
-        except BaseException:
-            if before is None or keyring is not before.keyring:
-                keyring.close()
-            raise
-    return Contents(file, generation, entries, keyring_bytes, kek, keyring)
-
-
-def _unlock(
-    module: Module, keyring: bytes, kek: Kek | None, find_secret: Callable[[], bytes] | None
-) -> tuple[Kek, Keyring]:
-    if kek is not None:
-        try:
-            return kek, module.unlock(keyring, kek)
-        except Refusal as refusal:
-            # Somebody changed the master secret.
-            if refusal.code != "wrong-master-secret" or find_secret is None:
-                raise
-    assert find_secret is not None, "without a KEK there is a way to a secret"
-    kek = module.derive_kek(find_secret(), keyring)
-    return kek, module.unlock(keyring, kek)
-
-
-def _close_replaced(contents: Contents, by: Contents) -> None:
-    """Returns the memory of a keyring, unless it is used on."""
-    if contents.keyring is not by.keyring:
-        contents.keyring.close()
-
-
-def _open(keyring: Keyring, identity: Identity, sealed: bytes) -> bytes:
-    try:
-        return keyring.open(identity.raw(), sealed)
-    except Refusal as refusal:
-        raise UnreadableValue(f"{identity}: {refusal}", identity, refusal) from None
 
 
 def _load_module(module: Module | str | PathLike[str] | bytes | None, digest: str | None) -> Module:
@@ -630,30 +283,3 @@ def _default_module() -> Module:
 def _refuse_existing(path: str) -> None:
     if os.path.lexists(path):
         raise FileError(path, "exists")
-
-
-def _default_principal() -> str:
-    """Whose credential is meant when nobody says so: as libpq, the role of the session."""
-    for variable in ("PGUSER", "USER", "LOGNAME"):
-        if principal := os.environ.get(variable):
-            return principal
-    raise MissingInput(
-        "whose credential it is must be said: neither PGUSER nor USER is set", hint="add principal=ROLE"
-    )
-
-
-def _ambiguous(name: str, found: list[Identity]) -> AmbiguousCredential:
-    listed = "; ".join(str(identity) for identity in found)
-    return AmbiguousCredential(
-        f"there are {len(found)} credentials {name}: {listed}",
-        found,
-        hint="say which one with kind=, principal= or scope=",
-    )
-
-
-def _bytes(value: str | bytes) -> bytes:
-    if isinstance(value, str):
-        return value.encode()
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value)
-    raise InvalidInput(f"a value is bytes or text, not {type(value).__name__}")

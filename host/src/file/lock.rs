@@ -65,6 +65,21 @@ impl Lock {
         }
     }
 
+    /// Whether somebody holds the lock of `path`. A lock whose holder is certainly gone is held by nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] where that cannot be seen.
+    pub fn is_held(path: &Path) -> Result<bool, Error> {
+        let path = resolve(path)?;
+        let lock = with_suffix(&path, ".lock");
+        match read_holder(&lock) {
+            Ok(found) => Ok(!found.is_some_and(|holder| holder.is_gone())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::File { fault: into_fault(&lock)(error), path }),
+        }
+    }
+
     /// The file that is locked, with links followed.
     pub fn path(&self) -> &Path {
         &self.path
@@ -235,7 +250,9 @@ mod tests {
             fault(Lock::acquire(&path, Duration::from_secs(60), Some(|| true))),
             FileFault::Interrupted
         );
+        assert!(Lock::is_held(&folder.path().join("link")).unwrap());
         drop(lock);
+        assert!(!Lock::is_held(&path).unwrap());
         drop(Lock::acquire(&path, NOW, None).unwrap());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "only the link is left");
     }
@@ -245,6 +262,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(folder.path().join("file.lock"), stale()).unwrap();
+        assert!(!Lock::is_held(&path).unwrap());
         let mine = super::super::Staged::write(&path, b"half").unwrap();
         std::mem::forget(mine);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
@@ -264,6 +282,7 @@ mod tests {
             fs::write(&lock, text).unwrap();
             assert!(matches!(fault(Lock::acquire(&path, NOW, None)), FileFault::Locked { .. }), "{text}");
             assert_eq!(fs::read_to_string(&lock).unwrap(), text);
+            assert!(Lock::is_held(&path).unwrap(), "{text}");
         }
         fs::write(&lock, b"\xff").unwrap();
         assert!(matches!(fault(Lock::acquire(&path, NOW, None)), FileFault::Locked { .. }));

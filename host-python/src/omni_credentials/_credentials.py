@@ -1,0 +1,291 @@
+"""The credentials of a file as a mapping, with the changes that are not saved yet."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, MutableMapping
+from typing import TypeVar, overload
+
+from ._contents import Contents, open_value, refusals_of_argument
+from .errors import AmbiguousCredential, CredentialNotFound, InvalidInput, MissingInput, UnreadableValue
+from .identity import DEFAULT_KIND, DEFAULT_SCOPE, Credential, Identity, Scope, scope_text
+from .module import Entry, Module, RawIdentity
+
+T = TypeVar("T")
+
+# How many scopes are remembered in their canonical form.
+_MAX_SCOPES = 256
+
+
+class Credentials(MutableMapping[str, bytes]):
+    """What a `Store` is in memory: names and values, and what is to be changed in the file."""
+
+    def __init__(self, module: Module, contents: Contents, principal: str | None) -> None:
+        self._module = module
+        self._principal = principal
+        self._mutex = threading.RLock()
+        self._scopes: dict[str, str] = {}
+        self._adopt(contents, {})
+
+    @property
+    def changed(self) -> list[Identity]:
+        """The credentials that were set or deleted and not saved yet."""
+        with self._mutex:
+            return sorted(self._pending)
+
+    def credentials(
+        self,
+        name: str | None = None,
+        *,
+        kind: str | None = None,
+        principal: str | None = None,
+        scope: Scope | None = None,
+    ) -> list[Identity]:
+        """All credentials, or those that match, sorted. No value is opened, and the store's own `principal` does not
+        narrow the choice."""
+        with self._mutex:
+            return self._matching(name, kind, principal, scope)
+
+    def __getitem__(self, name: str) -> bytes:
+        """The value of the credential of this name."""
+        return self.credential(name).value
+
+    @overload
+    def get(
+        self,
+        name: str,
+        /,
+        default: None = None,
+        *,
+        kind: str | None = None,
+        principal: str | None = None,
+        scope: Scope | None = None,
+    ) -> bytes | None: ...
+
+    @overload
+    def get(
+        self,
+        name: str,
+        /,
+        default: bytes | T,
+        *,
+        kind: str | None = None,
+        principal: str | None = None,
+        scope: Scope | None = None,
+    ) -> bytes | T: ...
+
+    def get(
+        self,
+        name: str,
+        /,
+        default: object = None,
+        *,
+        kind: str | None = None,
+        principal: str | None = None,
+        scope: Scope | None = None,
+    ) -> object:
+        """The value of the one credential that matches, or `default` where there is none."""
+        try:
+            return self.credential(name, kind=kind, principal=principal, scope=scope).value
+        except CredentialNotFound:
+            return default
+
+    def credential(
+        self,
+        name: str,
+        *,
+        kind: str | None = None,
+        principal: str | None = None,
+        scope: Scope | None = None,
+    ) -> Credential:
+        """The one credential that matches, with its value.
+
+        Raises `CredentialNotFound`, `AmbiguousCredential`, and `UnreadableValue` for a value that does not open.
+        """
+        with self._mutex:
+            identity = self._the_one(name, kind, self._whose(principal), scope)
+            return Credential(identity, open_value(self._contents.keyring, identity, self._live[identity]))
+
+    def __setitem__(self, name: str, value: str | bytes) -> None:
+        """As `set`."""
+        self.set(name, value)
+
+    def set(
+        self,
+        name: str,
+        value: str | bytes,
+        *,
+        kind: str | None = None,
+        principal: str | None = None,
+        scope: Scope | None = None,
+    ) -> Identity:
+        """Adds a credential or changes it; `save` writes it. Text is kept as UTF-8.
+
+        What is not given is that of the one credential that matches; for a new one the kind is `credential`, the scope
+        `{"all":true}`, and the principal that of the store or else `$PGUSER`, `$USER` or `$LOGNAME`. A value that is
+        the same already is no change. Gives the identity.
+
+        Raises `AmbiguousCredential` where several match, `InvalidInput`, and `MissingInput` without a principal.
+        """
+        value = _bytes(value)
+        with self._mutex:
+            found = self._matching(name, kind, self._whose(principal), scope)
+            if len(found) > 1:
+                raise _ambiguous(name, found)
+            identity = found[0] if found else self._new_identity(name, kind, principal, scope)
+            sealed = self._live.get(identity)
+            if sealed is None or self._differs(identity, sealed, value):
+                with refusals_of_argument(str(identity)):
+                    sealed = self._contents.keyring.seal(identity.raw(), value)
+                self._change(Entry(identity.raw(), sealed, False), identity)
+            return identity
+
+    def __delitem__(self, name: str) -> None:
+        """As `delete`."""
+        self.delete(name)
+
+    def delete(
+        self,
+        name: str,
+        *,
+        kind: str | None = None,
+        principal: str | None = None,
+        scope: Scope | None = None,
+    ) -> Identity:
+        """Deletes the one credential that matches; `save` writes it. The file remembers the deletion, so that it
+        reaches databases and branches. Gives the identity.
+
+        Raises `CredentialNotFound` and `AmbiguousCredential`.
+        """
+        with self._mutex:
+            identity = self._the_one(name, kind, self._whose(principal), scope)
+            known = self._contents.entries.get(identity)
+            self._change(Entry(identity.raw(), b"", True), identity)
+            if known is None or known.deleted:
+                # It was never saved.
+                del self._pending[identity]
+            return identity
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a credential of this name."""
+        with self._mutex:
+            return isinstance(name, str) and bool(self._matching(name, None, self._principal, None))
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, each once, sorted."""
+        with self._mutex:
+            return iter(dict.fromkeys(it.name for it in self._matching(None, None, self._principal, None)))
+
+    def __len__(self) -> int:
+        """The number of names."""
+        return sum(1 for _ in self)
+
+    def __eq__(self, other: object) -> bool:
+        """A store is equal to itself only: to compare two would be to open all values."""
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def _adopt(self, contents: Contents, pending: dict[Identity, Entry]) -> None:
+        """Takes over what a file holds, and what is to be changed in it."""
+        self._contents = contents
+        self._pending: dict[Identity, Entry] = {}
+        self._live = {identity: entry.sealed for identity, entry in contents.entries.items() if not entry.deleted}
+        self._names: dict[str, set[Identity]] = {}
+        for identity in self._live:
+            self._names.setdefault(identity.name, set()).add(identity)
+        for identity, entry in pending.items():
+            self._change(entry, identity)
+
+    def _change(self, entry: Entry, identity: Identity) -> None:
+        self._pending[identity] = entry
+        if entry.deleted:
+            self._live.pop(identity, None)
+            self._names.get(identity.name, set()).discard(identity)
+        else:
+            self._live[identity] = entry.sealed
+            self._names.setdefault(identity.name, set()).add(identity)
+
+    def _matching(
+        self, name: str | None, kind: str | None, principal: str | None, scope: Scope | None
+    ) -> list[Identity]:
+        canonical = None if scope is None else self._canonical(scope)
+        candidates = self._live if name is None else self._names.get(name, set())
+        return sorted(
+            identity
+            for identity in candidates
+            if kind in (None, identity.kind)
+            and principal in (None, identity.principal)
+            and canonical in (None, identity.scope)
+        )
+
+    def _the_one(self, name: str, kind: str | None, principal: str | None, scope: Scope | None) -> Identity:
+        found = self._matching(name, kind, principal, scope)
+        if not found:
+            raise CredentialNotFound(f"there is no credential {name}", hint="what there is: store.credentials()")
+        if len(found) > 1:
+            raise _ambiguous(name, found)
+        return found[0]
+
+    def _new_identity(
+        self, name: str, kind: str | None, principal: str | None, scope: Scope | None
+    ) -> Identity:
+        whose = self._whose(principal)
+        return Identity(
+            name,
+            DEFAULT_KIND if kind is None else kind,
+            _default_principal() if whose is None else whose,
+            DEFAULT_SCOPE if scope is None else self._canonical(scope),
+        )
+
+    def _whose(self, principal: str | None) -> str | None:
+        return self._principal if principal is None else principal
+
+    def _canonical(self, scope: Scope) -> str:
+        """The canonical form of a scope; the module knows it."""
+        text = scope_text(scope)
+        canonical = self._scopes.get(text)
+        if canonical is None:
+            raw = RawIdentity(b"n", b"k", b"p", text.encode("utf-8", "surrogatepass"))
+            with self._module.files() as files, refusals_of_argument("the scope"):
+                document = files.create(self._contents.keyring_bytes)
+                files.put(document, [Entry(raw, b"", True)])
+                canonical = files.entries(document)[0].identity.scope.decode()
+            if len(self._scopes) >= _MAX_SCOPES:
+                self._scopes.clear()
+            self._scopes[text] = canonical
+        return canonical
+
+    def _differs(self, identity: Identity, sealed: bytes, value: bytes) -> bool:
+        try:
+            return open_value(self._contents.keyring, identity, sealed) != value
+        except UnreadableValue:
+            return True
+
+
+def _default_principal() -> str:
+    """Whose credential is meant when nobody says so: as libpq, the role of the session."""
+    for variable in ("PGUSER", "USER", "LOGNAME"):
+        if principal := os.environ.get(variable):
+            return principal
+    raise MissingInput(
+        "whose credential it is must be said: neither PGUSER nor USER is set", hint="add principal=ROLE"
+    )
+
+
+def _ambiguous(name: str, found: list[Identity]) -> AmbiguousCredential:
+    listed = "; ".join(str(identity) for identity in found)
+    return AmbiguousCredential(
+        f"there are {len(found)} credentials {name}: {listed}",
+        found,
+        hint="say which one with kind=, principal= or scope=",
+    )
+
+
+def _bytes(value: str | bytes) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise InvalidInput(f"a value is bytes or text, not {type(value).__name__}")
