@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PASSWORD, VARIABLE, Database, fresh_database, new_server
+from standbys import base_backup
 from throwaway import Server
 
 READ = "select value from omni_credentials.credentials"
@@ -103,6 +104,26 @@ def test_open_to_others(stored: Database) -> None:
     assert "others may write to it" in server.log.read_text()
 
 
+def test_read_only(stored: Database) -> None:
+    """What is there is used, and nothing is said; what is not there is compiled, and that is said."""
+    server = stored.server
+    path = artifact(server)
+    sound = path.read_bytes()
+    folder(server).chmod(0o500)
+    assert reads(stored)
+    assert USELESS not in server.log.read_text()
+    folder(server).chmod(0o700)
+    rewrite(server, path, sound[:-1])
+    folder(server).chmod(0o500)
+    assert reads(stored)
+    assert server.log.read_text().count(USELESS) == 1
+    assert path.read_bytes() == sound[:-1]
+    folder(server).chmod(0o700)
+    assert reads(stored)
+    assert path.read_bytes() == sound
+    assert server.log.read_text().count(USELESS) == 1
+
+
 def test_replaced_while_sessions_read_it(stored: Database) -> None:
     server = stored.server
     path = artifact(server)
@@ -176,15 +197,8 @@ def test_hot_standby(stored: Database) -> None:
     digest = hashlib.sha256(wasm).hexdigest()
     stored.run("select omni_credentials.install_module('aes', %s, %s::text)", wasm, digest)
     stored.run("select omni_credentials.use_module(module => 'aes')")
-    standby = Server.create(f"test-{os.getpid()}-standby", initdb=False)
+    standby = base_backup(primary)
     try:
-        subprocess.run(
-            [*primary.program("pg_basebackup")[:5], "-D", str(standby.data), "-R", "-c", "fast", "-X", "stream"],
-            env=primary.client_environment(),
-            cwd="/",
-            check=True,
-            **primary.account.popen,
-        )
         assert not folder(standby).exists(), "compiled code travelled with the backup"
         standby.start({VARIABLE: PASSWORD})
         replica = Database(standby, stored.name)

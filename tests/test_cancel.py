@@ -77,6 +77,41 @@ def test_terminate(looping: Database) -> None:
     works(looping.connect())
 
 
+def test_transaction_timeout(looping: Database) -> None:
+    if looping.server.installation.major < 17:
+        pytest.skip("there is no such setting")
+    session = looping.connect(transaction_timeout="150ms", statement_timeout="60s")
+    works(session)
+    with refused("25P04", "transaction timeout"):
+        session.execute(read(LOOP))
+    works(looping.connect())
+
+
+def test_in_a_commit(db: Database) -> None:
+    """Where the files of a copy are written. Postgres no longer counts statement_timeout then."""
+    hostile_copy(db, "loop-in-files")
+    db.run("insert into evil.credentials_files (filename) values ('loop.omni')")
+    insert = "insert into evil.credentials (name, value) values ('a', 'b')"
+    session = db.connect()
+    for _ in range(2):
+        canceller = threading.Thread(target=stop, args=(db, session, "pg_cancel_backend"))
+        canceller.start()
+        with refused("57014", "user request"):
+            session.execute(insert)
+        canceller.join()
+        assert session.execute(read(GOOD)).fetchall() == [(bytes(32),)]
+    terminator = threading.Thread(target=stop, args=(db, session, "pg_terminate_backend"))
+    terminator.start()
+    with refused("57P01", "administrator command"):
+        session.execute(insert)
+    terminator.join()
+    if db.server.installation.major >= 17:
+        with refused("25P04", "transaction timeout"):
+            db.connect(transaction_timeout="150ms").execute(insert)
+    assert db.run("select name from evil.encrypted_credentials") == [(f"n{GOOD}",)]
+    assert not (db.server.data / "loop.omni").exists()
+
+
 def test_in_a_transaction_and_its_savepoints(looping: Database) -> None:
     session = looping.connect(autocommit=False, statement_timeout="100ms")
     session.execute("create table kept (n int)")

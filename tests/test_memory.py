@@ -1,11 +1,13 @@
-"""A key derivation needs 64 MiB, and a backend does not keep them."""
+"""What a backend takes for a while, it does not keep: memory of derivations, code of modules, sandboxes of copies."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import psycopg
 from conftest import Database
+from test_modules import AES, WRONG, fill, install
 
 # What Argon2id takes with the default costs, in KiB.
 DERIVATION = 65_536
@@ -28,3 +30,69 @@ def test_memory_after_a_derivation(own_db: Database) -> None:
     after, most = memory(session)
     assert most > DERIVATION, "a key was derived"
     assert after - before < DERIVATION / 8, f"{after - before} KiB are kept"
+
+
+def variant(number: int) -> bytes:
+    """The same module under another digest: a custom section, which means nothing, is appended."""
+    name = b"variant"
+    section = bytes([len(name)]) + name + bytes([number])
+    return AES + bytes([0, len(section)]) + section
+
+
+def modules_in_memory(session: psycopg.Connection) -> int:
+    """How many compiled modules a session's backend has: executable memory that is of no file, or of a sealed copy."""
+    maps = Path(f"/proc/{session.info.backend_pid}/maps").read_text()
+    return len(re.findall(r"^\S+ r-xp \S+ \S+ \S+ *(?:/memfd:omni-credentials-module.*)?$", maps, re.M))
+
+
+def test_code_of_modules_used_in_turn(db: Database) -> None:
+    fill(db, 3)
+    owner, reader = db.connect(), db.connect()
+    assert reader.execute(WRONG).fetchall() == owner.execute(WRONG).fetchall() == [(0,)]
+    before = modules_in_memory(owner), modules_in_memory(reader)
+    assert before == (1, 1)
+    for number in range(4):
+        install(db, f"m{number}", variant(number))
+        for statement, count in (
+            (f"select omni_credentials.use_module(module => 'm{number}')", 2),
+            ("select omni_credentials.use_module(module => 'xchacha20poly1305')", 2),
+            ("select omni_credentials.prune_keyrings()", 1),
+            (f"select omni_credentials.remove_module('m{number}')", 1),
+        ):
+            owner.execute(statement)
+            for session in (owner, reader):
+                assert session.execute(WRONG).fetchall() == [(0,)]
+                assert modules_in_memory(session) == count, statement
+    # Those that were only looked at are not kept either.
+    for number in range(4, 7):
+        owner.execute("select omni_credentials.install_module('m', %s, sha256(%s))", (variant(number), variant(number)))
+        assert owner.execute(WRONG).fetchall() == [(0,)]
+    assert modules_in_memory(owner) == 1
+
+
+def test_copies_that_are_gone(db: Database) -> None:
+    """A sandbox reserves some gigabytes of address space, so one that stays cannot be missed."""
+    session = db.connect()
+
+    def sandboxes() -> int:
+        status = Path(f"/proc/{session.info.backend_pid}/status").read_text()
+        return int(status.split("VmSize:")[1].split()[0]) >> 22
+
+    def use_one() -> None:
+        session.execute("create schema passing")
+        session.execute("select omni_credentials.instantiate('passing')")
+        session.execute("insert into passing.credentials (name, value) values ('a', 'b')")
+        assert session.execute("select value from passing.credentials").fetchall() == [(b"b",)]
+
+    fill(db, 3)
+    assert session.execute(WRONG).fetchall() == [(0,)]
+    before = sandboxes()
+    use_one()
+    assert sandboxes() == before + 1
+    for _ in range(4):
+        session.execute("drop schema passing cascade")
+        use_one()
+        assert sandboxes() == before + 1
+    session.execute("drop schema passing cascade")
+    assert session.execute(WRONG).fetchall() == [(0,)]
+    assert sandboxes() == before

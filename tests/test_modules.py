@@ -10,8 +10,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import PASSWORD, VARIABLE, Database, drop_database, fresh_database, new_server, refused
+from conftest import MASTER_KEY, PASSWORD, VARIABLE, Database, drop_database, fresh_database, new_server, refused
 from readers import undisturbed
+from standbys import eventually
+from test_concurrency import Background
 
 MODULES = Path(os.environ["OMNI_CREDENTIALS_MODULES"])
 XCHACHA = (MODULES / "xchacha20poly1305.wasm").read_bytes()
@@ -63,6 +65,10 @@ def test_install_refuses(db: Database) -> None:
         db.run("select omni_credentials.install_module('aes', %s, '\\x00'::bytea)", AES)
     with refused("22023"):
         db.run("select omni_credentials.install_module('aes', %s, 'not hexadecimal')", AES)
+    with refused("22023", "needs a name"):
+        install(db, "")
+    with refused("0A000", "16777217 bytes, more than 16777216"):
+        install(db, "large", bytes(16 * 1024 * 1024 + 1))
     garbage = b"\0asm\x0d\0\x01\0garbage"
     with refused("0A000", "not a usable crypto module"):
         install(db, "garbage", garbage)
@@ -148,9 +154,7 @@ def test_a_name_that_two_modules_have(db: Database) -> None:
 def test_swap_there_and_back(db: Database) -> None:
     install(db)
     fill(db)
-    notices: list[str] = []
     session = db.connect()
-    session.add_notice_handler(lambda notice: notices.append(notice.message_primary))
     assert session.execute("select omni_credentials.use_module(module => 'aes')").fetchall() == [(ROWS,)]
     assert db.run(SUITES) == [(2,)]
     assert db.run(WRONG) == [(0,)]
@@ -168,13 +172,33 @@ def test_swap_there_and_back(db: Database) -> None:
     assert db.run(WRONG) == [(0,)]
 
 
-def test_progress_is_shown(db: Database) -> None:
-    fill(db, 10_000)
+def test_a_large_store(db: Database) -> None:
+    """It shows how far it is, is cancelled as a whole, and readers read on."""
+    rows, step = 100_000, 10_000
+    install(db)
+    fill(db, rows)
     notices: list[str] = []
     session = db.connect()
     session.add_notice_handler(lambda notice: notices.append(notice.message_primary))
-    session.execute("select omni_credentials.use_module()")
-    assert notices == ["sealed 10000 credentials with the new key"]
+
+    def cancel(_: object) -> None:
+        if len(notices) == 3:
+            db.run("select pg_cancel_backend(%s)", session.info.backend_pid)
+
+    session.add_notice_handler(cancel)
+    with refused("57014", "user request"):
+        session.execute("select omni_credentials.use_module(module => 'aes')")
+    assert db.run("select module from omni_credentials.credentials_keyrings") == [(bytes.fromhex(digest(XCHACHA)),)]
+    assert db.run(SUITES) == [(1,)]
+    assert session.execute(WRONG).fetchall() == [(0,)]
+    session.remove_notice_handler(cancel)
+
+    notices.clear()
+    with undisturbed(db, WRONG, rows):
+        assert session.execute("select omni_credentials.use_module(module => 'aes')").fetchall() == [(rows,)]
+    assert notices == [f"sealed {n} credentials with the new key" for n in range(step, rows + 1, step)]
+    assert db.run(SUITES) == [(2,)]
+    assert db.run(WRONG) == [(0,)]
 
 
 def test_swap_is_all_or_nothing(db: Database) -> None:
@@ -349,6 +373,63 @@ def test_allowed_modules(preload: str) -> None:
         assert database.run(WRONG) == [(0,)]
     finally:
         server.remove()
+
+
+@pytest.mark.parametrize("preload", ["", "omni_credentials"])
+def test_allowed_modules_and_a_reload(preload: str) -> None:
+    """Preloaded, SQL cannot change it. Otherwise it holds from the reload on, also where a keyring is unlocked already."""
+    server = new_server("reload", {"shared_preload_libraries": preload} if preload else None)
+    try:
+        server.start({VARIABLE: MASTER_KEY})
+        database = fresh_database(server)
+        install(database)
+        fill(database, 3)
+        database.run("select omni_credentials.use_module(module => 'aes')")
+        session = database.connect()
+        assert session.execute(WRONG).fetchall() == [(0,)]
+        session.execute(f"alter system set omni_credentials.allowed_modules = '{digest(XCHACHA)}'")
+        loaded = "select pg_conf_load_time()"
+        before = database.run(loaded)
+        database.run("select pg_reload_conf()")
+        eventually(lambda: database.run(loaded) != before)
+        if preload:
+            assert session.execute(WRONG).fetchall() == [(0,)]
+            assert database.run(WRONG) == [(0,)]
+            session.close()
+            database.close()
+            server.restart()
+        else:
+            with refused("42501", digest(AES), "allowed_modules"):
+                session.execute(WRONG)
+        with refused("42501", digest(AES), "allowed_modules"):
+            database.run(WRONG)
+        database.close()
+    finally:
+        server.remove()
+
+
+def test_a_module_about_to_be_used_is_not_removed(db: Database) -> None:
+    """Whoever comes first: the one that waits finds out."""
+    install(db)
+    fill(db, 3)
+    mover, remover = db.connect(autocommit=False), db.connect(autocommit=False)
+    mover.execute("select omni_credentials.use_module(module => 'aes')")
+    removal = Background(db, remover, "select omni_credentials.remove_module('aes')")
+    mover.commit()
+    removal.finish()
+    assert removal.error is not None and removal.error.sqlstate == "2BP01"
+    remover.rollback()
+    db.run("select omni_credentials.use_module(module => 'xchacha20poly1305')")
+    db.run("select omni_credentials.prune_keyrings()")
+
+    remover.execute("select omni_credentials.remove_module('aes')")
+    move = Background(db, mover, "select omni_credentials.use_module(module => 'aes')")
+    remover.commit()
+    move.finish()
+    assert move.error is not None and move.error.sqlstate == "42704"
+    mover.rollback()
+    assert db.run(WRONG) == [(0,)]
+    assert db.run("select module from omni_credentials.credentials_config") == [(bytes.fromhex(digest(XCHACHA)),)]
 
 
 def records(database: Database) -> list[tuple]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from conftest import MASTER_KEY, VARIABLE, Database, fresh_database, new_server, refused
 from file_stores import STATUS, contents, live
+from standbys import base_backup, eventually
 from throwaway import Server
 
 VIEW = "omni_credentials.credentials"
@@ -24,24 +23,6 @@ def primary() -> Iterator[Server]:
     server.remove()
 
 
-def eventually(check: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def base_backup(primary: Server, name: str) -> Server:
-    standby = Server.create(primary.name + name, initdb=False)
-    done = subprocess.run(
-        [str(primary.installation.bin / "pg_basebackup"), "-h", str(primary.socket), "-U", "postgres",
-         "-D", str(standby.data), "-R", "-c", "fast", "-X", "stream"],
-        env=primary.client_environment(), capture_output=True, text=True, cwd="/", **primary.account.popen, check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return standby
-
-
 def test_streaming_standby(primary: Server) -> None:
     db = fresh_database(primary)
     db.run("create role app login")
@@ -49,7 +30,7 @@ def test_streaming_standby(primary: Server) -> None:
     db.run(f"insert into {VIEW} (name, value) values ('n', 'v')", user="app")
     # A compiled module of this machine is not for another one.
     assert list(primary.data.glob("pgsql_tmp_omni_credentials/*"))
-    standby = base_backup(primary, "-standby")
+    standby = base_backup(primary)
     try:
         assert not list(standby.data.glob("pgsql_tmp_omni_credentials/*"))
         standby.start({VARIABLE: MASTER_KEY})

@@ -168,16 +168,52 @@ def flip(data: bytes, at: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "call",
+    "call,argument",
     [
-        "verify(null)", "rotate_key(null)", "use_module(null)", "rotate_master_secret(null)",
-        "rotate_master_secret('PATH', null)", "rename_principal(null, 'postgres')", "rename_principal('x', null)",
-        "rename_principal('x', 'postgres', null)",
+        ("instantiate(null)", "schema"),
+        ("instantiate('public', null)", "env_var"),
+        ("verify(null)", "schema"),
+        ("rotate_key(null)", "schema"),
+        ("rotate_master_secret(null)", "new_env_var"),
+        ("rotate_master_secret('PATH', null)", "schema"),
+        ("rename_principal(null, 'postgres')", "old_name"),
+        ("rename_principal('x', null)", "principal"),
+        ("rename_principal('x', 'postgres', null)", "schema"),
+        ("use_module(null)", "schema"),
+        ("prune_keyrings(null)", "schema"),
+        ("install_module(null, 'x', 'x'::bytea)", "name"),
+        ("install_module('x', null, 'x'::bytea)", "wasm"),
+        ("install_module('x', 'x', null::bytea)", "digest"),
+        ("install_module('x', 'x', null::text)", "digest"),
+        ("remove_module(null)", "module"),
+        ("instantiate_file_store(null)", "filename"),
+        ("instantiate_file_store('x', null)", "schema"),
+        ("detach_file_store(null)", "filename"),
+        ("detach_file_store('x', null)", "schema"),
+        ("file_store_status(null)", "schema"),
+        ("credential_file_store_sync(null)", "filename"),
+        ("credential_file_store_reload(null)", "filename"),
+        ("credential_file_store_reload('x', dry_run => null)", "dry_run"),
+        ("grant_access(null)", "grantee"),
+        ("grant_access('postgres', null)", "privileges"),
+        ("grant_access('postgres', schema => null)", "schema"),
+        ("revoke_access(null)", "grantee"),
+        ("revoke_access('postgres', null)", "privileges"),
+        ("revoke_access('postgres', schema => null)", "schema"),
     ],
 )
-def test_null_for_what_must_be_given(db: Database, call: str) -> None:
-    with refused("22023", "must not be NULL", hint="df"):
+def test_null_for_what_must_be_given(db: Database, call: str, argument: str) -> None:
+    with refused("22004", f"argument {argument} must not be NULL", hint="df"):
         db.run(f"select omni_credentials.{call}")
+
+
+def test_no_function_that_does_something_is_strict(db: Database) -> None:
+    """A NULL would have it do nothing, and say nothing."""
+    silent = db.run(
+        "select oid::regprocedure::text from pg_proc"
+        " where pronamespace = 'omni_credentials'::regnamespace and proisstrict and provolatile = 'v'"
+    )
+    assert silent == []
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())

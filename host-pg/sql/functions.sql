@@ -87,7 +87,7 @@ comment on function omni_credentials.file_store_reload(regnamespace, text, text,
 
 create function omni_credentials.file_store_status(schema regnamespace)
 returns table (filename text, generation bigint, synchronized_at timestamptz, in_step boolean, reason text)
-language c volatile strict
+language c volatile
 as 'MODULE_PATHNAME', 'file_store_status_wrapper';
 comment on function omni_credentials.file_store_status(regnamespace) is
 'What the view credential_file_stores in each copy shows.';
@@ -209,13 +209,13 @@ comment on trigger crypto_modules_guard on omni_credentials.crypto_modules is 'D
 comment on trigger crypto_modules_guard_truncate on omni_credentials.crypto_modules is 'Modules in use stay.';
 
 create function omni_credentials.install_module(name text, wasm bytea, digest bytea) returns void
-language c volatile strict
+language c volatile
 as 'MODULE_PATHNAME', 'install_module_wrapper';
 comment on function omni_credentials.install_module(text, bytea, bytea) is
 'Adds a crypto module under a name: checks its SHA-256 digest, what it imports, its contract and its answers to known tests. Superusers only.';
 
 create function omni_credentials.install_module(name text, wasm bytea, digest text) returns void
-language sql volatile strict
+language sql volatile
 begin atomic
     select omni_credentials.install_module(
         install_module.name, install_module.wasm,
@@ -225,7 +225,7 @@ comment on function omni_credentials.install_module(text, bytea, text) is
 'The same with the digest in hexadecimal.';
 
 create function omni_credentials.remove_module(module text) returns void
-language c volatile strict
+language c volatile
 as 'MODULE_PATHNAME', 'remove_module_wrapper';
 comment on function omni_credentials.remove_module(text) is
 'Removes a crypto module, given by name or digest, that no keyring and no setting refers to. Superusers only.';
@@ -263,26 +263,11 @@ comment on function omni_credentials.replace_config() is
 
 -- Rights
 
-create function omni_credentials.privilege_list(privileges text) returns text[]
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    list text[] := pg_catalog.regexp_split_to_array(pg_catalog.upper(pg_catalog.btrim(privileges)), '\s*,\s*');
-    privilege text;
-begin
-    foreach privilege in array coalesce(list, array[null::text]) loop
-        if privilege is null or privilege not in ('SELECT', 'INSERT', 'UPDATE', 'DELETE') then
-            raise exception using errcode = 'invalid_parameter_value',
-                message = pg_catalog.format('unknown privilege: %s', coalesce(privilege, 'NULL')),
-                hint = 'A list of SELECT, INSERT, UPDATE and DELETE, separated by commas.';
-        end if;
-    end loop;
-    return list;
-end
-$$;
-comment on function omni_credentials.privilege_list(text) is
-'The privileges in a list for grant_access and revoke_access; refuses what is none.';
+create function omni_credentials.privilege_list(grantee regrole, privileges text, schema regnamespace) returns text[]
+language c volatile
+as 'MODULE_PATHNAME', 'privilege_list_wrapper';
+comment on function omni_credentials.privilege_list(regrole, text, regnamespace) is
+'The privileges in a list for grant_access and revoke_access; refuses what is none, and a NULL among their arguments.';
 
 create function omni_credentials.privileges_held(grantee regrole, schema regnamespace) returns text[]
 language sql stable
@@ -309,7 +294,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    list text[] := omni_credentials.privilege_list(privileges);
+    list text[] := omni_credentials.privilege_list(grantee, privileges, schema);
     held text[];
 begin
     execute format('grant usage on schema omni_credentials, %s to %s', schema, grantee);
@@ -346,7 +331,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    list text[] := omni_credentials.privilege_list(privileges);
+    list text[] := omni_credentials.privilege_list(grantee, privileges, schema);
     held text[];
 begin
     execute format('revoke %s on %s.credentials, %s.encrypted_credentials from %s',

@@ -141,6 +141,12 @@ pub(crate) enum Error {
     /// Two-phase commit cannot carry file work.
     #[error("cannot PREPARE a transaction that changed credentials mirrored to a file store")]
     PrepareRefused,
+    /// An argument of a SQL function that must be given is NULL.
+    #[error("argument {argument} must not be NULL")]
+    NullArgument { argument: &'static str },
+    /// No privilege that `grant_access` knows.
+    #[error("unknown privilege: {privilege}")]
+    UnknownPrivilege { privilege: String },
     /// Bad argument of a SQL function.
     #[error("{0}")]
     InvalidArgument(String),
@@ -359,6 +365,14 @@ impl Error {
                 C::ERRCODE_FEATURE_NOT_SUPPORTED,
                 Some("Use COMMIT, or first end the mirroring: omni_credentials.detach_file_store().".into()),
             ),
+            Self::NullArgument { .. } => (
+                C::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                Some("The functions and their arguments: \\df+ omni_credentials.*".into()),
+            ),
+            Self::UnknownPrivilege { .. } => (
+                C::ERRCODE_INVALID_PARAMETER_VALUE,
+                Some("A list of SELECT, INSERT, UPDATE and DELETE, separated by commas.".into()),
+            ),
             Self::InvalidArgument(_) => (
                 C::ERRCODE_INVALID_PARAMETER_VALUE,
                 Some("The functions and their arguments: \\df+ omni_credentials.*".into()),
@@ -466,9 +480,9 @@ pub(crate) fn without_context<T>(run: impl FnOnce() -> T + UnwindSafe) -> T {
     }
 }
 
-/// An argument that must not be NULL.
-pub(crate) fn given<T>(argument: Option<T>, name: &str) -> Result<T, Error> {
-    argument.ok_or_else(|| Error::InvalidArgument(format!("{name} must not be NULL")))
+/// An argument that must not be NULL. No function that does something is STRICT: it would do nothing, and not say so.
+pub(crate) fn given<T>(value: Option<T>, argument: &'static str) -> Result<T, Error> {
+    value.ok_or(Error::NullArgument { argument })
 }
 
 /// A string as a SQL literal, for hints.

@@ -65,11 +65,7 @@ thread_local! {
 /// The copy that a table belongs to.
 pub(crate) fn of_table(table: pg_sys::Oid) -> Result<Handle, Error> {
     if STALE.replace(false) {
-        INSTANCES.with_borrow(|known| {
-            for instance in known.values() {
-                instance.borrow_mut().stale = true;
-            }
-        });
+        look_again();
     }
     let known = INSTANCES.with_borrow(|known| known.get(&table).cloned());
     let handle = match known {
@@ -86,8 +82,24 @@ pub(crate) fn of_table(table: pg_sys::Oid) -> Result<Handle, Error> {
 
 /// The same, with keyrings and settings as they are now: logical replication changes them without telling the backends.
 pub(crate) fn of_table_anew(table: pg_sys::Oid) -> Result<Handle, Error> {
-    STALE.set(true);
+    look_again_later();
     of_table(table)
+}
+
+/// Marks what is known of copies as old. What is known of copies that were dropped goes, sandbox and keys included.
+fn look_again() {
+    let dropped = INSTANCES.with_borrow_mut(|known| {
+        let before = known.len();
+        // SAFETY: a syscache lookup by oid; InvalidOid where there is no such relation.
+        known.retain(|table, _| unsafe { pg_sys::get_rel_namespace(*table) } != pg_sys::InvalidOid);
+        for instance in known.values() {
+            instance.borrow_mut().stale = true;
+        }
+        known.len() < before
+    });
+    if dropped {
+        modules::release_unused();
+    }
 }
 
 /// The copy in a schema.
@@ -108,17 +120,22 @@ pub(crate) fn register() {
     }
 }
 
-/// Runs whenever the server likes, possibly while an instance is in use: so it only leaves a note. Reading the few
-/// rows again is cheap, and what is unlocked stays unlocked where the rows are the same.
-unsafe extern "C-unwind" fn on_invalidation(_: pg_sys::Datum, _: pg_sys::Oid) {
+/// Has settings and keyrings read again before the next use. Reading the few rows is cheap, and what is unlocked stays
+/// unlocked where the rows are the same and the module may run.
+pub(crate) fn look_again_later() {
     STALE.set(true);
+}
+
+/// Runs whenever the server likes, possibly while an instance is in use: so it only leaves a note.
+unsafe extern "C-unwind" fn on_invalidation(_: pg_sys::Datum, _: pg_sys::Oid) {
+    look_again_later();
 }
 
 /// A keyring or a setting that an aborted transaction wrote was never there, and what only its snapshot shows is gone
 /// with it.
 unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *mut core::ffi::c_void) {
     if event == pg_sys::XactEvent::XACT_EVENT_ABORT || PRUNED.take() {
-        STALE.set(true);
+        look_again_later();
     }
 }
 
@@ -129,7 +146,7 @@ unsafe extern "C-unwind" fn on_subtransaction(
     _: *mut core::ffi::c_void,
 ) {
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
-        STALE.set(true);
+        look_again_later();
     }
 }
 

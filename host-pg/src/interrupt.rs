@@ -75,8 +75,21 @@ pub(crate) fn wanted() -> bool {
         let die = (&raw const pg_sys::ProcDiePending).read_volatile() != 0;
         let held = (&raw const pg_sys::InterruptHoldoffCount).read_volatile() != 0
             || (&raw const pg_sys::CritSectionCount).read_volatile() != 0;
-        pending && (cancel || die) && !held
+        pending && !held && (cancel || die || transaction_timed_out())
     }
+}
+
+/// Whether `transaction_timeout` has run out. It ends the session, and has a flag of its own.
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+fn transaction_timed_out() -> bool {
+    // SAFETY: as in `wanted`.
+    unsafe { (&raw const pg_sys::TransactionTimeoutPending).read_volatile() != 0 }
+}
+
+/// There is no such setting yet.
+#[cfg(any(feature = "pg15", feature = "pg16"))]
+fn transaction_timed_out() -> bool {
+    false
 }
 
 /// Runs in the SIGALRM handler: async-signal-safe, because all it does is an atomic increment.

@@ -25,6 +25,7 @@ mod operations;
 mod prune;
 mod raw;
 mod registry;
+mod rights;
 mod rings;
 mod secret;
 mod settings;

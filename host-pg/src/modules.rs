@@ -59,9 +59,20 @@ pub(crate) fn module(digest: &Digest) -> Result<Module, Error> {
             (_, Some(error)) => return Err(error),
             (fetched, None) => fetched.map_err(module_error)?,
         };
+        modules.loaded.retain(|_, module| module.is_shared());
         modules.loaded.insert(*digest, module.clone());
         Ok(module)
     })
+}
+
+/// Drops the code of modules that no unlocked keyring works with: a long-lived backend meets many, and each keeps a
+/// megabyte. Where one of them is wanted after all, it is loaded again.
+pub(crate) fn release_unused() {
+    MODULES.with_borrow_mut(|slot| {
+        if let Some(modules) = slot {
+            modules.loaded.retain(|_, module| module.is_shared());
+        }
+    });
 }
 
 /// Loads a component that is not installed, for a look at it.

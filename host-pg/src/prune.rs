@@ -8,7 +8,7 @@ use pgrx::PgMemoryContexts;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::error::{Error, or_raise};
+use crate::error::{Error, given, or_raise};
 use crate::heap::{self, Row, Table, Visit};
 use crate::identity::{self, Fields, Packed};
 use crate::instance::{Handle, Instance};
@@ -16,11 +16,10 @@ use crate::{file_store, operations};
 
 #[pg_extern(sql = false)]
 fn prune_keyrings(schema: Option<pg_sys::Oid>) -> i64 {
-    or_raise(prune(schema))
+    or_raise(given(schema, "schema").and_then(prune))
 }
 
-fn prune(schema: Option<pg_sys::Oid>) -> Result<i64, Error> {
-    let schema = schema.ok_or_else(|| Error::InvalidArgument("schema must not be NULL".to_owned()))?;
+fn prune(schema: pg_sys::Oid) -> Result<i64, Error> {
     // Nobody seals or changes rows from here on.
     let handle = operations::locked(schema)?;
     let superseded = handle.borrow().superseded();

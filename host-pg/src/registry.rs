@@ -4,7 +4,7 @@ use omni_credentials_host::Digest;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::error::{Error, or_raise};
+use crate::error::{Error, given, or_raise};
 use crate::heap::Visit;
 use crate::modules::{self, column};
 
@@ -17,13 +17,15 @@ fn register_builtin_module() {
 }
 
 #[pg_extern(sql = false)]
-fn install_module(name: &str, wasm: &[u8], digest: &[u8]) {
-    or_raise(install(name, wasm, digest));
+fn install_module(name: Option<&str>, wasm: Option<&[u8]>, digest: Option<&[u8]>) {
+    or_raise(
+        given(name, "name").and_then(|name| install(name, given(wasm, "wasm")?, given(digest, "digest")?)),
+    );
 }
 
 #[pg_extern(sql = false)]
-fn remove_module(module: &str) {
-    or_raise(remove(module));
+fn remove_module(module: Option<&str>) {
+    or_raise(given(module, "module").and_then(remove));
 }
 
 #[pg_extern(sql = false)]

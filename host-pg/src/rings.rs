@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Unreadable};
 use crate::heap::{self, Seen, Table, Visit, datum};
 use crate::keys::{self, KeyId};
-use crate::{modules, secret};
+use crate::{modules, secret, settings};
 
 /// Columns of `credentials_keyrings`, counted from 0.
 pub(crate) mod column {
@@ -89,10 +89,14 @@ impl Rings {
         self.rings = stored
             .into_iter()
             .map(|stored| match known.iter().position(|ring| ring.stored == stored) {
-                Some(index) => known.swap_remove(index),
+                Some(index) => known.swap_remove(index).while_allowed(),
                 None => Ring { stored, kek: None, unlocked: None },
             })
             .collect();
+        if !known.is_empty() {
+            drop(known);
+            modules::release_unused();
+        }
     }
 
     /// Opens a value with whichever keyring has its key.
@@ -196,5 +200,15 @@ impl Rings {
     fn ring(&mut self, index: usize) -> Result<&mut Ring, Error> {
         let schema = self.schema;
         self.rings.get_mut(index).ok_or_else(|| Error::KeyringMissing { schema: heap::schema_name(schema) })
+    }
+}
+
+impl Ring {
+    /// The keyring, unlocked no longer where its module may not run any more.
+    fn while_allowed(mut self) -> Self {
+        if settings::require_allowed(&self.stored.module).is_err() {
+            self.unlocked = None;
+        }
+        self
     }
 }

@@ -44,14 +44,20 @@ pub(crate) fn register() {
     // A library that is loaded by a session is too late for settings of the postmaster.
     // SAFETY: a flag of the server, read in its only thread.
     let starting = unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress };
-    GucRegistry::define_string_guc(
-        c"omni_credentials.allowed_modules",
-        c"The crypto modules that may run, as SHA-256 digests separated by commas. Empty: all that are installed.",
-        c"With the library in shared_preload_libraries it changes with a restart only; otherwise it takes a reload.",
-        &ALLOWED_MODULES,
-        if starting { GucContext::Postmaster } else { GucContext::Sighup },
-        GucFlags::default(),
-    );
+    // SAFETY: the hook only sets a flag.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            c"omni_credentials.allowed_modules",
+            c"The crypto modules that may run, as SHA-256 digests separated by commas. Empty: all that are installed.",
+            c"With the library in shared_preload_libraries it changes with a restart only; otherwise it takes a reload.",
+            &ALLOWED_MODULES,
+            if starting { GucContext::Postmaster } else { GucContext::Sighup },
+            GucFlags::default(),
+            None,
+            Some(on_allowed_modules),
+            None,
+        );
+    }
     GucRegistry::define_int_guc(
         c"omni_credentials.file_lock_timeout",
         c"How long a commit waits for another writer of a file store.",
@@ -65,6 +71,11 @@ pub(crate) fn register() {
     // A misspelt setting is an error, not one that nobody reads.
     // SAFETY: the name is NUL-terminated and copied.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"omni_credentials".as_ptr()) }
+}
+
+/// A keyring may be unlocked whose module may no longer run.
+unsafe extern "C-unwind" fn on_allowed_modules(_: *const core::ffi::c_char, _: *mut core::ffi::c_void) {
+    crate::instance::look_again_later();
 }
 
 /// What to give for a row that does not open.

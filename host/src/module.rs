@@ -46,6 +46,11 @@ impl Module {
         &self.digest
     }
 
+    /// Whether there are other handles on the module; an unlocked keyring has one.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.loaded) > 1
+    }
+
     /// What the module says of itself.
     ///
     /// # Errors

@@ -163,6 +163,26 @@ fn memory_has_an_end() {
 }
 
 #[test]
+fn a_store_is_counted_as_a_whole() {
+    let result = open(&load("memories-together").unwrap());
+    assert_eq!(result, Err(Error::OutOfMemory { export: "instantiation", limit_mib: 8 }));
+    for (name, what) in [
+        ("memories-too-many", "memory"),
+        ("tables-too-many", "table"),
+        ("table-at-start", "table"),
+        ("instances-too-many", "instance"),
+    ] {
+        match open(&load(name).unwrap()) {
+            Err(Error::Trap { export: "instantiation", reason }) => {
+                assert!(reason.contains(what), "{name}: {reason}");
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    next_call_works();
+}
+
+#[test]
 fn loops_end_when_asked() {
     for name in ["loop", "loop-in-realloc", "loop-in-post-return", "loop-in-start", "loop-asking-for-entropy"]
     {

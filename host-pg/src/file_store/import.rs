@@ -12,7 +12,7 @@ use super::{
     base, check_rights, export, file_error, keyrings, limit_error, moved, read, required, resolve,
     transaction,
 };
-use crate::error::{Error, or_raise};
+use crate::error::{Error, given, or_raise};
 use crate::heap;
 use crate::instance::{self, Handle};
 use crate::raw::Jsonb;
@@ -57,7 +57,8 @@ fn file_store_reload(
         name!(reason, Option<String>),
     ),
 > {
-    TableIterator::new(or_raise(reload(filename, schema, prefer, dry_run.unwrap_or(false))))
+    let report = given(dry_run, "dry_run").and_then(|dry_run| reload(filename, schema, prefer, dry_run));
+    TableIterator::new(or_raise(report))
 }
 
 fn register(

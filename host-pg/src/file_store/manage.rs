@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 
 use super::registry::{Registry, Store};
 use super::{check_rights, required, status, transaction};
-use crate::error::{Error, or_raise};
+use crate::error::{Error, given, or_raise};
 use crate::heap;
 use crate::instance;
 
@@ -16,7 +16,7 @@ type Line = (String, Option<i64>, Option<TimestampWithTimeZone>, Option<bool>, O
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity, reason = "the columns of the SQL function")]
 fn file_store_status(
-    schema: pg_sys::Oid,
+    schema: Option<pg_sys::Oid>,
 ) -> TableIterator<
     'static,
     (
@@ -27,7 +27,7 @@ fn file_store_status(
         name!(reason, Option<String>),
     ),
 > {
-    TableIterator::new(or_raise(list(schema)))
+    TableIterator::new(or_raise(given(schema, "schema").and_then(list)))
 }
 
 #[pg_extern(sql = false)]

@@ -35,7 +35,7 @@ use omni_credentials_host::ErrorCode;
 use omni_credentials_host::file::FileFault;
 use pgrx::pg_sys;
 
-use crate::error::Error;
+use crate::error::{Error, given};
 use crate::{heap, modules};
 
 /// The largest file that is read; the module says the same.
@@ -62,10 +62,11 @@ fn resolve(filename: &str) -> Result<PathBuf, Error> {
 
 /// The arguments that no function on file stores can do without.
 fn required(filename: Option<&str>, schema: Option<pg_sys::Oid>) -> Result<(&str, pg_sys::Oid), Error> {
-    match (filename, schema) {
-        (Some(filename), Some(schema)) if !filename.is_empty() => Ok((filename, schema)),
-        _ => Err(Error::InvalidArgument("filename and schema must not be empty".to_owned())),
+    let (filename, schema) = (given(filename, "filename")?, given(schema, "schema")?);
+    if filename.is_empty() {
+        return Err(Error::InvalidArgument("a file store needs a file name".to_owned()));
     }
+    Ok((filename, schema))
 }
 
 /// What a failure means when the table's rows become records: a limit is about the table, not about the file.

@@ -47,9 +47,7 @@ pub(super) fn parse(
             }
             None
         }
-        Err(host::Error::Refused(failure)) if may_be_of_another_module(failure.code) => {
-            Some(host::Error::Refused(failure))
-        }
+        Err(error) if may_be_of_another_module(&error) => Some(error),
         Err(error) => return Err(fault(error)),
     };
     // Newest first; a module that several keyrings have is asked once.
@@ -79,8 +77,10 @@ pub(super) fn parse(
 
 /// Whether a module that refuses a file so may have met another one's: a suite or a version of its own formats that it
 /// does not know, or a format that is none of its own.
-pub(super) fn may_be_of_another_module(refusal: ErrorCode) -> bool {
-    matches!(refusal, ErrorCode::UnknownSuite | ErrorCode::UnknownVersion | ErrorCode::NotACredentialsFile)
+pub(super) fn may_be_of_another_module(error: &host::Error) -> bool {
+    use ErrorCode::{NotACredentialsFile, UnknownSuite, UnknownVersion};
+    let host::Error::Refused(failure) = error else { return false };
+    matches!(failure.code, UnknownSuite | UnknownVersion | NotACredentialsFile)
 }
 
 fn seal_again(

@@ -3,10 +3,11 @@
 use omni_credentials_host as host;
 
 use super::registry::Registry;
-use super::{file_error, read};
+use super::{file_error, moved, read};
 use crate::error::Error;
 use crate::heap;
-use crate::instance::Handle;
+use crate::instance::{Handle, Instance};
+use crate::modules;
 
 /// Fails where a registered file is still sealed with a superseded keyring of the copy, as after a crash between the
 /// move and the file, or where that cannot be told because the file is not there. Keeps other sessions from
@@ -16,21 +17,34 @@ pub(crate) fn must_not_need_superseded(handle: &Handle) -> Result<(), Error> {
     let registry = Registry::lock(instance.schema)?;
     for store in registry.all()? {
         let filename = store.filename;
-        let needed = || Error::KeyringSealsFile {
-            schema: heap::schema_name(instance.schema),
-            filename: filename.clone(),
+        let needed = match read(&filename)? {
+            Some(file) => needs_superseded(&instance, &filename, &file)?,
+            None => true,
         };
-        let file = read(&filename)?.ok_or_else(needed)?;
-        let fault = |error: host::Error| match error {
-            host::Error::Refused(failure) if failure.code == host::ErrorCode::UnknownSuite => needed(),
-            other => file_error(&filename, other),
-        };
-        let mut files = instance.current_module()?.files().map_err(fault)?;
-        let document = files.parse(&file).map_err(fault)?;
-        let keyring = files.keyring_bytes(document).map_err(fault)?;
-        if instance.superseded().iter().any(|before| before.bytes == keyring) {
-            return Err(needed());
+        if needed {
+            return Err(Error::KeyringSealsFile { schema: heap::schema_name(instance.schema), filename });
         }
     }
     Ok(())
+}
+
+fn needs_superseded(instance: &Instance, filename: &str, file: &[u8]) -> Result<bool, Error> {
+    let fault = |error: host::Error| file_error(filename, error);
+    let superseded = instance.superseded();
+    let mut files = instance.current_module()?.files().map_err(fault)?;
+    match files.parse(file) {
+        Ok(document) => {
+            let keyring = files.keyring_bytes(document).map_err(fault)?;
+            Ok(superseded.iter().any(|before| before.bytes == keyring))
+        }
+        Err(error) if moved::may_be_of_another_module(&error) => {
+            for before in &superseded {
+                if modules::module(&before.module)?.files().map_err(fault)?.parse(file).is_ok() {
+                    return Ok(true);
+                }
+            }
+            Err(fault(error))
+        }
+        Err(error) => Err(fault(error)),
+    }
 }

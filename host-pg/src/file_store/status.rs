@@ -132,9 +132,7 @@ fn look_at_the_table(handle: &Handle, store: &Store, file: &[u8]) -> Result<Foun
     let theirs = match files.parse(file) {
         Ok(document) => document,
         // Written before the copy moved to its module.
-        Err(host::Error::Refused(failure)) if moved::may_be_of_another_module(failure.code) => {
-            return Ok(KEYRING);
-        }
+        Err(error) if moved::may_be_of_another_module(&error) => return Ok(KEYRING),
         Err(error) => return Err(fault(error)),
     };
     let carried = files.keyring_bytes(theirs).map_err(fault)?;

@@ -10,6 +10,7 @@ pub(crate) fn all() -> Result<Vec<(&'static str, Vec<u8>)>> {
 }
 
 const OPEN: &str = "encryption.[method]keyring.open";
+const SEAL: &str = "encryption.[method]keyring.seal";
 const DESCRIBE: &str = "module-info.describe";
 const DERIVE: &str = "key-derivation.derive-kek";
 const ENTRIES: &str = "file-store.[method]document.entries";
@@ -45,6 +46,13 @@ fn cases() -> Vec<(&'static str, Shell)> {
                  unreachable",
             )
         }),
+        ("loop-in-files", {
+            shell()
+                .rest(LOOP)
+                .body(OPEN, &list("0", "32"))
+                .body(SEAL, &list("0", "80"))
+                .body(DERIVE, &list("0", "32"))
+        }),
         ("loop-asking-for-entropy", {
             shell().rest(
                 "(loop $forever
@@ -72,6 +80,17 @@ fn cases() -> Vec<(&'static str, Shell)> {
             )
         }),
         ("memory-at-start", shell().memory("(memory (export \"memory\") 65535)")),
+        // Each of them small enough.
+        ("memories-together", {
+            shell().memory("(memory (export \"memory\") 80)").beside("(module (memory 80))", 1)
+        }),
+        ("memories-too-many", shell().beside("(module (memory 1))", 3)),
+        ("tables-too-many", {
+            let five = "(table 1 funcref)".repeat(5);
+            shell().beside(&format!("(module {five})"), 2)
+        }),
+        ("table-at-start", shell().beside("(module (table 20000 funcref))", 1)),
+        ("instances-too-many", shell().beside("(module)", 8)),
         ("table-bomb", {
             shell().fields("(table $functions 1 funcref)").rest(
                 "(loop $more
@@ -162,10 +181,7 @@ fn cases() -> Vec<(&'static str, Shell)> {
                 .body(ENTRIES, body)
         }),
         // Lies. The known-answer tests find them.
-        (
-            "constant-value",
-            shell().body(OPEN, &list("0", "32")).body("encryption.[method]keyring.seal", &list("0", "80")),
-        ),
+        ("constant-value", shell().body(OPEN, &list("0", "32")).body(SEAL, &list("0", "80"))),
         // Well-behaved until it is asked to open a value of one of these lengths; other values open as 32 zeros.
         ("by-length", {
             shell()

@@ -44,6 +44,8 @@ pub(crate) struct Shell {
     fields: String,
     memory: String,
     realloc: String,
+    /// A further core module, and how often it is instantiated.
+    beside: Option<(String, u8)>,
 }
 
 impl Shell {
@@ -56,7 +58,14 @@ impl Shell {
             fields: String::new(),
             memory: "(memory (export \"memory\") 2)".to_owned(),
             realloc: REALLOC.to_owned(),
+            beside: None,
         }
+    }
+
+    /// Puts instances of another core module into the component.
+    pub(crate) fn beside(mut self, module: &str, instances: u8) -> Self {
+        self.beside = Some((module.to_owned(), instances));
+        self
     }
 
     /// Replaces the body of one export.
@@ -111,7 +120,15 @@ impl Shell {
         let text = self.text(&resolve, world)?;
         let mut module = wat::parse_str(&text).with_context(|| text.clone())?;
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false)?;
-        ComponentEncoder::default().module(&module)?.validate(true).encode()
+        let mut component = ComponentEncoder::default().module(&module)?.validate(true).encode()?;
+        if let Some((text, instances)) = &self.beside {
+            let index = core_modules(&component)?;
+            section(&mut component, CORE_MODULE, &wat::parse_str(text)?);
+            // Each: instantiate, the module, no arguments.
+            let made = [0, index, 0].repeat((*instances).into());
+            section(&mut component, CORE_INSTANCE, &[&[*instances], made.as_slice()].concat());
+        }
+        Ok(component)
     }
 
     fn text(&self, resolve: &Resolve, world: WorldId) -> Result<String> {
@@ -209,6 +226,42 @@ const REALLOC: &str = "(global $heap (mut i32) (i32.const 1024))
             (br_if $grow (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))
             unreachable)))
       (local.get 4))";
+
+/// Sections of a component.
+const CORE_MODULE: u8 = 1;
+const CORE_INSTANCE: u8 = 2;
+
+/// How many core modules a component has.
+fn core_modules(component: &[u8]) -> Result<u8> {
+    let mut rest = component.get(8..).context("no component")?;
+    let mut found = 0;
+    while let Some((id, after)) = rest.split_first() {
+        let (mut length, mut shift, mut at) = (0_usize, 0, 0_usize);
+        loop {
+            let byte = *after.get(at).context("a section without an end")?;
+            length |= usize::from(byte & 0x7f) << shift;
+            (shift, at) = (shift + 7, at + 1);
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        found += u8::from(*id == CORE_MODULE);
+        rest = after.get(at + length..).context("a section without an end")?;
+    }
+    Ok(found)
+}
+
+/// Appends a section.
+fn section(component: &mut Vec<u8>, id: u8, content: &[u8]) {
+    component.push(id);
+    let mut length = content.len();
+    while length > 0x7f {
+        component.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    component.push(length as u8);
+    component.extend(content);
+}
 
 /// Whether the function returns a result that may be a failure.
 fn fails(resolve: &Resolve, function: &Function) -> bool {
