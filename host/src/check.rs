@@ -14,13 +14,21 @@ const STRIPE: Identity<'static> =
     Identity { name: b"stripe", kind: b"api_key", principal: b"app", scope: br#"{"all": true, "n": 1.0}"# };
 const VALUE: &[u8] = b"sk_live_51H8zQ2eZvKYlo2C7xJ3mN0pR";
 
-pub(crate) fn run(module: &Module) -> Result<(), Error> {
-    vectors::run(module)?;
-    derivation(module)?;
-    values(module)?;
-    other_suites(module)?;
-    keys(module)?;
-    file(module)
+impl Module {
+    /// Runs known-answer tests and the properties that every module must have, in throw-away stores.
+    /// A host does so before it trusts a module for the first time; it takes about a second.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FailedCheck`] names the first that fails; or the error that a call ended with.
+    pub fn check(&self) -> Result<(), Error> {
+        vectors::run(self)?;
+        derivation(self)?;
+        values(self)?;
+        other_suites(self)?;
+        keys(self)?;
+        file(self)
+    }
 }
 
 fn derivation(module: &Module) -> Result<(), Error> {

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use crate::Digest;
 use crate::bindings::exports::omni::credentials::types as wit;
 
+/// The contract this host knows.
+pub(crate) const CONTRACT: &str = "omni:credentials@0.1.0";
+
 /// Why a call failed. No case holds a secret, so every one may be shown and logged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -226,6 +229,10 @@ impl From<wit::Failure> for Error {
     fn from(failure: wit::Failure) -> Self {
         Self::Refused(failure.into())
     }
+}
+
+pub(crate) fn wrong_contract(detail: String) -> Error {
+    Error::WrongContract { contract: CONTRACT, detail }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@ use zeroize::Zeroizing;
 
 use crate::bindings::CryptoModule;
 use crate::module::Module;
-use crate::store::{Kind, Sandbox, State};
+use crate::state::{Kind, State};
+use crate::store::Sandbox;
 use crate::{Error, Identity, Kek};
 
 /// Values longer than this, in bytes, are sealed and opened in a work store: a row store would keep

@@ -34,11 +34,15 @@ mod error;
 pub mod file;
 mod files;
 mod keyring;
+mod loaded;
 mod memory;
 mod module;
+mod primitives;
 mod runtime;
 pub mod secret;
+mod shared;
 mod signals;
+mod state;
 mod store;
 mod types;
 mod undumped;
@@ -47,7 +51,8 @@ pub use digest::Digest;
 pub use error::{Error, ErrorCode, Failure};
 pub use files::{Document, Files, KeyringHandle, Rows};
 pub use keyring::Keyring;
-pub use module::{Module, Primitives};
+pub use module::Module;
+pub use primitives::Primitives;
 pub use runtime::{Config, Runtime, Ticker};
 pub use types::{
     Costs, Description, Entry, EntryRef, Identity, Kek, Limits, Merged, OwnedIdentity, Preference,

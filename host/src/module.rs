@@ -1,21 +1,15 @@
 use std::sync::Arc;
 
-use wasmtime::Engine;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, InstancePre, Linker};
 use zeroize::Zeroizing;
 
-use crate::bindings::CryptoModuleIndices;
 use crate::bindings::exports::omni::credentials::key_derivation;
-use crate::runtime::Shared;
-use crate::store::{Kind, Sandbox, State};
-use crate::{Costs, Description, Digest, Error, Failure, Files, Kek, Keyring, ProtectedKeyring, check};
-
-/// The one interface a module may import, of any patch version.
-const ENTROPY: &str = "wasi:random/random@0.2.";
-
-/// The contract this host knows.
-pub(crate) const CONTRACT: &str = "omni:credentials@0.1.0";
+use crate::error::wrong_contract;
+use crate::loaded::Loaded;
+use crate::shared::Shared;
+use crate::state::Kind;
+use crate::store::Sandbox;
+use crate::{Costs, Description, Digest, Error, Failure, Files, Kek, Keyring, Primitives, ProtectedKeyring};
 
 /// A loaded module. A clone is another handle on the same one.
 #[derive(Clone)]
@@ -23,17 +17,6 @@ pub struct Module {
     shared: Arc<Shared>,
     loaded: Arc<Loaded>,
     digest: Digest,
-}
-
-/// A component that was looked over and linked.
-pub(crate) struct Loaded {
-    instance_pre: InstancePre<State>,
-    indices: CryptoModuleIndices,
-}
-
-/// The published constructions that a module is made of, for known-answer tests.
-pub struct Primitives {
-    sandbox: Sandbox,
 }
 
 impl Module {
@@ -154,14 +137,14 @@ impl Module {
     ///
     /// See [`describe`](Self::describe).
     pub fn primitives(&self) -> Result<Primitives, Error> {
-        Ok(Primitives { sandbox: self.sandbox(Kind::Work)? })
+        Ok(Primitives::new(self.sandbox(Kind::Work)?))
     }
 
     /// The names of the functions that the module imports, such as
     /// `wasi:random/random@0.2.3#get-random-bytes`. More than entropy was refused when it was loaded.
     pub fn imports(&self) -> Vec<String> {
         let component = self.loaded.instance_pre().component().component_type();
-        let engine = self.shared.engine();
+        let engine = &self.shared.engine;
         let mut found = Vec::new();
         for (name, import) in component.imports(engine) {
             if let ComponentItem::ComponentInstance(instance) = import.ty {
@@ -174,115 +157,9 @@ impl Module {
         found
     }
 
-    /// Runs known-answer tests and the properties that every module must have, in throw-away stores.
-    /// A host does so before it trusts a module for the first time; it takes about a second.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::FailedCheck`] names the first that fails; or the error that a call ended with.
-    pub fn check(&self) -> Result<(), Error> {
-        check::run(self)
-    }
-
     pub(crate) fn sandbox(&self, kind: Kind) -> Result<Sandbox, Error> {
         Sandbox::new(&self.shared, &self.loaded, kind)
     }
-}
-
-impl Primitives {
-    /// The suite's AEAD, opened with explicit key (32 bytes), nonce (the suite's length) and associated
-    /// data. `sealed` is ciphertext and 16-byte tag.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Refused`]: `NotAuthentic`, `InvalidArgument`.
-    pub fn aead_open(
-        &mut self,
-        key: &[u8],
-        nonce: &[u8],
-        aad: &[u8],
-        sealed: &[u8],
-    ) -> Result<Vec<u8>, Error> {
-        self.sandbox.call("primitives.aead-open", |module, store| {
-            module.omni_credentials_primitives().call_aead_open(store, key, nonce, aad, sealed)
-        })
-    }
-
-    /// HKDF-SHA-256 (RFC 5869), extract and expand; `length` at most 8,160 bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Refused`]: `InvalidArgument`.
-    pub fn hkdf_sha256(
-        &mut self,
-        ikm: &[u8],
-        salt: &[u8],
-        info: &[u8],
-        length: u32,
-    ) -> Result<Vec<u8>, Error> {
-        self.sandbox.call("primitives.hkdf-sha256", |module, store| {
-            module.omni_credentials_primitives().call_hkdf_sha256(store, ikm, salt, info, length)
-        })
-    }
-
-    /// Argon2id version 0x13 (RFC 9106) without secret and associated data; a tag of `length` bytes, 4
-    /// to 1,024.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Refused`]: `KdfOutOfBounds`, `InvalidArgument`.
-    pub fn argon2id(
-        &mut self,
-        password: &[u8],
-        salt: &[u8],
-        costs: Costs,
-        length: u32,
-    ) -> Result<Vec<u8>, Error> {
-        let Costs { memory_kib, passes, lanes } = costs;
-        self.sandbox.call("primitives.argon2id", |module, store| {
-            module
-                .omni_credentials_primitives()
-                .call_argon2id(store, password, salt, memory_kib, passes, lanes, length)
-        })
-    }
-}
-
-impl Loaded {
-    /// Looks a component over: what it imports, and that it exports what the contract says.
-    pub(crate) fn new(engine: &Engine, linker: &Linker<State>, component: &Component) -> Result<Self, Error> {
-        refuse_imports(engine, component)?;
-        let pre = linker.instantiate_pre(component).map_err(|error| wrong_contract(format!("{error:#}")))?;
-        let indices = CryptoModuleIndices::new(&pre).map_err(|error| wrong_contract(format!("{error:#}")))?;
-        Ok(Self { instance_pre: pre, indices })
-    }
-
-    pub(crate) fn instance_pre(&self) -> &InstancePre<State> {
-        &self.instance_pre
-    }
-
-    pub(crate) fn indices(&self) -> &CryptoModuleIndices {
-        &self.indices
-    }
-}
-
-pub(crate) fn wrong_contract(detail: String) -> Error {
-    Error::WrongContract { contract: CONTRACT, detail }
-}
-
-/// Entropy is the one thing a module may import: one interface with one function.
-fn refuse_imports(engine: &Engine, component: &Component) -> Result<(), Error> {
-    for (name, import) in component.component_type().imports(engine) {
-        let (true, ComponentItem::ComponentInstance(instance)) = (name.starts_with(ENTROPY), import.ty)
-        else {
-            return Err(Error::ForbiddenImport(name.to_owned()));
-        };
-        for (item, export) in instance.exports(engine) {
-            if item != "get-random-bytes" || !matches!(export.ty, ComponentItem::ComponentFunc(_)) {
-                return Err(Error::ForbiddenImport(format!("{name}#{item}")));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn protected(made: key_derivation::ProtectedKeyring) -> Result<ProtectedKeyring, Error> {

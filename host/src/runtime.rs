@@ -6,9 +6,10 @@ use wasmtime::component::{Component, HasSelf, Linker};
 
 use crate::bindings::CryptoModule;
 use crate::cache::Cache;
-use crate::module::{Loaded, Module};
-use crate::store::State;
-use crate::{Digest, Error, engine};
+use crate::loaded::Loaded;
+use crate::shared::Shared;
+use crate::state::State;
+use crate::{Digest, Error, Module, engine};
 
 /// What a host decides.
 #[derive(Debug, Clone, Default)]
@@ -34,15 +35,6 @@ pub struct Runtime {
 #[derive(Clone)]
 pub struct Ticker {
     engine: Engine,
-}
-
-/// What a runtime and its modules share.
-pub(crate) struct Shared {
-    engine: Engine,
-    linker: Linker<State>,
-    cache: Option<Cache>,
-    interrupt: Option<fn() -> bool>,
-    before_call: Option<fn()>,
 }
 
 impl Runtime {
@@ -127,20 +119,6 @@ impl Ticker {
     /// Async-signal-safe: one atomic increment.
     pub fn tick(&self) {
         self.engine.increment_epoch();
-    }
-}
-
-impl Shared {
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
-    pub(crate) fn interrupt(&self) -> Option<fn() -> bool> {
-        self.interrupt
-    }
-
-    pub(crate) fn before_call(&self) -> Option<fn()> {
-        self.before_call
     }
 }
 

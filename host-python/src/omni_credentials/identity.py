@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, Union
 
+from ._contract import RawIdentity
 from .errors import InvalidInput
-from .module import RawIdentity
 
 # What a credential is when nothing else is said; as in the database.
 DEFAULT_KIND = "credential"

@@ -1,8 +1,8 @@
 //! Published vectors.
 
 use super::{refused, require};
-use crate::module::{CONTRACT, Primitives, wrong_contract};
-use crate::{Costs, Error, ErrorCode, Module};
+use crate::error::{CONTRACT, wrong_contract};
+use crate::{Costs, Error, ErrorCode, Module, Primitives};
 
 /// The first suite that is not of FORMAT.md but of a module's own: nobody has published vectors of it.
 const PRIVATE: u8 = 128;
