@@ -4,7 +4,7 @@
 //! owner of all three must be allowed to execute `omni_credentials.instantiate`: otherwise anyone could build such
 //! tables, name a variable of the server's environment in them and try out secrets against it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -16,7 +16,7 @@ use crate::error::{Error, Unreadable};
 use crate::heap::{self, Seen, Table, Visit};
 use crate::keys::{self, KeyId};
 use crate::rings::{Rings, StoredKeyring, column};
-use crate::{identity, modules, secret};
+use crate::{identity, modules, secret, stale};
 
 /// Columns of `credentials_config`, counted from 0.
 mod config_column {
@@ -57,14 +57,11 @@ pub(crate) type Handle = Rc<RefCell<Instance>>;
 
 thread_local! {
     static INSTANCES: RefCell<HashMap<pg_sys::Oid, Handle>> = RefCell::default();
-    static STALE: Cell<bool> = const { Cell::new(false) };
-    /// Whether a copy has keyrings in hand that only a snapshot of the running transaction shows.
-    static PRUNED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The copy that a table belongs to.
 pub(crate) fn of_table(table: pg_sys::Oid) -> Result<Handle, Error> {
-    if STALE.replace(false) {
+    if stale::take() {
         look_again();
     }
     let known = INSTANCES.with_borrow(|known| known.get(&table).cloned());
@@ -82,7 +79,7 @@ pub(crate) fn of_table(table: pg_sys::Oid) -> Result<Handle, Error> {
 
 /// The same, with keyrings and settings as they are now: logical replication changes them without telling the backends.
 pub(crate) fn of_table_anew(table: pg_sys::Oid) -> Result<Handle, Error> {
-    look_again_later();
+    stale::mark();
     of_table(table)
 }
 
@@ -107,46 +104,6 @@ pub(crate) fn of_schema(schema: pg_sys::Oid) -> Result<Handle, Error> {
     match heap::relation_oid(schema, c"encrypted_credentials") {
         Some(table) => of_table(table),
         None => Err(Error::NotAnInstance { relation: format!("schema {}", heap::schema_name(schema)) }),
-    }
-}
-
-/// Listens for changes of keyrings and settings. Called once, when the library is loaded.
-pub(crate) fn register() {
-    // SAFETY: called from _PG_init; the callbacks are plain C functions that only set a flag.
-    unsafe {
-        pg_sys::CacheRegisterRelcacheCallback(Some(on_invalidation), pg_sys::Datum::null());
-        pg_sys::RegisterXactCallback(Some(on_transaction), core::ptr::null_mut());
-        pg_sys::RegisterSubXactCallback(Some(on_subtransaction), core::ptr::null_mut());
-    }
-}
-
-/// Has settings and keyrings read again before the next use. Reading the few rows is cheap, and what is unlocked stays
-/// unlocked where the rows are the same and the module may run.
-pub(crate) fn look_again_later() {
-    STALE.set(true);
-}
-
-/// Runs whenever the server likes, possibly while an instance is in use: so it only leaves a note.
-unsafe extern "C-unwind" fn on_invalidation(_: pg_sys::Datum, _: pg_sys::Oid) {
-    look_again_later();
-}
-
-/// A keyring or a setting that an aborted transaction wrote was never there, and what only its snapshot shows is gone
-/// with it.
-unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *mut core::ffi::c_void) {
-    if event == pg_sys::XactEvent::XACT_EVENT_ABORT || PRUNED.take() {
-        look_again_later();
-    }
-}
-
-unsafe extern "C-unwind" fn on_subtransaction(
-    event: pg_sys::SubXactEvent::Type,
-    _: pg_sys::SubTransactionId,
-    _: pg_sys::SubTransactionId,
-    _: *mut core::ffi::c_void,
-) {
-    if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
-        look_again_later();
     }
 }
 
@@ -242,7 +199,7 @@ impl Instance {
         if seen.is_empty() {
             return Ok(false);
         }
-        PRUNED.set(true);
+        stale::mark_at_end();
         // The secret of that time: the snapshot is of this run of the server, and so is the environment.
         let settings = read_settings(self.config, Seen::BySnapshot)?;
         self.pruned.replace(settings.variable, seen);

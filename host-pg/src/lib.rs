@@ -30,6 +30,7 @@ mod rings;
 mod secret;
 mod settings;
 mod shared_keys;
+mod stale;
 mod statement;
 mod trigger;
 mod write;
@@ -46,7 +47,7 @@ pgrx::pg_module_magic!();
 pub extern "C-unwind" fn _PG_init() {
     settings::register();
     identity::register();
-    instance::register();
+    stale::register();
     file_store::register();
     shared_keys::register();
 }

@@ -6,6 +6,7 @@ use std::ffi::CString;
 use std::path::PathBuf;
 
 use crate::error::Error;
+use crate::stale;
 
 /// What reading an unreadable row gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PostgresGucEnum)]
@@ -75,7 +76,7 @@ pub(crate) fn register() {
 
 /// A keyring may be unlocked whose module may no longer run.
 unsafe extern "C-unwind" fn on_allowed_modules(_: *const core::ffi::c_char, _: *mut core::ffi::c_void) {
-    crate::instance::look_again_later();
+    stale::mark();
 }
 
 /// What to give for a row that does not open.

@@ -1,0 +1,60 @@
+//! Whether what a backend knows of settings and keyrings may be old.
+
+use std::cell::Cell;
+
+use pgrx::pg_sys;
+
+thread_local! {
+    static STALE: Cell<bool> = const { Cell::new(false) };
+    static STALE_AT_END: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has settings and keyrings read again before the next use. Reading the few rows is cheap, and what is unlocked stays
+/// unlocked where the rows are the same and the module may run.
+pub(crate) fn mark() {
+    STALE.set(true);
+}
+
+/// The same once the running transaction ends: a copy has keyrings in hand that only a snapshot of it shows.
+pub(crate) fn mark_at_end() {
+    STALE_AT_END.set(true);
+}
+
+/// Whether something was marked since this was asked last.
+pub(crate) fn take() -> bool {
+    STALE.replace(false)
+}
+
+/// Listens for changes of keyrings and settings. Called once, when the library is loaded.
+pub(crate) fn register() {
+    // SAFETY: called from _PG_init; the callbacks are plain C functions that only set a flag.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(on_invalidation), pg_sys::Datum::null());
+        pg_sys::RegisterXactCallback(Some(on_transaction), core::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(on_subtransaction), core::ptr::null_mut());
+    }
+}
+
+/// Runs whenever the server likes, possibly while an instance is in use: so it only leaves a note.
+unsafe extern "C-unwind" fn on_invalidation(_: pg_sys::Datum, _: pg_sys::Oid) {
+    mark();
+}
+
+/// A keyring or a setting that an aborted transaction wrote was never there, and what only its snapshot shows is gone
+/// with it.
+unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *mut core::ffi::c_void) {
+    if event == pg_sys::XactEvent::XACT_EVENT_ABORT || STALE_AT_END.take() {
+        mark();
+    }
+}
+
+unsafe extern "C-unwind" fn on_subtransaction(
+    event: pg_sys::SubXactEvent::Type,
+    _: pg_sys::SubTransactionId,
+    _: pg_sys::SubTransactionId,
+    _: *mut core::ffi::c_void,
+) {
+    if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
+        mark();
+    }
+}
