@@ -45,7 +45,8 @@ LIES = {
     ),
     "takes scopes as text": (
         "the value was altered",
-        ("identity.rs", "scope: scope(&identity.scope)?", "scope: String::from_utf8_lossy(&identity.scope).into_owned()"),
+        ("identity.rs", "scope: scope(&identity.scope)?",
+         "scope: String::from_utf8_lossy(&identity.scope).into_owned()"),
     ),
     "opens what was altered": (
         "does not open",

@@ -45,12 +45,14 @@ pub(crate) fn register() {
     // A library that is loaded by a session is too late for settings of the postmaster.
     // SAFETY: a flag of the server, read in its only thread.
     let starting = unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress };
+    let when =
+        c"With the library in shared_preload_libraries it changes with a restart only; otherwise it takes a reload.";
     // SAFETY: the hook only sets a flag.
     unsafe {
         GucRegistry::define_string_guc_with_hooks(
             c"omni_credentials.allowed_modules",
             c"The crypto modules that may run, as SHA-256 digests separated by commas. Empty: all that are installed.",
-            c"With the library in shared_preload_libraries it changes with a restart only; otherwise it takes a reload.",
+            when,
             &ALLOWED_MODULES,
             if starting { GucContext::Postmaster } else { GucContext::Sighup },
             GucFlags::default(),
