@@ -83,7 +83,7 @@ def test_a_restored_store_rests(source: Database, target: Database, folder: Path
     for schema in SCHEMAS:
         assert names(target, schema) == NAMES
         step, reason = status(target, schema)
-        assert step is False and "came with a dump" in reason
+        assert step is False and "came from another database" in reason
         target.run(f"delete from {schema}.credentials where name = 'a'")
     assert files(folder) == before
     # What the reason says takes the file up. What the table lacks is not taken for deleted.
@@ -93,6 +93,22 @@ def test_a_restored_store_rests(source: Database, target: Database, folder: Path
         assert status(target, schema) == (True, None)
         target.run(f"delete from {schema}.credentials where name = 'a'")
         assert (live(folder / schema), deleted(folder / schema)) == (["b", "c", "later"], ["a"])
+
+
+def test_a_database_made_of_another(source: Database, folder: Path) -> None:
+    """A copy to try things out in does not write the files of the one it was made of."""
+    before = files(folder)
+    source.close()
+    made = Database(source.server, f"{source.name}_made")
+    Database(source.server, "postgres").run(f"create database {made.name} template {source.name}")
+    for schema in SCHEMAS:
+        step, reason = status(made, schema)
+        assert step is False and "rests" in reason
+        made.run(f"truncate {schema}.encrypted_credentials")
+    assert files(folder) == before
+    for schema in SCHEMAS:
+        assert status(source, schema) == (True, None)
+    drop_database(made)
 
 
 def test_rows_that_did_not_come_along(source: Database, target: Database, folder: Path, tmp_path: Path) -> None:
