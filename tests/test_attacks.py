@@ -239,6 +239,104 @@ class TestFakeCopy:
             attacked.run("select value from theirs.credentials")
 
 
+class TestOwnerOfACopy:
+    """A role that may instantiate owns the tables of its copies, and is no superuser: what it makes of them crashes nobody
+    and gives it no right that it has not."""
+
+    @pytest.fixture
+    def owner(self, attacked: Database, mallory: str) -> str:
+        attacked.run(f"grant usage on schema omni_credentials to {mallory}")
+        for function in (
+            "instantiate", "encrypted_credentials_check", "encrypted_credentials_changed", "credentials_store_changed",
+            "replace_config", "credentials_write", "open_credential", "seal_credential", "file_store_reload",
+            "verify", "prune_keyrings",
+        ):
+            attacked.run(f"grant execute on function omni_credentials.{function} to {mallory}")
+        attacked.run("create schema mine", user=mallory)
+        attacked.run("select omni_credentials.instantiate('mine')", user=mallory)
+        attacked.run("insert into mine.credentials (name, value) values ('n', 'v')", user=mallory)
+        return mallory
+
+    CHANGES = {
+        "keyring": "alter table mine.credentials_keyrings alter keyring type bigint using 1234567",
+        "id": "alter table mine.credentials_keyrings alter id type text using 'x'",
+        "variable": "alter table mine.credentials_config alter environment_variable type bigint using 1234567",
+        "costs": "alter table mine.credentials_config alter kdf_passes type text",
+        "dropped": "alter table mine.credentials_keyrings drop keyring",
+    }
+
+    @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+    def test_columns_of_other_types(self, attacked: Database, owner: str, change: str) -> None:
+        session = attacked.connect(owner)
+        assert session.execute("select value from mine.credentials").fetchall() == [(b"v",)]
+        session.execute(change)
+        for statement in ("select value from mine.credentials", "insert into mine.credentials (name, value) values ('m', 'v')"):
+            with refused("3F000", "not part of a credential store"):
+                session.execute(statement)
+
+    @pytest.mark.parametrize("column", ["name", "value", "kind", "principal", "scope"])
+    def test_a_table_of_other_types(self, attacked: Database, owner: str, column: str) -> None:
+        session = attacked.connect(owner)
+        session.execute("drop view mine.credentials")
+        session.execute("drop trigger encrypted_credentials_check on mine.encrypted_credentials")
+        session.execute("drop policy encrypted_credentials_principal on mine.encrypted_credentials")
+        session.execute(f"alter table mine.encrypted_credentials alter {column} drop default")
+        session.execute("drop function mine.set_credential")
+        session.execute(f"alter table mine.encrypted_credentials alter {column} type bigint using 1234567")
+        for timing, table in (("before insert", "mine.encrypted_credentials"), ("before insert", "mine.other")):
+            if table == "mine.other":
+                session.execute("create table mine.other (like mine.encrypted_credentials)")
+            session.execute(
+                f"create trigger t {timing} on {table} for each row"
+                " execute function omni_credentials.encrypted_credentials_check()"
+            )
+            with refused("3F000", "not part of a credential store"):
+                session.execute(f"insert into {table} ({column}) values (1234567)")
+        for call in ("verify('mine')", "prune_keyrings('mine')"):
+            with refused("3F000", "not part of a credential store"):
+                session.execute(f"select omni_credentials.{call}")
+
+    def test_a_view_of_other_types(self, attacked: Database, owner: str) -> None:
+        with attacked.connect(owner) as session:
+            session.execute("drop view mine.credentials")
+            session.execute("create view mine.credentials as select 1 as name, 2 as value, 3 as kind, 4 as principal, 5 as scope")
+            session.execute(
+                "create trigger w instead of insert or update on mine.credentials for each row"
+                " execute function omni_credentials.credentials_write()"
+            )
+            for statement in ("insert into mine.credentials values (1, 2, 3, 4, 5)", "update mine.credentials set value = 7"):
+                with refused("3F000", "not part of a credential store"):
+                    session.execute(statement)
+
+    def test_no_file_by_way_of_the_table(self, attacked: Database, owner: str) -> None:
+        """A row that looks as if the extension had written it is no way around the roles for server files."""
+        file = attacked.server.data / f"{attacked.name}.mine"
+        row = "insert into mine.credentials_files (filename) values (%s)"
+        with attacked.connect(owner, autocommit=False) as session:
+            session.execute(row, (str(file),))
+            database, table, writer = session.execute(
+                "select d.oid::bigint, 'mine.credentials_files'::regclass::oid::bigint, f.xmin::text::bigint"
+                " from pg_database d, mine.credentials_files f where d.datname = current_database()"
+            ).fetchone()
+            rotated = ((database << 16) | (database >> 16)) & 0xFFFFFFFF
+            mark = int.from_bytes(((table ^ rotated) << 32 | writer).to_bytes(8, "big"), "big", signed=True)
+            session.execute("delete from mine.credentials_files")
+            session.execute("insert into mine.credentials_files (filename, written_as) values (%s, %s)", (str(file), mark))
+        with refused("42501", "permission denied to use file store", hint="owner of the copy"):
+            attacked.run("insert into mine.credentials (name, value) values ('m', 'v')", user=owner)
+        assert not file.exists()
+
+    def test_a_registry_of_other_types(self, attacked: Database, owner: str) -> None:
+        attacked.run("insert into mine.credentials_files (filename) values ('x')", user=owner)
+        for change in ("filename type bigint using 1234567", "base drop default, alter base type bigint using 1",
+                       "written_as type text using 'x'"):
+            with attacked.connect(owner, autocommit=False) as session:
+                session.execute(f"alter table mine.credentials_files alter {change}")
+                session.execute("insert into mine.credentials (name, value) values ('m', 'v')")
+                with refused("3F000", "not part of a credential store"):
+                    session.execute("commit")
+
+
 class TestMovedCiphertext:
     """A sealed value is believed for its own row only: another row, role, kind, scope or copy refuses it."""
 

@@ -50,13 +50,23 @@ def source(server: Server) -> Iterator[Database]:
         admin.execute("drop role dumped_auditor")
 
 
-def run(server: Server, program: str, *arguments: str, database: str) -> str:
-    done = subprocess.run(
+def run(server: Server, program: str, *arguments: str, database: str) -> None:
+    done = attempt(server, program, *arguments, database=database)
+    assert done.returncode == 0, done.stderr
+
+
+def failed(server: Server, program: str, *arguments: str, database: str) -> str:
+    """Runs a program that must fail, and gives what it said."""
+    done = attempt(server, program, *arguments, database=database)
+    assert done.returncode != 0
+    return done.stderr
+
+
+def attempt(server: Server, program: str, *arguments: str, database: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         server.program(program, *arguments, database=database),
         env=server.client_environment(), capture_output=True, text=True, check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
 
 
 def fresh_target(target: Server, *, extension: bool = False) -> Database:
@@ -142,11 +152,7 @@ def test_schema_of_the_default_copy_without_its_extension(source: Database, targ
     file = tmp_path / "dump"
     run(source.server, "pg_dump", "-Fc", *DEFAULT_COPY[:2], "-f", str(file), database=source.name)
     bare = fresh_target(target)
-    done = subprocess.run(
-        target.program("pg_restore", "--exit-on-error", str(file), database=bare.name),
-        env=target.client_environment(), capture_output=True, text=True, check=False,
-    )
-    assert done.returncode != 0 and "does not exist" in done.stderr
+    assert "does not exist" in failed(target, "pg_restore", "--exit-on-error", str(file), database=bare.name)
     drop_database(bare)
     restored = fresh_target(target, extension=True)
     run(target, "pg_restore", "--exit-on-error", "--data-only", str(file), database=restored.name)
@@ -154,6 +160,18 @@ def test_schema_of_the_default_copy_without_its_extension(source: Database, targ
         restored.grant(user, privileges)
     check(source, restored, ("omni_credentials",))
     drop_database(restored)
+
+
+def test_clean_stops_before_what_is_in_use(source: Database, target: Server, tmp_path: Path) -> None:
+    """pg_restore --clean drops the extension first: not while the default copy holds credentials."""
+    file = tmp_path / "dump"
+    run(source.server, "pg_dump", "-Fc", "-f", str(file), database=source.name)
+    used = fresh_target(target, extension=True)
+    used.run("insert into omni_credentials.credentials (name, value) values ('own', 'v')")
+    error = failed(target, "pg_restore", "--exit-on-error", "--clean", "--if-exists", str(file), database=used.name)
+    assert "cannot drop extension omni_credentials because" in error and "holds credentials" in error
+    assert used.run("select name, value from omni_credentials.credentials") == [("own", b"v")]
+    drop_database(used)
 
 
 def test_restore_without_the_secret(source: Database, tmp_path: Path) -> None:
@@ -192,11 +210,8 @@ def test_only_the_roles_are_missing(source: Database, target: Server, tmp_path: 
     file = tmp_path / "dump"
     run(source.server, "pg_dump", "-Fc", "-f", str(file), database=source.name)
     restored = fresh_target(target)
-    done = subprocess.run(
-        target.program("pg_restore", "--exit-on-error", str(file), database=restored.name),
-        env=target.client_environment(), capture_output=True, text=True, check=False,
-    )
-    assert done.returncode != 0 and 'role "only_here" does not exist' in done.stderr
+    error = failed(target, "pg_restore", "--exit-on-error", str(file), database=restored.name)
+    assert 'role "only_here" does not exist' in error
     drop_database(restored)
     with source.connect() as admin:
         admin.execute("delete from omni_credentials.credentials where name = 'z'")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Database, drop_database, fresh_database, new_server
 from file_stores import deleted, live, mirror
+from test_dump import run
 from throwaway import Server
 
 SCHEMAS = ("omni_credentials", "copy")
@@ -42,17 +42,12 @@ def target(server: Server) -> Iterator[Database]:
     drop_database(database)
 
 
-def run(database: Database, program: str, *arguments: str) -> None:
-    server = database.server
-    done = subprocess.run(
-        server.program(program, *arguments, database=database.name),
-        env=server.client_environment(), capture_output=True, text=True, check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def dump(source: Database, file: Path, *options: str) -> None:
-    run(source, "pg_dump", *(options or ("-Fc",)), "-f", str(file))
+    run(source.server, "pg_dump", *(options or ("-Fc",)), "-f", str(file), database=source.name)
+
+
+def restore(target: Database, program: str, *arguments: str) -> None:
+    run(target.server, program, *arguments, database=target.name)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -76,19 +71,19 @@ def test_a_restored_store_rests(source: Database, target: Database, folder: Path
         source.run(f"insert into {schema}.credentials (name, value) values ('later', 'x')")
     before = files(folder)
     if way == "row by row":
-        run(target, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(tmp_path / "dump"))
+        restore(target, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(tmp_path / "dump"))
     elif way == "custom":
-        run(target, "pg_restore", "--exit-on-error", str(tmp_path / "dump"))
+        restore(target, "pg_restore", "--exit-on-error", str(tmp_path / "dump"))
     else:
         # With the triggers of both copies in place.
         target.run("create extension omni_credentials")
         target.run("create schema copy")
         target.run("select omni_credentials.instantiate('copy')")
-        run(target, "pg_restore", "--exit-on-error", "--data-only", str(tmp_path / "dump"))
+        restore(target, "pg_restore", "--exit-on-error", "--data-only", str(tmp_path / "dump"))
     for schema in SCHEMAS:
         assert names(target, schema) == NAMES
         step, reason = status(target, schema)
-        assert step is False and "came with a dump" in reason
+        assert step is False and "came from another database" in reason
         target.run(f"delete from {schema}.credentials where name = 'a'")
     assert files(folder) == before
     # What the reason says takes the file up. What the table lacks is not taken for deleted.
@@ -100,10 +95,26 @@ def test_a_restored_store_rests(source: Database, target: Database, folder: Path
         assert (live(folder / schema), deleted(folder / schema)) == (["b", "c", "later"], ["a"])
 
 
+def test_a_database_made_of_another(source: Database, folder: Path) -> None:
+    """A copy to try things out in does not write the files of the one it was made of."""
+    before = files(folder)
+    source.close()
+    made = Database(source.server, f"{source.name}_made")
+    Database(source.server, "postgres").run(f"create database {made.name} template {source.name}")
+    for schema in SCHEMAS:
+        step, reason = status(made, schema)
+        assert step is False and "rests" in reason
+        made.run(f"truncate {schema}.encrypted_credentials")
+    assert files(folder) == before
+    for schema in SCHEMAS:
+        assert status(source, schema) == (True, None)
+    drop_database(made)
+
+
 def test_rows_that_did_not_come_along(source: Database, target: Database, folder: Path, tmp_path: Path) -> None:
     """As where their roles are missing. A synchronisation deletes nothing."""
     dump(source, tmp_path / "dump")
-    run(target, "pg_restore", "--exit-on-error", str(tmp_path / "dump"))
+    restore(target, "pg_restore", "--exit-on-error", str(tmp_path / "dump"))
     before = files(folder)
     for schema in SCHEMAS:
         target.run(f"truncate {schema}.encrypted_credentials")
@@ -122,7 +133,7 @@ def test_the_folder_is_not_there(source: Database, target: Database, folder: Pat
         keyless = new_server("keyless").start({})
         target = fresh_database(keyless, extension=False)
     try:
-        run(target, "pg_restore", "--exit-on-error", str(tmp_path / "dump"))
+        restore(target, "pg_restore", "--exit-on-error", str(tmp_path / "dump"))
         for schema in SCHEMAS:
             assert names(target, schema) == NAMES
             assert status(target, schema)[0] is False

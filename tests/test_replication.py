@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import MASTER_KEY, VARIABLE, Database, fresh_database, new_server, refused
-from file_stores import STATUS, contents, live
+from file_stores import STATUS, contents, live, mirror
 from standbys import base_backup, eventually
 from throwaway import Server
 
@@ -28,6 +28,7 @@ def test_streaming_standby(primary: Server) -> None:
     db.run("create role app login")
     db.grant("app")
     db.run(f"insert into {VIEW} (name, value) values ('n', 'v')", user="app")
+    mirror(db, "team.credentials")
     # A compiled module of this machine is not for another one.
     assert list(primary.data.glob("pgsql_tmp_omni_credentials/*"))
     standby = base_backup(primary)
@@ -41,6 +42,12 @@ def test_streaming_standby(primary: Server) -> None:
         for statement in (f"insert into {VIEW} (name, value) values ('m', 'w')", f"update {VIEW} set value = 'w'", f"delete from {VIEW}"):
             with refused("25006"):
                 replica.run(statement, user="app")
+        # What there is of files belongs to the primary.
+        assert replica.run(STATUS) == [("team.credentials", None, "a standby keeps no files: ask the primary")]
+        before = (standby.data / "team.credentials").read_bytes()
+        for function in ("sync", "reload"):
+            with refused("25006"):
+                replica.run(f"select omni_credentials.credential_file_store_{function}('team.credentials')")
         # A new key and a new secret arrive in a session that is open.
         db.run("select omni_credentials.rotate_key()")
         db.run(f"update {VIEW} set value = 'new'")
@@ -48,9 +55,17 @@ def test_streaming_standby(primary: Server) -> None:
         db.run(f"insert into {VIEW} (name, value) values ('o', 'other')", user="app")
         eventually(lambda: session.execute(READ).fetchall() == [("n", b"new"), ("o", b"other")])
         # Promoted, it writes.
+        assert (standby.data / "team.credentials").read_bytes() == before
         replica.run("select pg_promote()")
+        # The file came with the base backup, and is older than the table.
+        with refused("40002", '"n"', hint="prefer => 'table'"):
+            session.execute(f"update {VIEW} set value = 'after'")
+        replica.run("select * from omni_credentials.credential_file_store_reload('team.credentials', prefer => 'table')")
         session.execute(f"update {VIEW} set value = 'after'")
         assert replica.run(READ, user="app") == [("n", b"after"), ("o", b"after")]
+        # And keeps its files from here on.
+        assert replica.run(STATUS) == [("team.credentials", True, None)]
+        assert contents(standby, standby.data / "team.credentials") == {"n": b"after", "o": b"after"}
         session.close()
         replica.close()
         # Without the secret, it says so.

@@ -148,7 +148,7 @@ comment on view :schema.credential_file_stores is 'The files that mirror this co
 comment on column :schema.credential_file_stores.filename is 'As registered; relative to the data directory unless absolute.';
 comment on column :schema.credential_file_stores.generation is 'The highest generation of the file that this copy has read or written.';
 comment on column :schema.credential_file_stores.synchronized_at is 'When this copy last read or wrote the file.';
-comment on column :schema.credential_file_stores.in_step is 'Whether file and table hold the same; NULL where the reader may not read the server''s files.';
+comment on column :schema.credential_file_stores.in_step is 'Whether file and table hold the same; NULL on a standby, and where the reader may not read the server''s files.';
 comment on column :schema.credential_file_stores.reason is 'Why they do not, and what mends it.';
 
 create function :schema.credential_file_store_reload(

@@ -71,8 +71,8 @@ fn check(call: &Call<'_>) -> Result<pg_sys::HeapTuple, Error> {
     if call.event() == Event::Truncate {
         return Ok(new.tuple);
     }
-    identity::check_size(&fields)?;
     let handle = instance::of_table(table)?;
+    identity::check_size(&fields)?;
     // Whoever is past row-level security may restore a dump: its rows can come before the keyring, and on a server
     // that does not know the secret.
     // SAFETY: a catalog lookup by oid.

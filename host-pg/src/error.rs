@@ -324,7 +324,7 @@ impl Error {
             Self::Interrupted => (C::ERRCODE_QUERY_CANCELED, None),
             Self::FilePermission { .. } => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                Some("Only superusers and roles with both pg_read_server_files and pg_write_server_files may use file stores.".into()),
+                Some("Only superusers and roles with both pg_read_server_files and pg_write_server_files may use file stores, and the owner of the copy must be one.".into()),
             ),
             Self::FileNotRegistered { filename, schema } => (
                 C::ERRCODE_UNDEFINED_OBJECT,
@@ -459,7 +459,7 @@ pub(crate) fn or_raise<T>(result: Result<T, Error>) -> T {
 pub(crate) fn without_context<T>(run: impl FnOnce() -> T + UnwindSafe) -> T {
     let outcome = PgTryBuilder::new(|| Ok(run()))
         .catch_others(|caught| match caught {
-            CaughtError::PostgresError(error) => Err(error),
+            CaughtError::PostgresError(error) => Err(Box::new(error)),
             other => other.rethrow(),
         })
         .execute();

@@ -21,6 +21,24 @@ pub(crate) struct Row {
     nulls: Vec<bool>,
 }
 
+/// What a column is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Type {
+    /// This very type.
+    Is(pg_sys::Oid),
+    /// Any enum.
+    Enum,
+}
+
+/// The columns of a credential, in table and view.
+pub(crate) const CREDENTIAL: &[Type] = &[
+    Type::Is(pg_sys::TEXTOID),
+    Type::Is(pg_sys::BYTEAOID),
+    Type::Enum,
+    Type::Is(pg_sys::REGROLEOID),
+    Type::Is(pg_sys::JSONBOID),
+];
+
 /// Which rows there are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seen {
@@ -80,6 +98,17 @@ impl Table {
     pub(crate) fn owner(&self) -> pg_sys::Oid {
         // SAFETY: the relation is open.
         unsafe { (*(*self.relation).rd_rel).relowner }
+    }
+
+    /// Fails unless the first columns are of these types: the owner of a table may change them, and what is read and
+    /// written here is of the types that the table was made with.
+    pub(crate) fn must_have(&self, types: &[Type]) -> Result<(), Error> {
+        // SAFETY: the descriptor of an open relation.
+        if unsafe { are_of(self.descriptor(), types) } {
+            Ok(())
+        } else {
+            Err(Error::NotAnInstance { relation: relation_name(self.oid()) })
+        }
     }
 
     /// Whether the table has this column, counted from 0: one that an earlier version made may not.
@@ -259,6 +288,23 @@ impl Row {
             _ => None,
         }
     }
+}
+
+/// Whether the first columns are of these types.
+///
+/// # Safety
+/// `descriptor` is valid.
+pub(crate) unsafe fn are_of(descriptor: pg_sys::TupleDesc, types: &[Type]) -> bool {
+    (1..).zip(types).all(|(number, wanted)| {
+        // SAFETY: the function knows how many columns there are; a type that does not exist is no enum.
+        unsafe {
+            let found = pg_sys::SPI_gettypeid(descriptor, number);
+            match wanted {
+                Type::Is(oid) => found == *oid,
+                Type::Enum => pg_sys::type_is_enum(found),
+            }
+        }
+    })
 }
 
 /// A datum for `Table::insert`.

@@ -20,11 +20,24 @@ use crate::{identity, modules, secret, stale};
 
 /// Columns of `credentials_config`, counted from 0.
 mod config_column {
+    use pgrx::pg_sys;
+
+    use crate::heap::Type;
+
     pub(super) const ENVIRONMENT_VARIABLE: usize = 1;
     pub(super) const MODULE: usize = 2;
     pub(super) const MEMORY_KIB: usize = 3;
     pub(super) const PASSES: usize = 4;
     pub(super) const LANES: usize = 5;
+
+    pub(super) const TYPES: &[Type] = &[
+        Type::Is(pg_sys::BOOLOID),
+        Type::Is(pg_sys::TEXTOID),
+        Type::Is(pg_sys::BYTEAOID),
+        Type::Is(pg_sys::INT4OID),
+        Type::Is(pg_sys::INT4OID),
+        Type::Is(pg_sys::INT4OID),
+    ];
 }
 
 /// What `credentials_config` says.
@@ -97,6 +110,13 @@ fn look_again() {
     if dropped {
         modules::release_unused();
     }
+}
+
+/// The rows of a copy, to be looked at directly.
+pub(crate) fn table_of_credentials(table: pg_sys::Oid) -> Result<Table, Error> {
+    let table = Table::open(table, pg_sys::AccessShareLock)?;
+    table.must_have(heap::CREDENTIAL)?;
+    Ok(table)
 }
 
 /// The copy in a schema.
@@ -272,7 +292,7 @@ impl Instance {
 
     /// Whether the copy has no row, whoever may see it.
     pub(crate) fn holds_nothing(&self) -> Result<bool, Error> {
-        Table::open(self.table, pg_sys::AccessShareLock)?.is_empty()
+        table_of_credentials(self.table)?.is_empty()
     }
 
     /// The KEK of the current keyring.
@@ -301,7 +321,7 @@ impl Instance {
     /// Removes the keyrings before the current one, if they are still these. That nothing refers to them is for the
     /// caller to know.
     pub(crate) fn remove_superseded(&mut self, superseded: &[StoredKeyring]) -> Result<(), Error> {
-        let table = Table::open(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
+        let table = StoredKeyring::table(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
         // Whatever happens now, look at the table before the next use.
         self.stale = true;
         table.scan(|row| {
@@ -325,7 +345,7 @@ impl Instance {
     }
 
     fn replace(&mut self, before: &StoredKeyring, bytes: &[u8], kek: Kek) -> Result<(), Error> {
-        let table = Table::open(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
+        let table = StoredKeyring::table(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
         // Whatever happens now, look at the table before the next use.
         self.stale = true;
         table.scan(|row| {
@@ -345,7 +365,7 @@ impl Instance {
     /// Stores a further keyring, which becomes the current one.
     pub(crate) fn store_keyring(&mut self, module: &Digest, bytes: &[u8], kek: Kek) -> Result<(), Error> {
         modules::pin(module)?;
-        let table = Table::open(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
+        let table = StoredKeyring::table(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
         let mut last = 0;
         table.scan(|row| {
             last = last.max(row.get::<i32>(column::ID).unwrap_or(0));
@@ -383,9 +403,11 @@ impl Instance {
             return Err(refused());
         }
         let (config, keyrings) = (found(c"credentials_config")?, found(c"credentials_keyrings")?);
-        for part in [table, config, keyrings] {
-            let owner = Table::open(part, pg_sys::AccessShareLock)?.owner();
-            if !crate::may_instantiate(owner) {
+        let parts = [(table, heap::CREDENTIAL), (config, config_column::TYPES), (keyrings, column::TYPES)];
+        for (part, types) in parts {
+            let part = Table::open(part, pg_sys::AccessShareLock)?;
+            part.must_have(types)?;
+            if !crate::may_instantiate(part.owner()) {
                 return Err(refused());
             }
         }
@@ -417,7 +439,7 @@ impl Instance {
     /// a fresh key would hide that theirs is lost.
     fn mint(&mut self) -> Result<(), Error> {
         // The lock makes two first writers wait for each other; it is held to the end of the transaction.
-        let keyrings = Table::open(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
+        let keyrings = StoredKeyring::table(self.keyrings, pg_sys::ShareRowExclusiveLock)?;
         drop(keyrings);
         self.reread()?;
         if !self.rings.rings.is_empty() {
@@ -451,7 +473,9 @@ fn refused_field(error: host::Error, identity: &Identity<'_>) -> Error {
 
 fn read_settings(config: pg_sys::Oid, seen: Seen) -> Result<Settings, Error> {
     let mut settings = None;
-    Table::open(config, pg_sys::AccessShareLock)?.scan_as(seen, |row| {
+    let table = Table::open(config, pg_sys::AccessShareLock)?;
+    table.must_have(config_column::TYPES)?;
+    table.scan_as(seen, |row| {
         let module = match row.raw(config_column::MODULE) {
             Some(_) => Some(modules::digest_of_column(row, config_column::MODULE)?),
             None => None,

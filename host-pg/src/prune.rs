@@ -9,9 +9,9 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::error::{Error, given, or_raise};
-use crate::heap::{self, Row, Table, Visit};
+use crate::heap::{self, Row, Visit};
 use crate::identity::{self, Fields, Packed};
-use crate::instance::{Handle, Instance};
+use crate::instance::{self, Handle, Instance};
 use crate::{file_store, operations};
 
 #[pg_extern(sql = false)]
@@ -36,7 +36,7 @@ fn prune(schema: pg_sys::Oid) -> Result<i64, Error> {
 fn rows_must_not_need_superseded(handle: &Handle) -> Result<(), Error> {
     let table = handle.borrow().table;
     let mut memory = PgMemoryContexts::new("omni_credentials row");
-    Table::open(table, pg_sys::AccessShareLock)?.scan(|row| {
+    instance::table_of_credentials(table)?.scan(|row| {
         let (fields, sealed) = columns(row, table)?;
         // What a row takes is given back after it: values can have a mebibyte each.
         // SAFETY: the closure keeps nothing that it allocates there.

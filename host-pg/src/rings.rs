@@ -11,9 +11,16 @@ use crate::{modules, secret, settings};
 
 /// Columns of `credentials_keyrings`, counted from 0.
 pub(crate) mod column {
+    use pgrx::pg_sys;
+
+    use crate::heap::Type;
+
     pub(crate) const ID: usize = 0;
     pub(crate) const MODULE: usize = 1;
     pub(crate) const KEYRING: usize = 2;
+
+    pub(crate) const TYPES: &[Type] =
+        &[Type::Is(pg_sys::INT4OID), Type::Is(pg_sys::BYTEAOID), Type::Is(pg_sys::BYTEAOID)];
 }
 
 /// A keyring as stored.
@@ -40,10 +47,17 @@ pub(crate) struct Ring {
 }
 
 impl StoredKeyring {
+    /// Opens the table of keyrings.
+    pub(crate) fn table(keyrings: pg_sys::Oid, lock: u32) -> Result<Table, Error> {
+        let table = Table::open(keyrings, lock)?;
+        table.must_have(column::TYPES)?;
+        Ok(table)
+    }
+
     /// Reads the keyrings in a table, newest first.
     pub(crate) fn read_all(keyrings: pg_sys::Oid, seen: Seen) -> Result<Vec<Self>, Error> {
         let mut stored = Vec::new();
-        Table::open(keyrings, pg_sys::AccessShareLock)?.scan_as(seen, |row| {
+        Self::table(keyrings, pg_sys::AccessShareLock)?.scan_as(seen, |row| {
             stored.push(Self {
                 id: row.get(column::ID).unwrap_or(0),
                 module: modules::digest_of_column(row, column::MODULE)?,

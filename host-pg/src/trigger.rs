@@ -97,6 +97,10 @@ impl<'a> Call<'a> {
     }
 
     fn columns(&self, tuple: pg_sys::HeapTuple) -> Result<Columns, Error> {
+        // SAFETY: the relation of a running trigger is open.
+        if !unsafe { heap::are_of((*self.data.tg_relation).rd_att, heap::CREDENTIAL) } {
+            return Err(Error::NotAnInstance { relation: heap::relation_name(self.relation()) });
+        }
         let (tuple, values) = self.values(tuple)?;
         let at = |n: usize| values.get(n).copied().flatten();
         Ok(Columns { tuple, name: at(0), value: at(1), kind: at(2), principal: at(3), scope: at(4) })

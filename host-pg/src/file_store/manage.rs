@@ -43,10 +43,17 @@ fn detach_file_store(filename: Option<&str>, schema: Option<pg_sys::Oid>) {
 fn list(schema: pg_sys::Oid) -> Result<Vec<Line>, Error> {
     let table = instance::of_schema(schema)?.borrow().table;
     let registry = Registry::look(schema)?;
+    // SAFETY: reads a flag of the server.
+    let standby = unsafe { pg_sys::RecoveryInProgress() };
     let lines = registry.all()?.into_iter().map(|store| {
-        let (store, reason) = status::of(table, &registry, store);
+        let (store, reason) = if standby {
+            (store, Ok(Some("a standby keeps no files: ask the primary".to_owned())))
+        } else {
+            status::of(table, &registry, store)
+        };
         let in_step = match &reason {
             Err(Error::FilePermission { .. }) => None,
+            _ if standby => None,
             other => Some(matches!(other, Ok(None))),
         };
         let reason = reason.unwrap_or_else(|error| Some(error.to_string()));

@@ -107,9 +107,13 @@ fn file_error(filename: &str, error: host::Error) -> Error {
 
 /// Only roles that may read and write the server's files use file stores.
 fn check_rights(filename: &str) -> Result<(), Error> {
+    // SAFETY: a variable of the session.
+    check_rights_of(unsafe { pg_sys::GetUserId() }, filename)
+}
+
+fn check_rights_of(user: pg_sys::Oid, filename: &str) -> Result<(), Error> {
     // SAFETY: catalog lookups by oid. The two roles are fixed in pg_authid.dat.
     let permitted = unsafe {
-        let user = pg_sys::GetUserId();
         pg_sys::superuser_arg(user)
             || [PG_READ_SERVER_FILES, PG_WRITE_SERVER_FILES]
                 .into_iter()

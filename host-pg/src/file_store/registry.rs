@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 use super::base;
 use super::published::Note;
 use crate::error::Error;
-use crate::heap::{Row, Table, Visit, datum};
+use crate::heap::{Row, Table, Type, Visit, datum};
 
 /// A registered file.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -50,6 +50,17 @@ pub(super) struct Registry {
 }
 
 const NAME: &core::ffi::CStr = c"credentials_files";
+/// The columns of the table, but for the last.
+const TYPES: &[Type] = &[
+    Type::Is(pg_sys::TEXTOID),
+    Type::Is(pg_sys::INT8OID),
+    Type::Is(pg_sys::TIMESTAMPTZOID),
+    Type::Is(pg_sys::INT4OID),
+    Type::Is(pg_sys::BYTEAOID),
+    Type::Is(pg_sys::BYTEAOID),
+    Type::Is(pg_sys::BYTEAOID),
+    Type::Is(pg_sys::BYTEAOID),
+];
 /// The column that tells whether the row was written here.
 const WRITTEN_AS: usize = 8;
 
@@ -75,7 +86,16 @@ impl Registry {
     fn open(schema: pg_sys::Oid, lock: u32) -> Result<Self, Error> {
         let table = Table::open_in(schema, NAME, lock)?
             .ok_or_else(|| Error::NotAnInstance { relation: crate::heap::schema_name(schema) })?;
+        table.must_have(TYPES)?;
+        if table.has_column(WRITTEN_AS) {
+            table.must_have(&[TYPES, &[Type::Is(pg_sys::INT8OID)]].concat())?;
+        }
         Ok(Self { table })
+    }
+
+    /// The role that owns the table, and so has the last word on which files are written.
+    pub(super) fn owner(&self) -> pg_sys::Oid {
+        self.table.owner()
     }
 
     /// All registered files, by name.
@@ -143,9 +163,13 @@ impl Registry {
         columns
     }
 
-    /// What a row that a transaction writes into this table is marked with. No dump carries transactions.
+    /// What a row that a transaction writes into this table is marked with. No dump carries transactions, and a database
+    /// made of another one as its template has another oid.
     fn mark(&self, writer: u32) -> i64 {
-        ((u64::from(self.table.oid().to_u32()) << 32) | u64::from(writer)).cast_signed()
+        // SAFETY: set before a session runs anything.
+        let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
+        let place = self.table.oid().to_u32() ^ database.rotate_left(16);
+        ((u64::from(place) << 32) | u64::from(writer)).cast_signed()
     }
 
     fn with_row(&self, store: &Store, mut with: impl FnMut(&Row) -> Result<(), Error>) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use pgrx::spi::{quote_identifier, quote_literal};
 
 use super::registry::{Registry, Store};
 use super::table::Rows;
-use super::{check_rights, file_error, limit_error, moved, path_of, read, transaction};
+use super::{check_rights, check_rights_of, file_error, limit_error, moved, path_of, read, transaction};
 use crate::error::Error;
 use crate::heap;
 use crate::instance::{self, Handle};
@@ -36,6 +36,7 @@ pub(super) fn of(
 fn behind(handle: &Handle, registry: &Registry, store: &Store) -> Result<Option<String>, Error> {
     let filename = &store.filename;
     check_rights(filename)?;
+    check_rights_of(registry.owner(), filename)?;
     let schema = quote_identifier(heap::schema_name(handle.borrow().schema));
     let call =
         |function: &str| format!("{schema}.credential_file_store_{function}({})", quote_literal(filename));
@@ -48,7 +49,7 @@ fn behind(handle: &Handle, registry: &Registry, store: &Store) -> Result<Option<
             None => ("write the file", format!("select {}", call("sync"))),
         };
         return Ok(Some(format!(
-            "the store came with a dump and rests; to end it: select omni_credentials.detach_file_store({}, {}), to {what}: {take_up}",
+            "the store came from another database and rests; to end it: select omni_credentials.detach_file_store({}, {}), to {what}: {take_up}",
             quote_literal(filename),
             quote_literal(&schema),
         )));

@@ -5,10 +5,10 @@ use pgrx::prelude::*;
 use pgrx::{IntoDatum, pg_sys};
 
 use crate::error::Error;
-use crate::heap::{Table, Visit};
+use crate::heap::Visit;
 use crate::identity::{self, Fields, Packed};
 use crate::statement::{IDENTITY_MATCHES, arguments, change, qualified};
-use crate::{open, raw};
+use crate::{instance, open, raw};
 
 /// Every row of a copy, whoever asks: a file mirrors the whole table.
 pub(super) struct Rows {
@@ -28,7 +28,7 @@ impl Rows {
     /// Reads the table as it is committed now, with this transaction's own changes.
     pub(super) fn read(table: pg_sys::Oid) -> Result<Self, Error> {
         let mut rows = Self { packed: host::Rows::default(), complete: true };
-        Table::open(table, pg_sys::AccessShareLock)?.scan(|row| {
+        instance::table_of_credentials(table)?.scan(|row| {
             let (Some(name), Some(sealed), Some(kind), Some(principal), Some(scope)) =
                 (row.raw(0), row.raw(1), row.raw(2), row.raw(3), row.raw(4))
             else {

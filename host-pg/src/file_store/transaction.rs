@@ -14,7 +14,7 @@ use pgrx::prelude::*;
 
 use super::published::Note;
 use super::registry::Registry;
-use super::{export, file_error, read, resolve};
+use super::{check_rights_of, export, file_error, read, resolve};
 use crate::error::{Error, or_raise};
 use crate::{instance, interrupt, settings};
 
@@ -95,6 +95,8 @@ fn prepare_copy(schema: pg_sys::Oid, table: pg_sys::Oid) -> Result<(), Error> {
     let registry = Registry::lock(schema)?;
     let handle = instance::of_table_anew(table)?;
     for mut store in registry.all()?.into_iter().filter(|store| !store.rests) {
+        // Whoever owns the table can put any name into it.
+        check_rights_of(registry.owner(), &store.filename)?;
         let path = lock_file(&store.filename)?;
         let staged = PENDING.with_borrow(|pending| {
             pending
