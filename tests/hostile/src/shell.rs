@@ -255,11 +255,15 @@ fn core_modules(component: &[u8]) -> Result<u8> {
 fn section(component: &mut Vec<u8>, id: u8, content: &[u8]) {
     component.push(id);
     let mut length = content.len();
-    while length > 0x7f {
-        component.push((length & 0x7f) as u8 | 0x80);
+    loop {
+        let [low, ..] = length.to_le_bytes();
         length >>= 7;
+        if length == 0 {
+            component.push(low);
+            break;
+        }
+        component.push(low | 0x80);
     }
-    component.push(length as u8);
     component.extend(content);
 }
 
