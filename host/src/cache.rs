@@ -40,7 +40,7 @@ const MAGIC: &[u8; 16] = b"omni-native\0\0\0\0\x01";
 /// Longer files are not read. A module of a megabyte compiles to a few.
 const MAX_ARTIFACT: u64 = 128 << 20;
 /// Read and hashed at a time, in bytes: few calls, and the processor still has it at hand when it is hashed.
-const CHUNK: usize = 64 << 10;
+const CHUNK: usize = 256 << 10;
 
 pub(crate) struct Cache {
     folder: PathBuf,
