@@ -154,7 +154,7 @@ lint: modules npm
     @node {{ prettier }} --check {{ javascript }}
     @CARGO_TARGET_DIR={{ target / "lint" }} cargo clippy --workspace --all-targets --locked --no-default-features \
         --features omni_credentials/{{ pg }} -- --deny warnings
-    @if command -v shellcheck >/dev/null; then shellcheck -x just .ci/run tools/*.sh tools/setup/*.sh; fi
+    @if command -v shellcheck >/dev/null; then shellcheck -x just .ci/run fuzz/run.sh tools/*.sh tools/setup/*.sh; fi
 
 # Licences, sources and duplicate versions of dependencies; advisories where their database can be reached.
 [group('keep it clean')]
