@@ -104,7 +104,11 @@ def test_in_a_commit(db: Database) -> None:
     """Where the files of a copy are written. Postgres no longer counts statement_timeout then."""
     hostile_copy(db, "loop-in-files")
     db.run("insert into evil.credentials_files (filename) values ('loop.omni')")
-    insert = "insert into evil.credentials (name, value) values ('a', 'b')"
+    # Registered by hand, the store rests; a synchronisation ends that, and the module loops in its commit.
+    insert = (
+        "select evil.credential_file_store_sync('loop.omni'); "
+        "insert into evil.credentials (name, value) values ('a', 'b')"
+    )
     session = db.connect()
     for _ in range(2):
         canceller = threading.Thread(target=stop, args=(db, session, "pg_cancel_backend"))

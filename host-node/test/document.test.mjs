@@ -388,7 +388,9 @@ test("a file of another keyring is not merged", async () => {
     const error = await failure(ours.merge(strange.base));
     assert.ok(error instanceof omni.WrongMasterSecretError);
     const damaged = ours.base.slice();
-    damaged[damaged.length - 5] ^= 1;
+    // Another character of base64: what is none would be found before the seal.
+    const at = damaged.length - 5;
+    damaged[at] = damaged[at] === 0x41 ? 0x42 : 0x41;
     const sealed = await failure(ours.merge(damaged));
     assert.deepEqual([sealed.code, sealed.hint], ["seal-mismatch", "go back to a sound version of it"]);
     assert.equal(ours.getText("a"), "2");
