@@ -96,7 +96,7 @@ def main(separator: str = "--") -> None:
         results[f"pytest, Postgres {version}"] = python(["./just", "--pg", version, "test-sql", *arguments[split + 1 :]])
     print()
     for name, result in results.items():
-        print(f"{name + ':':8}{result}")
+        print(f"{name + ':':7} {result}")
     total = Result(
         all(result.succeeded for result in results.values()),
         sum(result.passed for result in results.values()),
