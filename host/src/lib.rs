@@ -15,8 +15,8 @@
 //! }
 //! ```
 //!
-//! A module computes, within a memory limit and until it is interrupted, and can ask for random bytes. There is no thread, no signal handler and no
-//! unwinding through module frames, so that a database backend can be the host.
+//! A module computes, within a memory limit and until it is interrupted, and can ask for random bytes. There is no
+//! thread, no signal handler and no unwinding through module frames, so that a database backend can be the host.
 //!
 //! - [`Runtime`] owns the one engine of a process and the cache of compiled modules.
 //! - [`Module`] is a loaded module: descriptions, key derivation, known-answer tests.
