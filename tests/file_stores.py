@@ -32,6 +32,15 @@ def put(db: Database, name: str, value: bytes) -> None:
     db.run("select omni_credentials.set_credential(%s, %b)", name, value)
 
 
+def mirrored(db: Database, credentials: dict[str, bytes]) -> Path:
+    """A file store of the default copy, with these credentials of the superuser in it."""
+    file = db.server.data / f"{db.name}.credentials"
+    for name, value in credentials.items():
+        put(db, name, value)
+    mirror(db, file)
+    return file
+
+
 def remove(db: Database, name: str) -> None:
     db.run("delete from omni_credentials.credentials where name = %s", name)
 

@@ -20,6 +20,7 @@ from file_stores import (
     leftovers,
     live,
     mirror,
+    mirrored,
     outsider,
     put,
     remove,
@@ -29,11 +30,7 @@ from file_stores import (
 @pytest.fixture
 def file(db: Database) -> Path:
     """A file store of the default copy, with credentials a, b and c in it."""
-    file = db.server.data / f"{db.name}.credentials"
-    for name in "abc":
-        put(db, name, b"old")
-    mirror(db, file)
-    return file
+    return mirrored(db, dict.fromkeys("abc", b"old"))
 
 
 def reload(db: Database, file: Path, options: str = "") -> list[tuple]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Database, refused
-from file_stores import SEALED, STATUS, contents, deleted, edit, generation, live, mirror, put
+from file_stores import SEALED, STATUS, contents, deleted, edit, generation, live, mirrored, put
 
 VIEW = "omni_credentials.credentials"
 FILE_ROLES = "in role pg_read_server_files, pg_write_server_files"
@@ -29,10 +29,7 @@ def db(role, db: Database) -> Database:
 @pytest.fixture
 def file(db: Database) -> Path:
     """A file store of the default copy, with a credential of the superuser in it."""
-    file = db.server.data / f"{db.name}.credentials"
-    put(db, "theirs", b"kept")
-    mirror(db, file)
-    return file
+    return mirrored(db, {"theirs": b"kept"})
 
 
 def test_whoever_writes_is_mirrored(app: str, db: Database, file: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import VARIABLE, Database, fresh_database
-from file_stores import INSERT, READ, SEALED, STATUS, contents, deleted, in_threads, live, mirror, put
+from file_stores import INSERT, READ, SEALED, STATUS, contents, deleted, in_threads, live, mirror, mirrored, put
 
 TABLE = "omni_credentials.encrypted_credentials"
 
@@ -15,11 +15,7 @@ TABLE = "omni_credentials.encrypted_credentials"
 @pytest.fixture
 def file(db: Database) -> Path:
     """A file store of the default copy, with credentials a and b in it."""
-    file = db.server.data / f"{db.name}.credentials"
-    for name in "ab":
-        put(db, name, b"old")
-    mirror(db, file)
-    return file
+    return mirrored(db, dict.fromkeys("ab", b"old"))
 
 
 def status(db: Database) -> tuple[bool, str | None]:

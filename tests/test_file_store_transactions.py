@@ -21,6 +21,7 @@ from file_stores import (
     leftovers,
     live,
     mirror,
+    mirrored,
     put,
 )
 
@@ -28,10 +29,7 @@ from file_stores import (
 @pytest.fixture
 def file(db: Database) -> Path:
     """A file store of the default copy, with one credential in it."""
-    file = db.server.data / f"{db.name}.credentials"
-    put(db, "kept", b"value")
-    mirror(db, file)
-    return file
+    return mirrored(db, {"kept": b"value"})
 
 
 TABLE = "omni_credentials.encrypted_credentials"

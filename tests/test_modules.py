@@ -13,6 +13,7 @@ import pytest
 from conftest import MASTER_KEY, PASSWORD, VARIABLE, Database, drop_database, fresh_database, new_server, refused
 from readers import undisturbed
 from standbys import eventually
+from throwaway import Server
 from test_concurrency import Background
 
 MODULES = Path(os.environ["OMNI_CREDENTIALS_MODULES"])
@@ -345,15 +346,21 @@ def test_modules_survive_dump_and_restore(server, db: Database, tmp_path: Path) 
         drop_database(restored)
 
 
+def moved_to_aes(server: Server, secret: str) -> Database:
+    """Starts the server with a database in it whose copy works with the second module."""
+    server.start({VARIABLE: secret})
+    database = fresh_database(server)
+    install(database)
+    fill(database, 3)
+    database.run("select omni_credentials.use_module(module => 'aes')")
+    return database
+
+
 @pytest.mark.parametrize("preload", ["", "omni_credentials"])
 def test_allowed_modules(preload: str) -> None:
     server = new_server("allowed", {"shared_preload_libraries": preload} if preload else None)
     try:
-        server.start({VARIABLE: PASSWORD})
-        database = fresh_database(server)
-        install(database)
-        fill(database, 3)
-        database.run("select omni_credentials.use_module(module => 'aes')")
+        database = moved_to_aes(server, PASSWORD)
         server.stop()
         server.settings["omni_credentials.allowed_modules"] = f"{'0' * 64}, {digest(XCHACHA)}"
         server.start()
@@ -380,11 +387,7 @@ def test_allowed_modules_and_a_reload(preload: str) -> None:
     """Preloaded, SQL cannot change it. Otherwise it holds from the reload on, also where a keyring is unlocked already."""
     server = new_server("reload", {"shared_preload_libraries": preload} if preload else None)
     try:
-        server.start({VARIABLE: MASTER_KEY})
-        database = fresh_database(server)
-        install(database)
-        fill(database, 3)
-        database.run("select omni_credentials.use_module(module => 'aes')")
+        database = moved_to_aes(server, MASTER_KEY)
         session = database.connect()
         assert session.execute(WRONG).fetchall() == [(0,)]
         session.execute(f"alter system set omni_credentials.allowed_modules = '{digest(XCHACHA)}'")

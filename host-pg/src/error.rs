@@ -6,7 +6,7 @@ use std::panic::UnwindSafe;
 
 use omni_credentials_host as host;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
-use pgrx::spi::{quote_identifier, quote_literal};
+use pgrx::spi::{quote_identifier, quote_literal as quote};
 use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder};
 
 /// What can go wrong. Each variant is one cause, with one SQLSTATE.
@@ -485,12 +485,7 @@ pub(crate) fn given<T>(value: Option<T>, argument: &'static str) -> Result<T, Er
     value.ok_or(Error::NullArgument { argument })
 }
 
-/// A string as a SQL literal, for hints.
-fn quote(text: &str) -> String {
-    quote_literal(text)
-}
-
 /// A schema as a literal that regnamespace takes, for hints.
 fn quote_schema(schema: &str) -> String {
-    quote_literal(quote_identifier(schema))
+    quote(quote_identifier(schema))
 }

@@ -28,6 +28,12 @@ struct Modules {
     builtin: Digest,
 }
 
+impl Modules {
+    fn release_unused(&mut self) {
+        self.loaded.retain(|_, module| module.is_shared());
+    }
+}
+
 thread_local! {
     static MODULES: RefCell<Option<Modules>> = const { RefCell::new(None) };
 }
@@ -59,7 +65,7 @@ pub(crate) fn module(digest: &Digest) -> Result<Module, Error> {
             (_, Some(error)) => return Err(error),
             (fetched, None) => fetched.map_err(module_error)?,
         };
-        modules.loaded.retain(|_, module| module.is_shared());
+        modules.release_unused();
         modules.loaded.insert(*digest, module.clone());
         Ok(module)
     })
@@ -68,11 +74,7 @@ pub(crate) fn module(digest: &Digest) -> Result<Module, Error> {
 /// Drops the code of modules that no unlocked keyring works with: a long-lived backend meets many, and each keeps a
 /// megabyte. Where one of them is wanted after all, it is loaded again.
 pub(crate) fn release_unused() {
-    MODULES.with_borrow_mut(|slot| {
-        if let Some(modules) = slot {
-            modules.loaded.retain(|_, module| module.is_shared());
-        }
-    });
+    MODULES.with_borrow_mut(|slot| slot.as_mut().map(Modules::release_unused));
 }
 
 /// Loads a component that is not installed, for a look at it.

@@ -40,7 +40,7 @@ impl Mapping {
 
     /// Opens pages for reading and writing. `at` and `length` are multiples of the page size, inside the mapping.
     pub(crate) fn open(&self, at: usize, length: usize) -> io::Result<()> {
-        if at.checked_add(length).is_none_or(|end| end > self.length) {
+        if !self.holds(at, length) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -52,10 +52,14 @@ impl Mapping {
     /// Asks for huge pages in a range of open pages inside the mapping. A system may have none, or be set not to give
     /// them: then it is as if this was not called.
     pub(crate) fn prefer_huge_pages(&self, at: usize, length: usize) {
-        if at.checked_add(length).is_some_and(|end| end <= self.length) {
+        if self.holds(at, length) {
             // SAFETY: the range is inside the mapping, as was just checked; the advice changes no byte.
             unsafe { libc::madvise(self.start.as_ptr().add(at).cast(), length, libc::MADV_HUGEPAGE) };
         }
+    }
+
+    fn holds(&self, at: usize, length: usize) -> bool {
+        at.checked_add(length).is_some_and(|end| end <= self.length)
     }
 
     /// The address of a byte, which must be inside the mapping or just past it.

@@ -106,10 +106,7 @@ fn reload(
     let table = instance::of_schema(schema)?.borrow().table;
     let registry = if dry_run { Registry::look(schema)? } else { Registry::lock(schema)? };
     let handle = instance::of_table_anew(table)?;
-    let mut store = registry.find(filename)?.ok_or_else(|| Error::FileNotRegistered {
-        filename: filename.to_owned(),
-        schema: heap::schema_name(schema),
-    })?;
+    let mut store = registry.registered(filename, schema)?;
     let file = read(filename)?.ok_or_else(|| Error::FileSystem {
         filename: filename.to_owned(),
         reason: "no such file".to_owned(),

@@ -5,10 +5,9 @@ use pgrx::iter::TableIterator;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::registry::{Registry, Store};
+use super::registry::Registry;
 use super::{check_rights, required, status, transaction};
 use crate::error::{Error, given, or_raise};
-use crate::heap;
 use crate::instance;
 
 type Line = (String, Option<i64>, Option<TimestampWithTimeZone>, Option<bool>, Option<String>);
@@ -68,9 +67,9 @@ fn sync(schema: Option<pg_sys::Oid>, filename: Option<&str>) -> Result<(), Error
     let (filename, schema) = required(filename, schema)?;
     check_rights(filename)?;
     let handle = instance::of_schema(schema)?;
-    if registered(&Registry::look(schema)?, filename, schema)?.rests {
+    if Registry::look(schema)?.registered(filename, schema)?.rests {
         let registry = Registry::lock(schema)?;
-        registry.wake(&mut registered(&registry, filename, schema)?)?;
+        registry.wake(&mut registry.registered(filename, schema)?)?;
     }
     transaction::changed(handle.borrow().table);
     Ok(())
@@ -81,15 +80,8 @@ fn detach(filename: Option<&str>, schema: Option<pg_sys::Oid>) -> Result<(), Err
     let (filename, schema) = required(filename, schema)?;
     check_rights(filename)?;
     let registry = Registry::lock(schema)?;
-    let store = registered(&registry, filename, schema)?;
+    let store = registry.registered(filename, schema)?;
     registry.delete(&store)?;
     registry.note(&store).remove();
     Ok(())
-}
-
-fn registered(registry: &Registry, filename: &str, schema: pg_sys::Oid) -> Result<Store, Error> {
-    registry.find(filename)?.ok_or_else(|| Error::FileNotRegistered {
-        filename: filename.to_owned(),
-        schema: heap::schema_name(schema),
-    })
 }

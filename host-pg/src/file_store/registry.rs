@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 use super::base;
 use super::published::Note;
 use crate::error::Error;
-use crate::heap::{Row, Table, Type, Visit, datum};
+use crate::heap::{self, Row, Table, Type, Visit, datum};
 
 /// A registered file.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub(super) struct Registry {
 }
 
 const NAME: &core::ffi::CStr = c"credentials_files";
-/// The columns of the table, but for the last.
+/// The columns of the table. The last is missing where an earlier version made it.
 const TYPES: &[Type] = &[
     Type::Is(pg_sys::TEXTOID),
     Type::Is(pg_sys::INT8OID),
@@ -60,6 +60,7 @@ const TYPES: &[Type] = &[
     Type::Is(pg_sys::BYTEAOID),
     Type::Is(pg_sys::BYTEAOID),
     Type::Is(pg_sys::BYTEAOID),
+    Type::Is(pg_sys::INT8OID),
 ];
 /// The column that tells whether the row was written here.
 const WRITTEN_AS: usize = 8;
@@ -85,11 +86,9 @@ impl Registry {
 
     fn open(schema: pg_sys::Oid, lock: u32) -> Result<Self, Error> {
         let table = Table::open_in(schema, NAME, lock)?
-            .ok_or_else(|| Error::NotAnInstance { relation: crate::heap::schema_name(schema) })?;
-        table.must_have(TYPES)?;
-        if table.has_column(WRITTEN_AS) {
-            table.must_have(&[TYPES, &[Type::Is(pg_sys::INT8OID)]].concat())?;
-        }
+            .ok_or_else(|| Error::NotAnInstance { relation: heap::schema_name(schema) })?;
+        let (always, _) = TYPES.split_at(WRITTEN_AS);
+        table.must_have(if table.has_column(WRITTEN_AS) { TYPES } else { always })?;
         Ok(Self { table })
     }
 
@@ -112,6 +111,14 @@ impl Registry {
     /// One registered file.
     pub(super) fn find(&self, filename: &str) -> Result<Option<Store>, Error> {
         Ok(self.all()?.into_iter().find(|store| store.filename == filename))
+    }
+
+    /// One file that must be registered; `schema` is the copy's.
+    pub(super) fn registered(&self, filename: &str, schema: pg_sys::Oid) -> Result<Store, Error> {
+        self.find(filename)?.ok_or_else(|| Error::FileNotRegistered {
+            filename: filename.to_owned(),
+            schema: heap::schema_name(schema),
+        })
     }
 
     /// Registers a file.
