@@ -130,7 +130,7 @@ class TestOracle:
         """Each of these is no store of credentials, and saying so touches nothing."""
         attacked.run("create table public.mine (x int)", user=mallory)
         for relation in ("0", "1259", "'public.mine'::regclass", f"'{VIEW}'::regclass", "'omni_credentials.credentials_config'::regclass", "4294967295"):
-            with refused("3F000", "not part of a credential store", hint="instantiate"):
+            with refused("3F000", "not part of an instance", hint="instantiate"):
                 attacked.run(
                     f"""select {OPEN}({relation}::oid, 'n', 'credential'::omni_credentials.credential_kind,
                         current_user::regrole, '1', 'x')""",
@@ -195,7 +195,7 @@ class TestFakeCopy:
             f"{OPEN}('fake.encrypted_credentials'::regclass, 'n', {kind}, current_user::regrole, '1', 'x')",
             "omni_credentials.verify('fake')",
         ):
-            with refused("3F000", "not part of a credential store"):
+            with refused("3F000", "not part of an instance"):
                 attacked.run(f"select {call}", user=mallory)
         with refused("42501"):
             attacked.run("select omni_credentials.instantiate('fake')", user=mallory)
@@ -207,7 +207,7 @@ class TestFakeCopy:
         attacked.run(
             f"insert into fake.encrypted_credentials select name, value, 'credential', principal, scope from {TABLE}"
         )
-        with refused("3F000", "not part of a credential store"):
+        with refused("3F000", "not part of an instance"):
             attacked.run(
                 f"select {OPEN}(tableoid, name, kind, principal, scope, value) from fake.encrypted_credentials", user=mallory
             )
@@ -220,7 +220,7 @@ class TestFakeCopy:
         session = attacked.connect(mallory)
         session.execute("insert into given.credentials (name, value) values ('n', 'v')")
         attacked.run(f"alter table given.credentials_config owner to {mallory}")
-        with refused("3F000", "not part of a credential store"):
+        with refused("3F000", "not part of an instance"):
             session.execute("select value from given.credentials")
 
     def test_parts_replaced_by_the_owner_of_the_schema(self, attacked: Database, mallory: str) -> None:
@@ -235,7 +235,7 @@ class TestFakeCopy:
                 " a int, b int, c int)"
             )
             session.execute("insert into theirs.credentials_config values (true, 'PATH')")
-        with refused("3F000", "not part of a credential store"):
+        with refused("3F000", "not part of an instance"):
             attacked.run("select value from theirs.credentials")
 
 
@@ -271,7 +271,7 @@ class TestOwnerOfACopy:
         assert session.execute("select value from mine.credentials").fetchall() == [(b"v",)]
         session.execute(change)
         for statement in ("select value from mine.credentials", "insert into mine.credentials (name, value) values ('m', 'v')"):
-            with refused("3F000", "not part of a credential store"):
+            with refused("3F000", "not part of an instance"):
                 session.execute(statement)
 
     @pytest.mark.parametrize("column", ["name", "value", "kind", "principal", "scope"])
@@ -290,10 +290,10 @@ class TestOwnerOfACopy:
                 f"create trigger t {timing} on {table} for each row"
                 " execute function omni_credentials.encrypted_credentials_check()"
             )
-            with refused("3F000", "not part of a credential store"):
+            with refused("3F000", "not part of an instance"):
                 session.execute(f"insert into {table} ({column}) values (1234567)")
         for call in ("verify('mine')", "prune_keyrings('mine')"):
-            with refused("3F000", "not part of a credential store"):
+            with refused("3F000", "not part of an instance"):
                 session.execute(f"select omni_credentials.{call}")
 
     def test_a_view_of_other_types(self, attacked: Database, owner: str) -> None:
@@ -305,7 +305,7 @@ class TestOwnerOfACopy:
                 " execute function omni_credentials.credentials_write()"
             )
             for statement in ("insert into mine.credentials values (1, 2, 3, 4, 5)", "update mine.credentials set value = 7"):
-                with refused("3F000", "not part of a credential store"):
+                with refused("3F000", "not part of an instance"):
                     session.execute(statement)
 
     def test_no_file_by_way_of_the_table(self, attacked: Database, owner: str) -> None:
@@ -322,7 +322,7 @@ class TestOwnerOfACopy:
             mark = int.from_bytes(((table ^ rotated) << 32 | writer).to_bytes(8, "big"), "big", signed=True)
             session.execute("delete from mine.credentials_files")
             session.execute("insert into mine.credentials_files (filename, written_as) values (%s, %s)", (str(file), mark))
-        with refused("42501", "permission denied to use file store", hint="owner of the copy"):
+        with refused("42501", "permission denied to use file store", hint="owner of the instance"):
             attacked.run("insert into mine.credentials (name, value) values ('m', 'v')", user=owner)
         assert not file.exists()
 
@@ -333,7 +333,7 @@ class TestOwnerOfACopy:
             with attacked.connect(owner, autocommit=False) as session:
                 session.execute(f"alter table mine.credentials_files alter {change}")
                 session.execute("insert into mine.credentials (name, value) values ('m', 'v')")
-                with refused("3F000", "not part of a credential store"):
+                with refused("3F000", "not part of an instance"):
                     session.execute("commit")
 
 

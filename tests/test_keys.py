@@ -236,7 +236,7 @@ class TestRoles:
         assert db.run(f"select omni_credentials.rename_principal('{app}', '{thief}')", user=thief) == [(0,)]
         for function in ("rotate_key()", f"rotate_master_secret('{VARIABLE}')"):
             db.run(f"grant execute on function omni_credentials.{function.split('(')[0]} to {thief}")
-            with refused("42501", "must be owner of", hint="owner of the copy"):
+            with refused("42501", "must be owner of", hint="owner of the instance"):
                 db.run(f"select omni_credentials.{function}", user=thief)
         assert db.run(f"select value from {VIEW}", user=app) == [(b"v",)]
 
@@ -311,5 +311,5 @@ class TestCopies:
             db.run("select omni_credentials.rotate_key()", user=owner)
         # Taking the right back closes the copy, until it is given again.
         db.run(f"revoke execute on function omni_credentials.instantiate from {owner}")
-        with refused("3F000", "not part of a credential store", hint="may execute that function"):
+        with refused("3F000", "not part of an instance", hint="may execute that function"):
             db.run("select value from mine.credentials", user=owner)

@@ -182,7 +182,7 @@ def test_it_is_for_the_owner(role, moved: Database) -> None:
     with refused("42501", "permission denied for function"):
         moved.run(PRUNE, user=user)
     moved.run(f"grant execute on function omni_credentials.prune_keyrings to {user}")
-    with refused("42501", "must be owner of", "owner of the copy"):
+    with refused("42501", "must be owner of", "owner of the instance"):
         moved.run(PRUNE, user=user)
     with refused("3F000"):
         moved.run("select omni_credentials.prune_keyrings('pg_catalog')")

@@ -1,6 +1,6 @@
 //! Every error that a user of the extension can meet: its SQLSTATE, its message and its hint, in one place.
 //!
-//! Messages name the credential or the object and the command that mends it. They never hold a value, a key or a secret.
+//! Messages name the credential or the object and the command that fixes it. They never hold a value, a key or a secret.
 
 use std::panic::UnwindSafe;
 
@@ -43,11 +43,11 @@ pub(crate) enum Error {
     /// No more keys fit.
     #[error("the keyring of schema {schema} is full")]
     KeyringFull { schema: String },
-    /// The relation is not part of an instantiated copy whose owner may instantiate.
-    #[error("{relation} is not part of a credential store")]
+    /// The relation is not part of an instance whose owner may instantiate.
+    #[error("{relation} is not part of an instance")]
     NotAnInstance { relation: String },
-    /// The schema has a copy already.
-    #[error("schema {schema} already has a credential store")]
+    /// The schema has an instance already.
+    #[error("schema {schema} already has an instance")]
     AlreadyInstantiated { schema: String },
     /// One row that does not open.
     #[error("credential {name} cannot be read: {reason}")]
@@ -58,7 +58,7 @@ pub(crate) enum Error {
     /// A field of the credential is outside the limits.
     #[error("{field} of credential {name} {problem}")]
     InvalidField { name: String, field: &'static str, problem: String },
-    /// What is written is for nobody.
+    /// What is written is for no one.
     #[error("the principal of credential {name} does not exist: there is no role with oid {oid}")]
     PrincipalMissing { name: String, oid: u32 },
     /// A column that must have a value has none.
@@ -67,13 +67,13 @@ pub(crate) enum Error {
     /// The caller may neither act as the principal nor see such a row.
     #[error("permission denied for credential {name}")]
     NotPermitted { name: String },
-    /// Only the owner of the copy may do this.
+    /// Only the owner of the instance may do this.
     #[error("must be owner of {table}")]
     NotOwner { table: String },
     /// The row changed between reading and writing.
     #[error("could not serialize access: {what} was changed by another session, or twice by this statement")]
     ConcurrentChange { what: String },
-    /// `DROP EXTENSION` would destroy the credentials of the default copy.
+    /// `DROP EXTENSION` would destroy the credentials of the default instance.
     #[error(
         "cannot drop extension omni_credentials because table omni_credentials.encrypted_credentials holds credentials"
     )]
@@ -96,7 +96,7 @@ pub(crate) enum Error {
     /// Keyrings or settings refer to the module.
     #[error("crypto module {digest} is in use by {users}")]
     ModuleInUse { digest: String, users: String, statements: String },
-    /// The module that copies start with.
+    /// The module that instances start with.
     #[error("crypto module {digest} is in use by the extension itself")]
     ModuleBuiltin { digest: String },
     /// Crypto code is for superusers.
@@ -134,7 +134,7 @@ pub(crate) enum Error {
     FileUnsupported { filename: String, reason: String },
     /// The table holds more than a file can.
     #[error("file store {filename} cannot hold all credentials of the table: {reason}")]
-    FileTooSmall { filename: String, schema: String, reason: String },
+    FileLimitExceeded { filename: String, schema: String, reason: String },
     /// Both the file and the table changed the same credentials.
     #[error("file store {filename} and the table both changed: {names}")]
     FileConflict { filename: String, schema: String, names: String },
@@ -239,19 +239,19 @@ impl Error {
             ),
             Self::NotAnInstance { .. } => (
                 C::ERRCODE_INVALID_SCHEMA_NAME,
-                Some("Create a copy with: select omni_credentials.instantiate(schema => '...'). Its tables must belong to a role that may execute that function.".into()),
+                Some("Create an instance with: select omni_credentials.instantiate(schema => '...'). Its tables must belong to a role that may execute that function.".into()),
             ),
             Self::AlreadyInstantiated { .. } => (
                 C::ERRCODE_DUPLICATE_OBJECT,
-                Some("Another copy needs a schema of its own: create schema ...; select omni_credentials.instantiate(schema => '...').".into()),
+                Some("Another instance needs a schema of its own: create schema ...; select omni_credentials.instantiate(schema => '...').".into()),
             ),
             Self::Unreadable { reason, .. } => (
                 reason.sqlstate(),
-                Some(format!("{} To read the other rows, or to delete this one: set omni_credentials.on_unreadable = 'null'.", reason.mend())),
+                Some(format!("{} To read the other rows, or to delete this one: set omni_credentials.on_unreadable = 'null'.", reason.remedy())),
             ),
             Self::SealedValueRefused { reason, .. } => (
                 C::ERRCODE_CHECK_VIOLATION,
-                Some(format!("Write through the credentials view, which seals the value. {}", reason.mend())),
+                Some(format!("Write through the credentials view, which seals the value. {}", reason.remedy())),
             ),
             Self::InvalidField { .. } => (
                 C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -271,7 +271,7 @@ impl Error {
             ),
             Self::NotOwner { .. } => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                Some("Run it as the owner of the copy or as a superuser.".into()),
+                Some("Run it as the owner of the instance or as a superuser.".into()),
             ),
             Self::ConcurrentChange { .. } => (
                 C::ERRCODE_T_R_SERIALIZATION_FAILURE,
@@ -307,7 +307,7 @@ impl Error {
             ),
             Self::ModuleBuiltin { .. } => (
                 C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
-                Some("It comes with the extension and stays, for copies to start with. A copy moves to another one by omni_credentials.use_module().".into()),
+                Some("It comes with the extension and stays, for instances to start with. An instance moves to another one by omni_credentials.use_module().".into()),
             ),
             Self::NotSuperuser => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -324,7 +324,7 @@ impl Error {
             Self::Interrupted => (C::ERRCODE_QUERY_CANCELED, None),
             Self::FilePermission { .. } => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                Some("Only superusers and roles with both pg_read_server_files and pg_write_server_files may use file stores, and the owner of the copy must be one.".into()),
+                Some("Only superusers and roles with both pg_read_server_files and pg_write_server_files may use file stores, and the owner of the instance must be one.".into()),
             ),
             Self::FileNotRegistered { filename, schema } => (
                 C::ERRCODE_UNDEFINED_OBJECT,
@@ -350,9 +350,9 @@ impl Error {
                 C::ERRCODE_FEATURE_NOT_SUPPORTED,
                 Some("The file was left as it is. Update omni_credentials, or install the module that made it.".into()),
             ),
-            Self::FileTooSmall { filename, schema, .. } => (
+            Self::FileLimitExceeded { filename, schema, .. } => (
                 C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-                Some(format!("Nothing was written. A file has up to 100000 records, deleted ones included, and 64 MiB. Use several copies, or go on without the file: select omni_credentials.detach_file_store({}, {}).", quote(filename), quote_schema(schema))),
+                Some(format!("Nothing was written. A file has up to 100000 records, deleted ones included, and 64 MiB. Use several instances, or go on without the file: select omni_credentials.detach_file_store({}, {}).", quote(filename), quote_schema(schema))),
             ),
             Self::FileConflict { filename, schema, .. } => (
                 C::ERRCODE_T_R_INTEGRITY_CONSTRAINT_VIOLATION,
@@ -403,8 +403,8 @@ impl Unreadable {
         }
     }
 
-    /// A sentence that says what mends it.
-    fn mend(self) -> &'static str {
+    /// A sentence that says what fixes it.
+    fn remedy(self) -> &'static str {
         match self {
             Self::NotAuthentic => {
                 "If the principal was renamed: select omni_credentials.rename_principal(...). Otherwise set the value again or restore it."
@@ -489,3 +489,15 @@ pub(crate) fn given<T>(value: Option<T>, argument: &'static str) -> Result<T, Er
 fn quote_schema(schema: &str) -> String {
     quote(quote_identifier(schema))
 }
+
+/// A credential's name for messages.
+pub(crate) fn display_name(name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name);
+    match name.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{:?}...", name.get(..end).unwrap_or_default()),
+        None => format!("{name:?}"),
+    }
+}
+
+/// How much of a name a message shows.
+const SHOWN_CHARACTERS: usize = 128;

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::path::PathBuf;
 
 use crate::error::Error;
-use crate::stale;
+use crate::postgres::invalidation;
 
 /// What reading an unreadable row gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PostgresGucEnum)]
@@ -71,14 +71,14 @@ pub(crate) fn register() {
         GucContext::Userset,
         GucFlags::UNIT_MS,
     );
-    // A misspelt setting is an error, not one that nobody reads.
+    // A misspelt setting is an error, not one that no one reads.
     // SAFETY: the name is NUL-terminated and copied.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"omni_credentials".as_ptr()) }
 }
 
 /// A keyring may be unlocked whose module may no longer run.
 unsafe extern "C-unwind" fn on_allowed_modules(_: *const core::ffi::c_char, _: *mut core::ffi::c_void) {
-    stale::mark();
+    invalidation::mark();
 }
 
 /// What to give for a row that does not open.
@@ -110,6 +110,6 @@ pub(crate) fn cache_directory() -> PathBuf {
         Some(set) if !set.is_empty() => PathBuf::from(set.to_string_lossy().into_owned()),
         // A base backup leaves out every folder whose name starts like this, so that code compiled for one machine
         // does not travel to another; and unlike base/pgsql_tmp it survives a restart.
-        _ => crate::data_directory().join("pgsql_tmp_omni_credentials"),
+        _ => crate::postgres::catalog::data_directory().join("pgsql_tmp_omni_credentials"),
     }
 }

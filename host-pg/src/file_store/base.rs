@@ -12,7 +12,7 @@ const IDENTITY: usize = 16;
 ///
 /// A sealed value is random, so one that only `pending` has shows that it did. Then `pending` counts, except for records
 /// that the file has as they were in `confirmed`: those count as not changed by the file, so that the commit wins.
-pub(super) fn settle(confirmed: &[u8], pending: &[u8], file: &[u8]) -> Vec<u8> {
+pub(super) fn resolve_state(confirmed: &[u8], pending: &[u8], file: &[u8]) -> Vec<u8> {
     let (before, after) = (entries(confirmed), entries(pending));
     let file = entries(file);
     let came_into_place = file.iter().any(|(identity, sealed)| {

@@ -5,12 +5,12 @@ use omni_credentials_host::{self as host, Digest, Entry, Files, Preference};
 use pgrx::pg_sys;
 
 use super::published::Note;
-use super::registry::{Seen, Store};
+use super::registry::{FileState, Store};
 use super::table::Rows;
 use super::{base, file_error, keyrings, limit_error, moved};
 use crate::error::Error;
-use crate::heap;
 use crate::instance::Handle;
+use crate::postgres::catalog;
 
 /// The names in an error message: enough to act on.
 const NAMES_SHOWN: usize = 10;
@@ -38,24 +38,24 @@ pub(super) fn export(
     let file = file.map(|bytes| (bytes, Digest::of(bytes)));
     let (theirs, seen) = match &file {
         Some((bytes, digest)) => {
-            let seen = store.settle(note, digest, || manifest_of(&mut files, bytes));
+            let seen = store.resolve_state(note, digest, || manifest_of(&mut files, bytes));
             let theirs = moved::parse(&mut instance, &module, &mut files, store, bytes)?;
             moved = theirs.moved;
             (theirs.document, seen)
         }
         None => {
             let keyring = instance.current().map(|current| current.bytes.clone()).unwrap_or_default();
-            (files.create(&keyring).map_err(fault)?, Seen::Behind)
+            (files.create(&keyring).map_err(fault)?, FileState::Behind)
         }
     };
     let carried = files.keyring_bytes(theirs).map_err(fault)?;
-    let keyring = keyrings::unite(&mut instance, &module, &mut files, &filename, theirs, true)?;
-    // The file that this copy wrote or checked, byte for byte, needs no second check.
-    if file.is_some() && !moved && seen != Seen::Known {
+    let keyring = keyrings::join(&mut instance, &module, &mut files, &filename, theirs, true)?;
+    // The file that this instance wrote or checked, byte for byte, needs no second check.
+    if file.is_some() && !moved && seen != FileState::Known {
         files.verify(theirs, keyring).map_err(fault)?;
     }
     let known = files.generation(theirs).map_err(fault)?;
-    if seen == Seen::Foreign && !moved && rolled_back(store, known) {
+    if seen == FileState::Foreign && !moved && rolled_back(store, known) {
         store.base = base::without_deletions(&store.base, &files.manifest(theirs).map_err(fault)?);
     }
     let current = instance.current().map(|current| current.bytes.clone()).unwrap_or_default();
@@ -72,7 +72,7 @@ pub(super) fn export(
     }
     // Where file and table held the same and the file is still that one, `base` says of each of its records what it
     // is, and only the changes have to be looked at.
-    let agreed = if seen == Seen::Known && !moved && store.unloaded == 0 && merged.to_ours.is_empty() {
+    let agreed = if seen == FileState::Known && !moved && store.unloaded == 0 && merged.to_ours.is_empty() {
         let changes = files.create(&current).map_err(fault)?;
         let records: Vec<_> = merged.to_theirs.iter().map(Entry::as_ref).collect();
         files.put(changes, &records).map_err(fault)?;
@@ -127,6 +127,6 @@ pub(super) fn conflict(filename: &str, schema: pg_sys::Oid, conflicts: &[host::O
     if conflicts.len() > NAMES_SHOWN {
         names.push(format!("and {} more", conflicts.len() - NAMES_SHOWN));
     }
-    let schema = heap::schema_name(schema);
+    let schema = catalog::schema_name(schema);
     Error::FileConflict { filename: filename.to_owned(), schema, names: names.join(", ") }
 }

@@ -6,16 +6,16 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::published::Note;
-use super::registry::{Registry, Seen, Store};
+use super::registry::{FileState, Registry, Store};
 use super::table::{self, Outcome, Rows};
 use super::{
     base, check_rights, export, file_error, keyrings, limit_error, moved, read, required, resolve,
     transaction,
 };
 use crate::error::{Error, given, or_raise};
-use crate::heap;
 use crate::instance::{self, Handle};
-use crate::raw::Jsonb;
+use crate::postgres::catalog;
+use crate::postgres::fmgr::Jsonb;
 
 type Report = (String, String, String, Jsonb, String, Option<String>);
 
@@ -71,7 +71,7 @@ fn register(
     check_rights(filename)?;
     let table = instance::of_schema(schema)?.borrow().table;
     let registry = Registry::lock(schema)?;
-    let handle = instance::of_table_anew(table)?;
+    let handle = instance::of_table_now(table)?;
     let file = read(filename)?;
     let place = resolve(filename)?;
     for other in registry.all()? {
@@ -79,7 +79,7 @@ fn register(
         if other.filename == filename || resolve(&other.filename).is_ok_and(|other| other == place) {
             return Err(Error::FileAlreadyRegistered {
                 filename: other.filename,
-                schema: heap::schema_name(schema),
+                schema: catalog::schema_name(schema),
             });
         }
     }
@@ -105,7 +105,7 @@ fn reload(
     check_rights(filename)?;
     let table = instance::of_schema(schema)?.borrow().table;
     let registry = if dry_run { Registry::look(schema)? } else { Registry::lock(schema)? };
-    let handle = instance::of_table_anew(table)?;
+    let handle = instance::of_table_now(table)?;
     let mut store = registry.registered(filename, schema)?;
     let file = read(filename)?.ok_or_else(|| Error::FileSystem {
         filename: filename.to_owned(),
@@ -114,7 +114,7 @@ fn reload(
     let note = registry.note(&store);
     let outcomes = import(&handle, &mut store, &note, &file, prefer, dry_run)?;
     if !dry_run {
-        registry.wake(&mut store)?;
+        registry.resume(&mut store)?;
         transaction::changed(table);
     }
     Ok(report(outcomes))
@@ -138,14 +138,16 @@ fn import(
         let mut instance = handle.borrow_mut();
         let module = instance.current_module()?;
         let mut files = module.files().map_err(fault)?;
-        let seen = store.settle(note, &Digest::of(file), || export::manifest_of(&mut files, file));
+        let seen = store.resolve_state(note, &Digest::of(file), || export::manifest_of(&mut files, file));
         let moved::Theirs { document: theirs, moved } =
             moved::parse(&mut instance, &module, &mut files, store, file)?;
-        let keyring = keyrings::unite(&mut instance, &module, &mut files, &filename, theirs, !dry_run)?;
+        let keyring = keyrings::join(&mut instance, &module, &mut files, &filename, theirs, !dry_run)?;
         if !moved {
             files.verify(theirs, keyring).map_err(fault)?;
             let generation = files.generation(theirs).map_err(fault)?;
-            if seen == Seen::Foreign && export::rolled_back(store, generation) && prefer != Preference::Theirs
+            if seen == FileState::Foreign
+                && export::rolled_back(store, generation)
+                && prefer != Preference::Theirs
             {
                 store.base = base::without_deletions(&store.base, &files.manifest(theirs).map_err(fault)?);
             }
@@ -213,7 +215,7 @@ fn preference(prefer: Option<&str>) -> Result<Preference, Error> {
     }
 }
 
-/// The type `credential_kind` of a copy.
+/// The type `credential_kind` of an instance.
 fn kind_type(schema: pg_sys::Oid) -> Result<pg_sys::Oid, Error> {
     // SAFETY: a syscache lookup with a NUL-terminated name and an oid.
     let oid = unsafe {
@@ -227,7 +229,7 @@ fn kind_type(schema: pg_sys::Oid) -> Result<pg_sys::Oid, Error> {
         )
     };
     if oid == pg_sys::InvalidOid {
-        return Err(Error::NotAnInstance { relation: format!("schema {}", heap::schema_name(schema)) });
+        return Err(Error::NotAnInstance { relation: format!("schema {}", catalog::schema_name(schema)) });
     }
     Ok(oid)
 }

@@ -11,12 +11,12 @@ use crate::instance::Instance;
 
 /// Makes sure that the table's keyring opens all that the file holds, and gives it unlocked for work on documents.
 ///
-/// With `keep` false the copy's keyring stays as it is, and the unlocked one is for this work only.
+/// With `keep` false the instance's keyring stays as it is, and the unlocked one is for this work only.
 ///
-/// A copy without a keyring takes the file's. Otherwise, a file with keys that the copy does not have leads: its
-/// keyring, with the copy's keys added, becomes the copy's, so that several databases around one file arrive at the same
-/// bytes. A file without news keeps the copy's keyring, which may have been rotated since.
-pub(super) fn unite(
+/// An instance without a keyring takes the file's. Otherwise, a file with keys that the instance does not have leads: its
+/// keyring, with the instance's keys added, becomes the instance's, so that several databases around one file arrive at the same
+/// bytes. A file without news keeps the instance's keyring, which may have been rotated since.
+pub(super) fn join(
     store: &mut Instance,
     module: &Module,
     files: &mut Files,
@@ -62,7 +62,7 @@ pub(super) fn unite(
     unlock_current(store, files, filename)
 }
 
-/// The copy's current keyring, unlocked for work on documents.
+/// The instance's current keyring, unlocked for work on documents.
 pub(super) fn unlock_current(
     store: &mut Instance,
     files: &mut Files,
@@ -73,7 +73,7 @@ pub(super) fn unlock_current(
     files.unlock(&bytes, &kek).map_err(|error| file_error(filename, error))
 }
 
-/// The KEK of a keyring that a copy without one may take.
+/// The KEK of a keyring that an instance without one may take.
 fn adoptable(store: &Instance, module: &Module, filename: &str, theirs: &[u8]) -> Result<host::Kek, Error> {
     if !store.holds_nothing()? {
         return Err(Error::KeyringMissing { schema: store.schema_name() });

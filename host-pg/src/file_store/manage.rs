@@ -67,9 +67,9 @@ fn sync(schema: Option<pg_sys::Oid>, filename: Option<&str>) -> Result<(), Error
     let (filename, schema) = required(filename, schema)?;
     check_rights(filename)?;
     let handle = instance::of_schema(schema)?;
-    if Registry::look(schema)?.registered(filename, schema)?.rests {
+    if Registry::look(schema)?.registered(filename, schema)?.suspended {
         let registry = Registry::lock(schema)?;
-        registry.wake(&mut registry.registered(filename, schema)?)?;
+        registry.resume(&mut registry.registered(filename, schema)?)?;
     }
     transaction::changed(handle.borrow().table);
     Ok(())

@@ -3,10 +3,10 @@
 //! - `registry`: the rows of `credentials_files`.
 //! - `manage`: `credential_file_stores`, `credential_file_store_sync` and `detach_file_store`.
 //! - `status`: whether file and table are in step.
-//! - `table`: the copy's rows as records of a document, and records as rows.
+//! - `table`: the instance's rows as records of a document, and records as rows.
 //! - `keyrings`: one keyring for file and table.
 //! - `export`: the three-way merge before a commit.
-//! - `moved`: files from before the copy moved to another keyring.
+//! - `moved`: files from before the instance moved to another keyring.
 //! - `prune`: which files keep an earlier keyring from being pruned.
 //! - `import`: `instantiate_file_store` and `credential_file_store_reload`.
 //! - `base` and `published`: what file and table last agreed on, also after a crash.
@@ -24,6 +24,7 @@ mod registry;
 mod status;
 mod table;
 mod transaction;
+mod triggers;
 
 pub(crate) use prune::must_not_need_superseded;
 pub(crate) use transaction::{changed, register};
@@ -36,14 +37,15 @@ use omni_credentials_host::file::FileFault;
 use pgrx::pg_sys;
 
 use crate::error::{Error, given};
-use crate::{heap, modules};
+use crate::keys::modules;
+use crate::postgres::catalog;
 
 /// The largest file that is read; the module says the same.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Where a registered file is: relative names start at the data directory.
 fn path_of(filename: &str) -> PathBuf {
-    crate::data_directory().join(filename)
+    catalog::data_directory().join(filename)
 }
 
 /// The file's bytes; `None` where there is no file.
@@ -75,9 +77,9 @@ fn limit_error(filename: &str, schema: pg_sys::Oid, error: host::Error) -> Error
         host::Error::Refused(failure)
             if matches!(failure.code, ErrorCode::TooManyRecords | ErrorCode::FileTooLarge) =>
         {
-            Error::FileTooSmall {
+            Error::FileLimitExceeded {
                 filename: filename.to_owned(),
-                schema: heap::schema_name(schema),
+                schema: catalog::schema_name(schema),
                 reason: failure.to_string(),
             }
         }

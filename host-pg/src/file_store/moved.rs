@@ -1,11 +1,11 @@
-//! Files from before the copy moved to another keyring (`use_module`): such a file is sealed with keys that only the
+//! Files from before the instance moved to another keyring (`use_module`): such a file is sealed with keys that only the
 //! superseded keyring has, perhaps by a module whose format of sealed values is another one. The file carries its
 //! keyring, so that it can be read after `prune_keyrings`, too, as long as its module is installed.
 //!
 //! It becomes a document of the current keyring: each record is opened as it was sealed and sealed again. A record whose
 //! value is that of the table's row gets the row's own bytes, and those are what both sides have agreed on. The rest
 //! merges as if file and table met for the first time: what only one side has stays, and what differs is a conflict,
-//! unless the file is the one that the copy last saw: then it has nothing new to say.
+//! unless the file is the one that the instance last saw: then it has nothing new to say.
 //! That needs nothing but the file itself, so a crash between a commit and its file is mended in the same way.
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use super::registry::Store;
 use super::table::Rows;
 use crate::error::Error;
 use crate::instance::{Instance, OpenError};
-use crate::modules;
+use crate::keys::modules;
 
 /// A file as a document of the current module.
 pub(super) struct Theirs {
@@ -28,7 +28,7 @@ pub(super) struct Theirs {
     pub(super) moved: bool,
 }
 
-/// Parses a file, whichever keyring of the copy it was written with. `store` learns what both sides agree on.
+/// Parses a file, whichever keyring of the instance it was written with. `store` learns what both sides agree on.
 pub(super) fn parse(
     instance: &mut Instance,
     module: &Module,

@@ -5,11 +5,11 @@ use omni_credentials_host as host;
 use super::registry::Registry;
 use super::{file_error, moved, read};
 use crate::error::Error;
-use crate::heap;
 use crate::instance::{Handle, Instance};
-use crate::modules;
+use crate::keys::modules;
+use crate::postgres::catalog;
 
-/// Fails where a registered file is still sealed with a superseded keyring of the copy, as after a crash between the
+/// Fails where a registered file is still sealed with a superseded keyring of the instance, as after a crash between the
 /// move and the file, or where that cannot be told because the file is not there. Keeps other sessions from
 /// synchronising the files until the end of the transaction.
 pub(crate) fn must_not_need_superseded(handle: &Handle) -> Result<(), Error> {
@@ -22,7 +22,7 @@ pub(crate) fn must_not_need_superseded(handle: &Handle) -> Result<(), Error> {
             None => true,
         };
         if needed {
-            return Err(Error::KeyringSealsFile { schema: heap::schema_name(instance.schema), filename });
+            return Err(Error::KeyringSealsFile { schema: catalog::schema_name(instance.schema), filename });
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ use pgrx::pg_sys;
 /// Left out by base backups, as every folder whose name starts like this: another machine has other files.
 const FOLDER: &str = "pgsql_tmp_omni_credentials_files";
 
-/// Where the note for one file of one copy is.
+/// Where the note for one file of one instance is.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Note(PathBuf);
 
@@ -26,7 +26,7 @@ impl Note {
         // SAFETY: MyDatabaseId is set before a session runs anything, and does not change.
         let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
         let name = format!("{database}-{}-{}", registry.to_u32(), Digest::of(filename.as_bytes()));
-        Self(crate::data_directory().join(FOLDER).join(name))
+        Self(crate::postgres::catalog::data_directory().join(FOLDER).join(name))
     }
 
     /// Whether the file with this digest is known to have been in place.

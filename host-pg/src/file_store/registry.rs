@@ -7,7 +7,9 @@ use pgrx::pg_sys;
 use super::base;
 use super::published::Note;
 use crate::error::Error;
-use crate::heap::{self, Row, Table, Type, Visit, datum};
+use crate::postgres::catalog;
+use crate::postgres::heap::{Row, Table, Visit, datum};
+use crate::postgres::tables::files;
 
 /// A registered file.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -28,45 +30,30 @@ pub(super) struct Store {
     pub(super) pending_digest: Option<Vec<u8>>,
     /// The base that goes with it.
     pub(super) pending_base: Option<Vec<u8>>,
-    /// Whether a dump brought the row. Then nobody asked this server to write the file, and what was agreed on says
+    /// Whether a dump brought the row. Then no one asked this server to write the file, and what was agreed on says
     /// nothing of this table: the rows may not have come along, which must not look as if they had been deleted.
-    pub(super) rests: bool,
+    pub(super) suspended: bool,
 }
 
 /// What a file turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// The one that this copy last read or wrote, byte for byte.
+pub(super) enum FileState {
+    /// The one that this instance last read or wrote, byte for byte.
     Known,
     /// The one before the last commit: a crash kept the new one from coming into place.
     Behind,
-    /// Somebody else wrote it.
+    /// Someone else wrote it.
     Foreign,
 }
 
-/// The table with its lock: who holds it is the one session that synchronises the copy's files.
+/// The table with its lock: who holds it is the one session that synchronises the instance's files.
 pub(super) struct Registry {
     table: Table,
 }
 
 const NAME: &core::ffi::CStr = c"credentials_files";
-/// The columns of the table. The last is missing where an earlier version made it.
-const TYPES: &[Type] = &[
-    Type::Is(pg_sys::TEXTOID),
-    Type::Is(pg_sys::INT8OID),
-    Type::Is(pg_sys::TIMESTAMPTZOID),
-    Type::Is(pg_sys::INT4OID),
-    Type::Is(pg_sys::BYTEAOID),
-    Type::Is(pg_sys::BYTEAOID),
-    Type::Is(pg_sys::BYTEAOID),
-    Type::Is(pg_sys::BYTEAOID),
-    Type::Is(pg_sys::INT8OID),
-];
-/// The column that tells whether the row was written here.
-const WRITTEN_AS: usize = 8;
-
 impl Registry {
-    /// Whether the copy in `schema` has any file store. Takes no lasting lock.
+    /// Whether the instance in `schema` has any file store. Takes no lasting lock.
     pub(super) fn is_empty(schema: pg_sys::Oid) -> Result<bool, Error> {
         match Table::open_in(schema, NAME, pg_sys::AccessShareLock)? {
             Some(table) => table.is_empty(),
@@ -74,21 +61,21 @@ impl Registry {
         }
     }
 
-    /// Opens the registry of the copy in `schema`, waiting for other sessions that synchronise its files.
+    /// Opens the registry of the instance in `schema`, waiting for other sessions that synchronise its files.
     pub(super) fn lock(schema: pg_sys::Oid) -> Result<Self, Error> {
         Self::open(schema, pg_sys::ShareRowExclusiveLock)
     }
 
-    /// Opens the registry of the copy in `schema` to look at it.
+    /// Opens the registry of the instance in `schema` to look at it.
     pub(super) fn look(schema: pg_sys::Oid) -> Result<Self, Error> {
         Self::open(schema, pg_sys::AccessShareLock)
     }
 
     fn open(schema: pg_sys::Oid, lock: u32) -> Result<Self, Error> {
         let table = Table::open_in(schema, NAME, lock)?
-            .ok_or_else(|| Error::NotAnInstance { relation: heap::schema_name(schema) })?;
-        let (always, _) = TYPES.split_at(WRITTEN_AS);
-        table.must_have(if table.has_column(WRITTEN_AS) { TYPES } else { always })?;
+            .ok_or_else(|| Error::NotAnInstance { relation: catalog::schema_name(schema) })?;
+        let (always, _) = files::TYPES.split_at(files::WRITTEN_AS);
+        table.must_have(if table.has_column(files::WRITTEN_AS) { files::TYPES } else { always })?;
         Ok(Self { table })
     }
 
@@ -113,11 +100,11 @@ impl Registry {
         Ok(self.all()?.into_iter().find(|store| store.filename == filename))
     }
 
-    /// One file that must be registered; `schema` is the copy's.
+    /// One file that must be registered; `schema` is the instance's.
     pub(super) fn registered(&self, filename: &str, schema: pg_sys::Oid) -> Result<Store, Error> {
         self.find(filename)?.ok_or_else(|| Error::FileNotRegistered {
             filename: filename.to_owned(),
-            schema: heap::schema_name(schema),
+            schema: catalog::schema_name(schema),
         })
     }
 
@@ -144,25 +131,27 @@ impl Registry {
         Note::of(self.table.oid(), &store.filename)
     }
 
-    /// Has a store that rests be kept up to date from now on: as if file and table met for the first time.
-    pub(super) fn wake(&self, store: &mut Store) -> Result<(), Error> {
-        store.rests = false;
+    /// Has a store that suspended be kept up to date from now on: as if file and table met for the first time.
+    pub(super) fn resume(&self, store: &mut Store) -> Result<(), Error> {
+        store.suspended = false;
         self.update(store)
     }
 
     fn store(&self, row: &Row) -> Store {
         let store = Store::from_row(row);
         // Where the column is missing, nothing can be said, and the row counts.
-        if !self.table.has_column(WRITTEN_AS) || row.get(WRITTEN_AS) == Some(self.mark(row.writer())) {
+        if !self.table.has_column(files::WRITTEN_AS)
+            || row.get(files::WRITTEN_AS) == Some(self.mark(row.writer()))
+        {
             return store;
         }
         let Store { filename, generation, synchronized_at, .. } = store;
-        Store { filename, generation, synchronized_at, rests: true, ..Store::default() }
+        Store { filename, generation, synchronized_at, suspended: true, ..Store::default() }
     }
 
     fn columns(&self, store: &Store) -> Vec<Option<pg_sys::Datum>> {
         let mut columns = Vec::from(store.columns());
-        if self.table.has_column(WRITTEN_AS) {
+        if self.table.has_column(files::WRITTEN_AS) {
             // SAFETY: a transaction that may write is in progress: the caller is about to.
             let writer = unsafe { pg_sys::GetCurrentTransactionId() };
             columns.push(datum(self.mark(writer.into())));
@@ -181,7 +170,7 @@ impl Registry {
 
     fn with_row(&self, store: &Store, mut with: impl FnMut(&Row) -> Result<(), Error>) -> Result<(), Error> {
         self.table.scan(|row| {
-            if row.get::<String>(0).as_deref() != Some(store.filename.as_str()) {
+            if row.get::<String>(files::FILENAME).as_deref() != Some(store.filename.as_str()) {
                 return Ok(Visit::Continue);
             }
             with(row)?;
@@ -193,24 +182,32 @@ impl Registry {
 impl Store {
     /// Works out what file and table last agreed on, given the digest of the file as it is now. `manifest` tells what
     /// it holds, and is asked only where that matters.
-    pub(super) fn settle(&mut self, note: &Note, file: &Digest, manifest: impl FnOnce() -> Vec<u8>) -> Seen {
+    pub(super) fn resolve_state(
+        &mut self,
+        note: &Note,
+        file: &Digest,
+        manifest: impl FnOnce() -> Vec<u8>,
+    ) -> FileState {
         let digest = file.as_bytes();
         if let Some(pending) = self.pending_digest.as_deref() {
             if pending == digest || note.says(pending) {
                 self.base = self.pending_base.take().unwrap_or_default();
                 self.file_digest = self.pending_digest.take();
             } else if self.file_digest.as_deref() == Some(digest) {
-                return Seen::Behind;
+                return FileState::Behind;
             } else {
-                self.base =
-                    base::settle(&self.base, self.pending_base.as_deref().unwrap_or_default(), &manifest());
+                self.base = base::resolve_state(
+                    &self.base,
+                    self.pending_base.as_deref().unwrap_or_default(),
+                    &manifest(),
+                );
                 (self.pending_base, self.pending_digest) = (None, None);
             }
         }
-        if self.file_digest.as_deref() == Some(digest) { Seen::Known } else { Seen::Foreign }
+        if self.file_digest.as_deref() == Some(digest) { FileState::Known } else { FileState::Foreign }
     }
 
-    /// The digest of the file that this copy wrote or checked last.
+    /// The digest of the file that this instance wrote or checked last.
     pub(super) fn written(&self) -> Option<&Vec<u8>> {
         self.pending_digest.as_ref().or(self.file_digest.as_ref())
     }
@@ -235,15 +232,15 @@ impl Store {
 
     fn from_row(row: &Row) -> Self {
         Self {
-            filename: row.get(0).unwrap_or_default(),
-            generation: row.get(1),
-            synchronized_at: row.raw(2).map(|datum| datum.value() as i64),
-            unloaded: row.get(3).unwrap_or(0),
-            file_digest: row.get(4),
-            base: row.get(5).unwrap_or_default(),
-            pending_digest: row.get(6),
-            pending_base: row.get(7),
-            rests: false,
+            filename: row.get(files::FILENAME).unwrap_or_default(),
+            generation: row.get(files::GENERATION),
+            synchronized_at: row.raw(files::SYNCHRONIZED_AT).map(|datum| datum.value() as i64),
+            unloaded: row.get(files::UNLOADED).unwrap_or(0),
+            file_digest: row.get(files::FILE_DIGEST),
+            base: row.get(files::BASE).unwrap_or_default(),
+            pending_digest: row.get(files::PENDING_DIGEST),
+            pending_base: row.get(files::PENDING_BASE),
+            suspended: false,
         }
     }
 

@@ -12,8 +12,8 @@ use super::registry::{Registry, Store};
 use super::table::Rows;
 use super::{check_rights, check_rights_of, file_error, limit_error, moved, path_of, read, transaction};
 use crate::error::Error;
-use crate::heap;
 use crate::instance::{self, Handle};
+use crate::postgres::catalog;
 
 /// Why file and table are not in step; `None` where they are. Needs no key and opens nothing. With it the store as it was
 /// registered when that was so.
@@ -23,7 +23,7 @@ pub(super) fn of(
     mut store: Store,
 ) -> (Store, Result<Option<String>, Error>) {
     loop {
-        let reason = instance::of_table_anew(table).and_then(|handle| behind(&handle, registry, &store));
+        let reason = instance::of_table_now(table).and_then(|handle| behind(&handle, registry, &store));
         // Where another session committed meanwhile, what was seen of the file and of the table need not belong
         // together. To look takes less time than to commit, so this ends.
         match registry.find(&store.filename) {
@@ -37,19 +37,19 @@ fn behind(handle: &Handle, registry: &Registry, store: &Store) -> Result<Option<
     let filename = &store.filename;
     check_rights(filename)?;
     check_rights_of(registry.owner(), filename)?;
-    let schema = quote_identifier(heap::schema_name(handle.borrow().schema));
+    let schema = quote_identifier(catalog::schema_name(handle.borrow().schema));
     let call =
         |function: &str| format!("{schema}.credential_file_store_{function}({})", quote_literal(filename));
     // Before the file: a commit that the registry knows of has its lock until the file is in place.
     let held = Lock::is_held(&path_of(filename));
     let file = read(filename)?;
-    if store.rests {
+    if store.suspended {
         let (what, take_up) = match file {
             Some(_) => ("load the file", format!("select * from {}", call("reload"))),
             None => ("write the file", format!("select {}", call("sync"))),
         };
         return Ok(Some(format!(
-            "the store came from another database and rests; to end it: select omni_credentials.detach_file_store({}, {}), to {what}: {take_up}",
+            "the store came from another database and suspended; to end it: select omni_credentials.detach_file_store({}, {}), to {what}: {take_up}",
             quote_literal(filename),
             quote_literal(&schema),
         )));
@@ -114,7 +114,7 @@ fn behind(handle: &Handle, registry: &Registry, store: &Store) -> Result<Option<
     }))
 }
 
-/// What the table is, compared with the file that this copy wrote or checked last.
+/// What the table is, compared with the file that this instance wrote or checked last.
 enum Found {
     Same,
     /// The file has what the table lacks.
@@ -132,7 +132,7 @@ fn look_at_the_table(handle: &Handle, store: &Store, file: &[u8]) -> Result<Foun
     let mut files = instance.current_module()?.files().map_err(fault)?;
     let theirs = match files.parse(file) {
         Ok(document) => document,
-        // Written before the copy moved to its module.
+        // Written before the instance moved to its module.
         Err(error) if moved::may_be_of_another_module(&error) => return Ok(KEYRING),
         Err(error) => return Err(fault(error)),
     };

@@ -1,16 +1,19 @@
-//! The rows of a copy as records, and records as rows.
+//! The rows of an instance as records, and records as rows.
 
 use omni_credentials_host::{self as host, Entry};
 use pgrx::prelude::*;
 use pgrx::{IntoDatum, pg_sys};
 
 use crate::error::Error;
-use crate::heap::Visit;
-use crate::identity::{self, Fields, Packed};
-use crate::statement::{IDENTITY_MATCHES, arguments, change, qualified};
-use crate::{instance, open, raw};
+use crate::instance;
+use crate::postgres::heap::Visit;
+use crate::postgres::varlena::Detoasted;
+use crate::postgres::{catalog, fmgr};
+use crate::rows::columns::Fields;
+use crate::rows::statement::{IDENTITY_MATCHES, arguments, change, qualified};
+use crate::rows::{identity, open};
 
-/// Every row of a copy, whoever asks: a file mirrors the whole table.
+/// Every row of an instance, whoever asks: a file mirrors the whole table.
 pub(super) struct Rows {
     pub(super) packed: host::Rows,
     /// Whether each row could become a record. A row whose role is gone cannot: no one knows its name.
@@ -29,15 +32,12 @@ impl Rows {
     pub(super) fn read(table: pg_sys::Oid) -> Result<Self, Error> {
         let mut rows = Self { packed: host::Rows::default(), complete: true };
         instance::table_of_credentials(table)?.scan(|row| {
-            let (Some(name), Some(sealed), Some(kind), Some(principal), Some(scope)) =
-                (row.raw(0), row.raw(1), row.raw(2), row.raw(3), row.raw(4))
-            else {
+            let Some((fields, sealed)) = Fields::of_row(row) else {
                 rows.complete = false;
                 return Ok(Visit::Continue);
             };
             // SAFETY: the datum of a bytea that is not NULL.
-            let sealed = unsafe { Packed::new(sealed) };
-            let fields = Fields { name, kind, principal, scope };
+            let sealed = unsafe { Detoasted::new(sealed) };
             let pushed =
                 identity::with_identity(&fields, None, |identity| rows.packed.push(identity, sealed.bytes()));
             if pushed.is_err() {
@@ -88,10 +88,10 @@ pub(super) fn apply(
 fn fields_of(kind_type: pg_sys::Oid, entry: &Entry) -> Result<Fields, String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (name, kind, role) = (text(&entry.name), text(&entry.kind), text(&entry.principal));
-    let principal = identity::role_oid(&role).ok_or_else(|| format!("role {role:?} does not exist here"))?;
+    let principal = catalog::role_oid(&role).ok_or_else(|| format!("role {role:?} does not exist here"))?;
     let kind =
-        identity::enum_value(kind_type, &kind).ok_or_else(|| format!("kind {kind:?} does not exist here"))?;
+        catalog::enum_value(kind_type, &kind).ok_or_else(|| format!("kind {kind:?} does not exist here"))?;
     let name = name.into_datum().ok_or("the name is empty")?;
-    let scope = raw::jsonb(&text(&entry.scope)).ok_or("the scope is not jsonb")?;
+    let scope = fmgr::jsonb(&text(&entry.scope)).ok_or("the scope is not jsonb")?;
     Ok(Fields { name, kind, principal: pg_sys::Datum::from(principal), scope })
 }

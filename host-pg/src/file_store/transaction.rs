@@ -2,7 +2,7 @@
 //!
 //! Before a commit, after everything the transaction does, each file that is behind is merged and the new one written
 //! beside it. The commit makes the rows visible; then a rename makes the file visible. An abort removes the new file. A
-//! crash between the two leaves the old file, which the next synchronisation mends.
+//! crash between the two leaves the old file, which the next synchronisation fixes.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,8 @@ use super::published::Note;
 use super::registry::Registry;
 use super::{check_rights_of, export, file_error, read, resolve};
 use crate::error::{Error, or_raise};
-use crate::{instance, interrupt, settings};
+use crate::postgres::interrupt;
+use crate::{instance, settings};
 
 /// What the running transaction has to do with files.
 #[derive(Default)]
@@ -30,7 +31,7 @@ struct Pending {
 struct Waiting {
     lock: Lock,
     file: Option<(Staged, Vec<u8>)>,
-    /// What to note once the file is in place: for each copy that it mirrors, the digest that the copy waits for.
+    /// What to note once the file is in place: for each instance that it mirrors, the digest that the instance waits for.
     notes: Vec<(Note, Vec<u8>)>,
 }
 
@@ -77,25 +78,25 @@ fn prepare() -> Result<(), Error> {
     for table in tables.into_iter().map(pg_sys::Oid::from) {
         // SAFETY: a syscache lookup by oid.
         let schema = unsafe { pg_sys::get_rel_namespace(table) };
-        // A copy that this transaction dropped has nothing to mirror.
+        // An instance that this transaction dropped has nothing to mirror.
         if schema == pg_sys::InvalidOid || Registry::is_empty(schema)? {
             continue;
         }
         // SAFETY: a transaction is in progress; the snapshot is popped below. An error in between aborts the
         // transaction, which pops it.
         unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
-        prepare_copy(schema, table)?;
+        prepare_instance(schema, table)?;
         // SAFETY: pushed above.
         unsafe { pg_sys::PopActiveSnapshot() };
     }
     Ok(())
 }
 
-fn prepare_copy(schema: pg_sys::Oid, table: pg_sys::Oid) -> Result<(), Error> {
+fn prepare_instance(schema: pg_sys::Oid, table: pg_sys::Oid) -> Result<(), Error> {
     let registry = Registry::lock(schema)?;
-    let handle = instance::of_table_anew(table)?;
-    for mut store in registry.all()?.into_iter().filter(|store| !store.rests) {
-        // Whoever owns the table can put any name into it.
+    let handle = instance::of_table_now(table)?;
+    for mut store in registry.all()?.into_iter().filter(|store| !store.suspended) {
+        // Anyone who owns the table can put any name into it.
         check_rights_of(registry.owner(), &store.filename)?;
         let path = lock_file(&store.filename)?;
         let staged = PENDING.with_borrow(|pending| {
@@ -105,7 +106,7 @@ fn prepare_copy(schema: pg_sys::Oid, table: pg_sys::Oid) -> Result<(), Error> {
                 .and_then(|waiting| waiting.file.as_ref().map(|(_, bytes)| bytes.clone()))
         });
         let file = match staged {
-            // Another copy of this transaction mirrors to the same file.
+            // Another instance of this transaction mirrors to the same file.
             Some(bytes) => Some(bytes),
             None => read(&store.filename)?,
         };

@@ -7,20 +7,15 @@ use omni_credentials_host::{self as host, Config, Digest, Module, Runtime};
 use pgrx::pg_sys;
 
 use crate::error::Error;
-use crate::heap::{self, Seen, Table, Visit};
-use crate::{interrupt, settings};
+use crate::postgres::heap::{self, Table, Visibility, Visit};
+use crate::postgres::interrupt;
+use crate::postgres::tables::crypto_modules;
+use crate::settings;
 
 /// The default module's bytes and their digest; `build.rs` finds them.
 pub(crate) static BUILTIN: &[u8] = include_bytes!(env!("OMNI_CREDENTIALS_BUILTIN_MODULE"));
 
 const BUILTIN_DIGEST: &str = env!("OMNI_CREDENTIALS_BUILTIN_DIGEST");
-
-/// Columns of `omni_credentials.crypto_modules`, counted from 0.
-pub(crate) mod column {
-    pub(crate) const DIGEST: usize = 0;
-    pub(crate) const WASM: usize = 1;
-    pub(crate) const NAME: usize = 2;
-}
 
 struct Modules {
     runtime: Runtime,
@@ -91,12 +86,12 @@ pub(crate) fn pin(digest: &Digest) -> Result<(), Error> {
     let missing = || Error::ModuleMissing { digest: digest.to_string() };
     // Removing takes a lock that conflicts with this one.
     let table = table(pg_sys::RowShareLock)?.ok_or_else(missing)?;
-    if find(&table, Seen::Now, digest, |_| ())?.is_some() { Ok(()) } else { Err(missing()) }
+    if find(&table, Visibility::Now, digest, |_| ())?.is_some() { Ok(()) } else { Err(missing()) }
 }
 
 /// `crypto_modules`, if the extension is installed in this database.
 pub(crate) fn table(lock: u32) -> Result<Option<Table>, Error> {
-    match crate::extension_schema() {
+    match crate::postgres::catalog::extension_schema() {
         Some(schema) => Table::open_in(schema, c"crypto_modules", lock),
         None => Ok(None),
     }
@@ -143,7 +138,7 @@ pub(crate) fn all_installed() -> Result<Vec<Digest>, Error> {
     let mut digests = Vec::new();
     if let Some(table) = table(pg_sys::AccessShareLock)? {
         table.scan(|row| {
-            let digest = digest_of_column(row, column::DIGEST)?;
+            let digest = digest_of_column(row, crypto_modules::DIGEST)?;
             digests.extend(settings::require_allowed(&digest).is_ok().then_some(digest));
             Ok(Visit::Continue)
         })?;
@@ -155,11 +150,11 @@ pub(crate) fn all_installed() -> Result<Vec<Digest>, Error> {
 fn installed(digest: &Digest) -> Result<Vec<u8>, Error> {
     let missing = || Error::ModuleMissing { digest: digest.to_string() };
     let table = table(pg_sys::AccessShareLock)?.ok_or_else(missing)?;
-    let wasm = |seen| find(&table, seen, digest, |row| row.get::<Vec<u8>>(column::WASM));
-    match wasm(Seen::Now)? {
+    let wasm = |seen| find(&table, seen, digest, |row| row.get::<Vec<u8>>(crypto_modules::WASM));
+    match wasm(Visibility::Now)? {
         Some(wasm) => wasm,
         // Removed after the running statement's snapshot was taken, in which rows may still need it.
-        None => wasm(Seen::BySnapshot)?.flatten(),
+        None => wasm(Visibility::BySnapshot)?.flatten(),
     }
     .ok_or_else(missing)
 }
@@ -167,13 +162,13 @@ fn installed(digest: &Digest) -> Result<Vec<u8>, Error> {
 /// What `take` takes from the row of a module; `None` where there is no such row.
 fn find<T>(
     table: &Table,
-    seen: Seen,
+    seen: Visibility,
     digest: &Digest,
     take: impl Fn(&heap::Row) -> T,
 ) -> Result<Option<T>, Error> {
     let mut found = None;
     table.scan_as(seen, |row| {
-        if row.get::<Vec<u8>>(column::DIGEST).as_deref() == Some(digest.as_bytes()) {
+        if row.get::<Vec<u8>>(crypto_modules::DIGEST).as_deref() == Some(digest.as_bytes()) {
             found = Some(take(row));
             return Ok(Visit::Stop);
         }

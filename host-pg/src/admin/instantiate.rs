@@ -1,11 +1,12 @@
-//! Making a copy of the store.
+//! Making an instance.
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::error::{Error, given, or_raise, without_context};
-use crate::{heap, secret};
+use crate::keys::master_secret;
+use crate::postgres::catalog;
 
 #[pg_extern(sql = false)]
 fn instantiate(
@@ -20,15 +21,15 @@ fn instantiate(
 
 fn run(schema: Option<pg_sys::Oid>, env_var: Option<&str>, costs: [Option<i32>; 3]) -> Result<(), Error> {
     let (schema, env_var) = (given(schema, "schema")?, given(env_var, "env_var")?);
-    if !secret::is_variable_name(env_var) {
+    if !master_secret::is_variable_name(env_var) {
         return Err(Error::InvalidArgument(format!(
             "{env_var:?} is not the name of an environment variable"
         )));
     }
-    if heap::relation_oid(schema, c"encrypted_credentials").is_some() {
-        return Err(Error::AlreadyInstantiated { schema: heap::schema_name(schema) });
+    if catalog::relation_oid(schema, c"encrypted_credentials").is_some() {
+        return Err(Error::AlreadyInstantiated { schema: catalog::schema_name(schema) });
     }
-    let schema = quote_identifier(heap::schema_name(schema));
+    let schema = quote_identifier(catalog::schema_name(schema));
     let costs = costs.map(|cost| cost.map_or("null".to_owned(), |cost| cost.to_string())).join(", ");
     let values = [
         ("schema", schema.as_str()),
@@ -42,11 +43,11 @@ fn run(schema: Option<pg_sys::Oid>, env_var: Option<&str>, costs: [Option<i32>; 
     Ok(())
 }
 
-/// The SQL for one copy. It is in the extension's script and not in the library: between an update of the library and
-/// ALTER EXTENSION UPDATE, a new copy must refer to what the database has.
+/// The SQL for one instance. It is in the extension's script and not in the library: between an update of the library and
+/// ALTER EXTENSION UPDATE, a new instance must refer to what the database has.
 fn template() -> Result<String, Error> {
     let signature = c"omni_credentials.instance_template()";
-    let Some(function) = crate::function_oid(signature) else {
+    let Some(function) = catalog::function_oid(signature) else {
         return Err(Error::Internal("omni_credentials.instance_template() is missing".to_owned()));
     };
     // SAFETY: a function of the extension without arguments, which gives a text that is not NULL. Called directly, since

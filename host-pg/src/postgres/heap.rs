@@ -8,6 +8,7 @@ use pgrx::pg_sys;
 use pgrx::{FromDatum, IntoDatum};
 
 use crate::error::Error;
+use crate::postgres::catalog;
 
 /// An open relation, closed on drop; its lock stays until the end of the transaction.
 pub(crate) struct Table {
@@ -30,18 +31,9 @@ pub(crate) enum Type {
     Enum,
 }
 
-/// The columns of a credential, in table and view.
-pub(crate) const CREDENTIAL: &[Type] = &[
-    Type::Is(pg_sys::TEXTOID),
-    Type::Is(pg_sys::BYTEAOID),
-    Type::Enum,
-    Type::Is(pg_sys::REGROLEOID),
-    Type::Is(pg_sys::JSONBOID),
-];
-
 /// Which rows there are.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(crate) enum Visibility {
     /// What is committed now, and what this transaction wrote: newer than the snapshot of a REPEATABLE READ
     /// transaction, because a key or a setting counts as it is, not as it was.
     Now,
@@ -72,7 +64,7 @@ impl Table {
         if u8::try_from(kind) == Ok(pg_sys::RELKIND_RELATION) {
             Ok(table)
         } else {
-            Err(Error::NotAnInstance { relation: relation_name(oid) })
+            Err(Error::NotAnInstance { relation: catalog::relation_name(oid) })
         }
     }
 
@@ -82,7 +74,7 @@ impl Table {
         name: &core::ffi::CStr,
         lock: u32,
     ) -> Result<Option<Self>, Error> {
-        match relation_oid(schema, name) {
+        match catalog::relation_oid(schema, name) {
             Some(oid) => Self::open(oid, lock).map(Some),
             None => Ok(None),
         }
@@ -107,7 +99,7 @@ impl Table {
         if unsafe { are_of(self.descriptor(), types) } {
             Ok(())
         } else {
-            Err(Error::NotAnInstance { relation: relation_name(self.oid()) })
+            Err(Error::NotAnInstance { relation: catalog::relation_name(self.oid()) })
         }
     }
 
@@ -119,13 +111,13 @@ impl Table {
 
     /// Visits every row as it is now.
     pub(crate) fn scan(&self, visit: impl FnMut(&Row) -> Result<Visit, Error>) -> Result<(), Error> {
-        self.scan_as(Seen::Now, visit)
+        self.scan_as(Visibility::Now, visit)
     }
 
     /// Visits every row.
     pub(crate) fn scan_as(
         &self,
-        seen: Seen,
+        seen: Visibility,
         mut visit: impl FnMut(&Row) -> Result<Visit, Error>,
     ) -> Result<(), Error> {
         // SAFETY: the relation is open and locked. Without a snapshot the scan takes a catalog snapshot, which is
@@ -133,7 +125,7 @@ impl Table {
         // function call that we are in. An error raised in between is cleaned up by the resource owner.
         unsafe {
             let snapshot = match seen {
-                Seen::BySnapshot if pg_sys::ActiveSnapshotSet() => pg_sys::GetActiveSnapshot(),
+                Visibility::BySnapshot if pg_sys::ActiveSnapshotSet() => pg_sys::GetActiveSnapshot(),
                 _ => core::ptr::null_mut(),
             };
             let scan = pg_sys::systable_beginscan(
@@ -176,7 +168,7 @@ impl Table {
     }
 
     /// Inserts a row. `columns` are the values of the table's columns in order, `None` for NULL. Columns that follow,
-    /// of a copy made by a later version, get NULL; one made by an earlier version may lack those that are NULL.
+    /// of an instance made by a later version, get NULL; one made by an earlier version may lack those that are NULL.
     pub(crate) fn insert(&self, columns: &[Option<pg_sys::Datum>]) -> Result<(), Error> {
         let (mut values, mut nulls) = self.fit(columns, |_| None)?;
         // SAFETY: both arrays have one entry for each attribute of the descriptor (`fit`); the
@@ -233,7 +225,7 @@ impl Table {
         if columns.iter().skip(natts).any(Option::is_some) {
             return Err(Error::Internal(format!(
                 "table {} has {natts} columns, not {}",
-                relation_name(self.oid()),
+                catalog::relation_name(self.oid()),
                 columns.len()
             )));
         }
@@ -310,52 +302,4 @@ pub(crate) unsafe fn are_of(descriptor: pg_sys::TupleDesc, types: &[Type]) -> bo
 /// A datum for `Table::insert`.
 pub(crate) fn datum<T: IntoDatum>(value: T) -> Option<pg_sys::Datum> {
     value.into_datum()
-}
-
-/// The oid of `schema`.`name`.
-pub(crate) fn relation_oid(schema: pg_sys::Oid, name: &core::ffi::CStr) -> Option<pg_sys::Oid> {
-    // SAFETY: a lookup in the system cache with a NUL-terminated name.
-    let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
-    (oid != pg_sys::InvalidOid).then_some(oid)
-}
-
-/// The role that owns a relation, or `None` where there is none.
-pub(crate) fn owner(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    // SAFETY: a syscache lookup by oid; the owner is copied before the tuple is released.
-    unsafe {
-        let tuple =
-            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as _, pg_sys::Datum::from(relation));
-        if tuple.is_null() {
-            return None;
-        }
-        let owner = (*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_class>(tuple)).relowner;
-        pg_sys::ReleaseSysCache(tuple);
-        Some(owner)
-    }
-}
-
-/// A relation's name for messages; its number where it has none.
-pub(crate) fn relation_name(oid: pg_sys::Oid) -> String {
-    // SAFETY: get_rel_name gives a palloc'ed string or null.
-    unsafe { owned_name(pg_sys::get_rel_name(oid)) }.unwrap_or_else(|| oid.to_u32().to_string())
-}
-
-/// A schema's name, not quoted; its number where it has none.
-pub(crate) fn schema_name(oid: pg_sys::Oid) -> String {
-    // SAFETY: get_namespace_name gives a palloc'ed string or null.
-    unsafe { owned_name(pg_sys::get_namespace_name(oid)) }.unwrap_or_else(|| oid.to_u32().to_string())
-}
-
-/// # Safety
-/// `name` is null or a NUL-terminated palloc'ed string that nobody else frees.
-unsafe fn owned_name(name: *mut core::ffi::c_char) -> Option<String> {
-    if name.is_null() {
-        return None;
-    }
-    // SAFETY: see above.
-    unsafe {
-        let text = core::ffi::CStr::from_ptr(name).to_string_lossy().into_owned();
-        pg_sys::pfree(name.cast());
-        Some(text)
-    }
 }

@@ -1,27 +1,16 @@
-//! Keyrings of a copy, as stored and as unlocked.
+//! Keyrings of an instance, as stored and as unlocked.
 
 use omni_credentials_host::{self as host, Digest, Identity, Kek, Keyring, Module};
 use pgrx::pg_sys;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Unreadable};
-use crate::heap::{self, Seen, Table, Visit, datum};
-use crate::keys::{self, KeyId};
-use crate::{modules, secret, settings};
-
-/// Columns of `credentials_keyrings`, counted from 0.
-pub(crate) mod column {
-    use pgrx::pg_sys;
-
-    use crate::heap::Type;
-
-    pub(crate) const ID: usize = 0;
-    pub(crate) const MODULE: usize = 1;
-    pub(crate) const KEYRING: usize = 2;
-
-    pub(crate) const TYPES: &[Type] =
-        &[Type::Is(pg_sys::INT4OID), Type::Is(pg_sys::BYTEAOID), Type::Is(pg_sys::BYTEAOID)];
-}
+use crate::keys::kek_cache::{self, KeyId};
+use crate::keys::{master_secret, modules};
+use crate::postgres::catalog;
+use crate::postgres::heap::{self, Table, Visibility, Visit, datum};
+use crate::postgres::tables::keyrings;
+use crate::settings;
 
 /// A keyring as stored.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,15 +21,15 @@ pub(crate) struct StoredKeyring {
 }
 
 /// Keyrings under one master secret, newest first.
-pub(crate) struct Rings {
+pub(crate) struct Keyrings {
     pub(crate) schema: pg_sys::Oid,
     /// The environment variable with the master secret.
     pub(crate) variable: String,
-    pub(crate) rings: Vec<Ring>,
+    pub(crate) loaded: Vec<LoadedKeyring>,
 }
 
 /// A keyring, and what is known of it so far.
-pub(crate) struct Ring {
+pub(crate) struct LoadedKeyring {
     pub(crate) stored: StoredKeyring,
     pub(crate) kek: Option<Kek>,
     unlocked: Option<Keyring>,
@@ -50,18 +39,18 @@ impl StoredKeyring {
     /// Opens the table of keyrings.
     pub(crate) fn table(keyrings: pg_sys::Oid, lock: u32) -> Result<Table, Error> {
         let table = Table::open(keyrings, lock)?;
-        table.must_have(column::TYPES)?;
+        table.must_have(keyrings::TYPES)?;
         Ok(table)
     }
 
     /// Reads the keyrings in a table, newest first.
-    pub(crate) fn read_all(keyrings: pg_sys::Oid, seen: Seen) -> Result<Vec<Self>, Error> {
+    pub(crate) fn read_all(keyrings: pg_sys::Oid, seen: Visibility) -> Result<Vec<Self>, Error> {
         let mut stored = Vec::new();
         Self::table(keyrings, pg_sys::AccessShareLock)?.scan_as(seen, |row| {
             stored.push(Self {
-                id: row.get(column::ID).unwrap_or(0),
-                module: modules::digest_of_column(row, column::MODULE)?,
-                bytes: row.get(column::KEYRING).unwrap_or_default(),
+                id: row.get(keyrings::ID).unwrap_or(0),
+                module: modules::digest_of_column(row, keyrings::MODULE)?,
+                bytes: row.get(keyrings::KEYRING).unwrap_or_default(),
             });
             Ok(Visit::Continue)
         })?;
@@ -76,35 +65,35 @@ impl StoredKeyring {
 
     /// Whether this is the keyring in a row under the scan.
     pub(crate) fn is_in(&self, row: &heap::Row) -> bool {
-        row.get::<i32>(column::ID) == Some(self.id)
+        row.get::<i32>(keyrings::ID) == Some(self.id)
     }
 
     /// Fails where the row has changed since it was read.
     pub(crate) fn must_be_as_in(&self, row: &heap::Row, schema: pg_sys::Oid) -> Result<(), Error> {
-        if row.get::<Vec<u8>>(column::KEYRING).as_deref() == Some(self.bytes.as_slice()) {
+        if row.get::<Vec<u8>>(keyrings::KEYRING).as_deref() == Some(self.bytes.as_slice()) {
             Ok(())
         } else {
-            let what = format!("the keyring of schema {}", heap::schema_name(schema));
+            let what = format!("the keyring of schema {}", catalog::schema_name(schema));
             Err(Error::ConcurrentChange { what })
         }
     }
 }
 
-impl Rings {
+impl Keyrings {
     /// No keyring.
     pub(crate) fn none(schema: pg_sys::Oid) -> Self {
-        Self { schema, variable: String::new(), rings: Vec::new() }
+        Self { schema, variable: String::new(), loaded: Vec::new() }
     }
 
     /// Takes these keyrings instead, and keeps what is unlocked of them.
     pub(crate) fn replace(&mut self, variable: String, stored: Vec<StoredKeyring>) {
-        let mut known = std::mem::take(&mut self.rings);
+        let mut known = std::mem::take(&mut self.loaded);
         self.variable = variable;
-        self.rings = stored
+        self.loaded = stored
             .into_iter()
-            .map(|stored| match known.iter().position(|ring| ring.stored == stored) {
+            .map(|stored| match known.iter().position(|keyring| keyring.stored == stored) {
                 Some(index) => known.swap_remove(index).while_allowed(),
-                None => Ring { stored, kek: None, unlocked: None },
+                None => LoadedKeyring { stored, kek: None, unlocked: None },
             })
             .collect();
         if !known.is_empty() {
@@ -120,7 +109,7 @@ impl Rings {
         sealed: &[u8],
     ) -> Result<Result<Zeroizing<Vec<u8>>, Unreadable>, Error> {
         let mut first = None;
-        for index in 0..self.rings.len() {
+        for index in 0..self.loaded.len() {
             match self.open_with(index, identity, sealed)? {
                 Ok(value) => return Ok(Ok(value)),
                 Err(reason) => {
@@ -154,43 +143,46 @@ impl Rings {
     /// The keyring, unlocked.
     pub(crate) fn unlocked(&mut self, index: usize) -> Result<&mut Keyring, Error> {
         let schema = self.schema;
-        if self.rings.get(index).is_some_and(|ring| ring.unlocked.is_none()) {
+        if self.loaded.get(index).is_some_and(|keyring| keyring.unlocked.is_none()) {
             let kek = self.kek(index)?;
-            let ring = self.ring(index)?;
-            let module = modules::module(&ring.stored.module)?;
-            let keyring = module.unlock(&ring.stored.bytes, &kek).map_err(|error| match error {
-                host::Error::Refused(_) => Error::KeyringTampered { schema: heap::schema_name(schema) },
+            let loaded = self.loaded_mut(index)?;
+            let module = modules::module(&loaded.stored.module)?;
+            let keyring = module.unlock(&loaded.stored.bytes, &kek).map_err(|error| match error {
+                host::Error::Refused(_) => Error::KeyringTampered { schema: catalog::schema_name(schema) },
                 other => modules::module_error(other),
             })?;
-            ring.unlocked = Some(keyring);
+            loaded.unlocked = Some(keyring);
         }
-        let ring = self.ring(index)?;
-        ring.unlocked.as_mut().ok_or_else(|| Error::KeyringMissing { schema: heap::schema_name(schema) })
+        let keyring = self.loaded_mut(index)?;
+        keyring
+            .unlocked
+            .as_mut()
+            .ok_or_else(|| Error::KeyringMissing { schema: catalog::schema_name(schema) })
     }
 
     /// The keyring's KEK.
     pub(crate) fn kek(&mut self, index: usize) -> Result<Kek, Error> {
-        let ring = self.ring(index)?;
-        if let Some(kek) = &ring.kek {
+        let keyring = self.loaded_mut(index)?;
+        if let Some(kek) = &keyring.kek {
             return Ok(kek.clone());
         }
-        let stored = ring.stored.clone();
+        let stored = keyring.stored.clone();
         let module = modules::module(&stored.module)?;
-        let what = format!("schema {}", heap::schema_name(self.schema));
+        let what = format!("schema {}", catalog::schema_name(self.schema));
         let kek = self.derive(&module, &stored.bytes, &what)?;
-        self.ring(index)?.kek = Some(kek.clone());
+        self.loaded_mut(index)?.kek = Some(kek.clone());
         Ok(kek)
     }
 
     /// Derives the KEK of any keyring with this master secret. `what` names it in errors.
     pub(crate) fn derive(&self, module: &Module, keyring: &[u8], what: &str) -> Result<Kek, Error> {
-        let secret = secret::master_secret(&self.variable)?;
+        let secret = master_secret::master_secret(&self.variable)?;
         let id = KeyId::new(&secret, module.digest(), keyring);
-        if let Some(kek) = keys::known(&id) {
+        if let Some(kek) = kek_cache::known(&id) {
             return Ok(kek);
         }
         let kek = module.derive_kek(&secret, keyring).map_err(|error| self.secret_error(error, what))?;
-        keys::remember(&id, &kek);
+        kek_cache::remember(&id, &kek);
         Ok(kek)
     }
 
@@ -205,19 +197,21 @@ impl Rings {
                 E::KdfOutOfBounds => Error::InvalidArgument(
                     "the key derivation costs are outside the module's limits".to_owned(),
                 ),
-                _ => Error::KeyringTampered { schema: heap::schema_name(self.schema) },
+                _ => Error::KeyringTampered { schema: catalog::schema_name(self.schema) },
             },
             other => modules::module_error(other),
         }
     }
 
-    fn ring(&mut self, index: usize) -> Result<&mut Ring, Error> {
+    fn loaded_mut(&mut self, index: usize) -> Result<&mut LoadedKeyring, Error> {
         let schema = self.schema;
-        self.rings.get_mut(index).ok_or_else(|| Error::KeyringMissing { schema: heap::schema_name(schema) })
+        self.loaded
+            .get_mut(index)
+            .ok_or_else(|| Error::KeyringMissing { schema: catalog::schema_name(schema) })
     }
 }
 
-impl Ring {
+impl LoadedKeyring {
     /// The keyring, unlocked no longer where its module may not run any more.
     fn while_allowed(mut self) -> Self {
         if settings::require_allowed(&self.stored.module).is_err() {

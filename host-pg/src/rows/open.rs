@@ -5,9 +5,12 @@ use pgrx::prelude::*;
 use pgrx::{FromDatum, IntoDatum, fcinfo, pg_sys};
 
 use crate::error::{Error, Unreadable, or_raise};
-use crate::identity::{self, Fields, Packed};
 use crate::instance::{self, Instance, OpenError};
-use crate::raw::raw_function;
+use crate::postgres::fmgr::raw_function;
+use crate::postgres::varlena::Detoasted;
+use crate::rows::columns::Fields;
+use crate::rows::identity;
+use crate::rows::statement::{IDENTITY_MATCHES, arguments, qualified};
 use crate::settings::{self, OnUnreadable};
 
 raw_function!(open_credential_wrapper, pg_finfo_open_credential_wrapper, open_credential);
@@ -45,7 +48,7 @@ unsafe fn seal_credential(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     let (store, fields, value) =
         unsafe { (oid_argument(fcinfo, 0), fields_from(fcinfo, 1), fcinfo::pg_getarg_datum_raw(fcinfo, 5)) };
     // SAFETY: the datum of a bytea that is not NULL.
-    let value = unsafe { Packed::new(value) };
+    let value = unsafe { Detoasted::new(value) };
     or_raise(may_write(store, &fields).and_then(|()| seal(store, &fields, value.bytes())))
 }
 
@@ -79,7 +82,7 @@ fn open(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<Op
     let handle = instance::of_table(store)?;
     if !may_see_values(&handle) {
         // SAFETY: the datum of a bytea that is not NULL.
-        return Ok(Some(bytea(unsafe { Packed::new(sealed) }.bytes())));
+        return Ok(Some(bytea(unsafe { Detoasted::new(sealed) }.bytes())));
     }
     may_read(store, fields, sealed)?;
     match open_as_seen(&handle, fields, sealed) {
@@ -115,7 +118,7 @@ fn open_with(
     open: impl FnOnce(&mut Instance, &Identity<'_>, &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>, OpenError>,
 ) -> Result<zeroize::Zeroizing<Vec<u8>>, OpenError> {
     // SAFETY: the datum of a bytea that is not NULL.
-    let sealed = unsafe { Packed::new(sealed) };
+    let sealed = unsafe { Detoasted::new(sealed) };
     let mut store = handle.borrow_mut();
     match identity::with_identity(fields, None, |identity| open(&mut store, identity, sealed.bytes())) {
         Ok(result) => result,
@@ -177,7 +180,7 @@ fn may_read(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Resul
     }
 }
 
-/// Whoever may not write the table has no use for sealing; whoever may is limited by its policies.
+/// Anyone who may not write the table has no use for sealing; whoever may is limited by its policies.
 fn may_write(store: pg_sys::Oid, fields: &Fields) -> Result<(), Error> {
     let mode = pg_sys::AclMode::from(pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE);
     // SAFETY: a catalog lookup by oid.
@@ -194,15 +197,12 @@ pub(crate) const RLS_ENABLED: core::ffi::c_int = 2;
 
 /// Whether the caller's policies show this very row.
 fn sees_row(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<bool, Error> {
-    let table = crate::statement::qualified(store);
+    let table = qualified(store);
     Spi::connect(|client| {
         let found = client.select(
-            &format!(
-                "select 1 from {table} where {} and value operator(pg_catalog.=) $5",
-                crate::statement::IDENTITY_MATCHES
-            ),
+            &format!("select 1 from {table} where {} and value operator(pg_catalog.=) $5", IDENTITY_MATCHES),
             Some(1),
-            &crate::statement::arguments(fields, Some(sealed)),
+            &arguments(fields, Some(sealed)),
         )?;
         Ok(!found.is_empty())
     })

@@ -5,12 +5,13 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::error::{Error, or_raise};
-use crate::identity::{Fields, Packed};
 use crate::instance::{self, OpenError};
-use crate::open;
-use crate::raw::raw_function;
-use crate::statement::{IDENTITY_MATCHES, arguments, change, first_bytes, qualified};
-use crate::trigger::{Call, Columns, Event};
+use crate::postgres::fmgr::raw_function;
+use crate::postgres::trigger::{Call, Event};
+use crate::postgres::varlena::Detoasted;
+use crate::rows::columns::{Columns, Fields};
+use crate::rows::open;
+use crate::rows::statement::{IDENTITY_MATCHES, arguments, change, first_bytes, qualified};
 
 raw_function!(credentials_write_wrapper, pg_finfo_credentials_write_wrapper, credentials_write);
 
@@ -35,10 +36,10 @@ unsafe fn credentials_write(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
 
 fn insert(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
     let table = call.table_of_view()?;
-    let new = call.new_row()?;
+    let new = Columns::new(call)?;
     let fields = new.fields()?;
     // SAFETY: the datum of a bytea that is not NULL.
-    let value = unsafe { Packed::new(new.value()?) };
+    let value = unsafe { Detoasted::new(new.value()?) };
     let sealed = open::seal(table, &fields, value.bytes())?;
     let sql = format!(
         "insert into {} (name, kind, principal, scope, value) values ($1, $2, $3, $4, $5)",
@@ -50,7 +51,7 @@ fn insert(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
 
 fn update(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
     let table = call.table_of_view()?;
-    let (old, new) = (call.old()?, call.new_row()?);
+    let (old, new) = (Columns::old(call)?, Columns::new(call)?);
     let (from, to) = (old.fields()?, new.fields()?);
     // Gone since the statement's snapshot: deleted, or given another identity, and then the change must not be lost.
     let Some(current) = current_value(table, &old, &from)? else {
@@ -68,7 +69,7 @@ fn update(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
         // A new identity for a value that the caller did not see in the clear (or could not).
         _ if same_value => open::seal(table, &to, &open_current(table, &from, &current)?)?,
         // SAFETY: the datum of a bytea that is not NULL.
-        Some(value) => open::seal(table, &to, unsafe { Packed::new(value) }.bytes())?,
+        Some(value) => open::seal(table, &to, unsafe { Detoasted::new(value) }.bytes())?,
         None => return Err(Error::NullField { field: "value" }),
     };
     let sql = format!(
@@ -89,7 +90,7 @@ fn update(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
 
 fn delete(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
     let table = call.table_of_view()?;
-    let old = call.old()?;
+    let old = Columns::old(call)?;
     let fields = old.fields()?;
     let Some(current) = current_value(table, &old, &fields)? else {
         return Ok(None);
@@ -130,13 +131,13 @@ fn current_value(table: pg_sys::Oid, old: &Columns, fields: &Fields) -> Result<O
     if !open::may_see_values(&handle) {
         // The view gave the sealed value itself.
         // SAFETY: the datum of a bytea that is not NULL.
-        let unchanged = old.value.is_some_and(|old| unsafe { Packed::new(old) }.bytes() == sealed);
+        let unchanged = old.value.is_some_and(|old| unsafe { Detoasted::new(old) }.bytes() == sealed);
         return if unchanged { Ok(Some(sealed)) } else { Err(changed(fields)) };
     }
     let unchanged = match (open::open_unchecked(&handle, fields, open::bytea(&sealed)), old.value) {
         (Ok(value), Some(old)) => {
             // SAFETY: the datum of a bytea that is not NULL.
-            let old = unsafe { Packed::new(old) };
+            let old = unsafe { Detoasted::new(old) };
             old.bytes() == value.as_slice()
         }
         (Err(OpenError::Value(_)), None) => true,
@@ -179,6 +180,6 @@ fn same_identity(a: &Fields, b: &Fields) -> bool {
 /// Whether two varlena datums hold the same bytes.
 fn same_bytes(a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
     // SAFETY: both are non-null datums of the same varlena type.
-    let (a, b) = unsafe { (Packed::new(a), Packed::new(b)) };
+    let (a, b) = unsafe { (Detoasted::new(a), Detoasted::new(b)) };
     a.bytes() == b.bytes()
 }

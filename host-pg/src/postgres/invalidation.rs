@@ -15,7 +15,7 @@ pub(crate) fn mark() {
     STALE.set(true);
 }
 
-/// The same once the running transaction ends: a copy has keyrings in hand that only a snapshot of it shows.
+/// The same once the running transaction ends: an instance has keyrings in hand that only a snapshot of it shows.
 pub(crate) fn mark_at_end() {
     STALE_AT_END.set(true);
 }

@@ -1,4 +1,4 @@
-//! `prune_keyrings`: the way out for keyrings that a copy has moved away from, and for their modules.
+//! `prune_keyrings`: the way out for keyrings that an instance has moved away from, and for their modules.
 //!
 //! Nothing is pruned that a row or a registered file needs, whoever may see that row. Statements with an older snapshot
 //! still see the older rows, and find their keyring with that snapshot (`Instance::open_as_seen`). Files and dumps
@@ -8,11 +8,15 @@ use pgrx::PgMemoryContexts;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use crate::admin::owner::locked;
 use crate::error::{Error, given, or_raise};
-use crate::heap::{self, Row, Visit};
-use crate::identity::{self, Fields, Packed};
+use crate::file_store;
 use crate::instance::{self, Handle, Instance};
-use crate::{file_store, operations};
+use crate::postgres::catalog;
+use crate::postgres::heap::Visit;
+use crate::postgres::varlena::Detoasted;
+use crate::rows::columns::Fields;
+use crate::rows::identity;
 
 #[pg_extern(sql = false)]
 fn prune_keyrings(schema: Option<pg_sys::Oid>) -> i64 {
@@ -20,8 +24,8 @@ fn prune_keyrings(schema: Option<pg_sys::Oid>) -> i64 {
 }
 
 fn prune(schema: pg_sys::Oid) -> Result<i64, Error> {
-    // Nobody seals or changes rows from here on.
-    let handle = operations::locked(schema)?;
+    // No one seals or changes rows from here on.
+    let handle = locked(schema)?;
     let superseded = handle.borrow().superseded();
     if superseded.is_empty() {
         return Ok(0);
@@ -37,7 +41,8 @@ fn rows_must_not_need_superseded(handle: &Handle) -> Result<(), Error> {
     let table = handle.borrow().table;
     let mut memory = PgMemoryContexts::new("omni_credentials row");
     instance::table_of_credentials(table)?.scan(|row| {
-        let (fields, sealed) = columns(row, table)?;
+        let (fields, sealed) = Fields::of_row(row)
+            .ok_or_else(|| Error::Internal(format!("{} has a NULL", catalog::relation_name(table))))?;
         // What a row takes is given back after it: values can have a mebibyte each.
         // SAFETY: the closure keeps nothing that it allocates there.
         let needed = unsafe {
@@ -46,7 +51,7 @@ fn rows_must_not_need_superseded(handle: &Handle) -> Result<(), Error> {
             needed?
         };
         if needed {
-            let schema = heap::schema_name(handle.borrow().schema);
+            let schema = catalog::schema_name(handle.borrow().schema);
             return Err(Error::KeyringSealsRow { schema, name: fields.display_name() });
         }
         Ok(Visit::Continue)
@@ -57,22 +62,12 @@ fn rows_must_not_need_superseded(handle: &Handle) -> Result<(), Error> {
 /// renamed or dropped, and be mended later.
 fn needs_superseded(store: &mut Instance, fields: &Fields, sealed: pg_sys::Datum) -> Result<bool, Error> {
     // SAFETY: the datum of a bytea that is not NULL.
-    let sealed = unsafe { Packed::new(sealed) };
+    let sealed = unsafe { Detoasted::new(sealed) };
     let opens =
         identity::with_identity(fields, None, |identity| store.opens_with_current(identity, sealed.bytes()));
     match opens {
         Ok(Ok(true)) => Ok(false),
         Ok(Err(error)) => Err(error),
         Ok(Ok(false)) | Err(_) => store.needs_superseded(sealed.bytes()),
-    }
-}
-
-/// The identity and the sealed value of a row of `encrypted_credentials`.
-fn columns(row: &Row, table: pg_sys::Oid) -> Result<(Fields, pg_sys::Datum), Error> {
-    match (row.raw(0), row.raw(1), row.raw(2), row.raw(3), row.raw(4)) {
-        (Some(name), Some(sealed), Some(kind), Some(principal), Some(scope)) => {
-            Ok((Fields { name, kind, principal, scope }, sealed))
-        }
-        _ => Err(Error::Internal(format!("{} has a NULL", heap::relation_name(table)))),
     }
 }

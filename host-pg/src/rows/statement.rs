@@ -10,13 +10,14 @@ use pgrx::pg_sys;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient};
 
 use crate::error::Error;
-use crate::identity::{self, Fields};
+use crate::postgres::catalog;
+use crate::rows::columns::Fields;
 
 /// Matches the row whose identity is in $1 to $4.
 pub(crate) const IDENTITY_MATCHES: &str = "name operator(pg_catalog.=) $1 and kind operator(pg_catalog.=) $2 \
      and principal operator(pg_catalog.=) $3 and scope operator(pg_catalog.=) $4";
 
-/// By text and argument types: a copy dropped and made again has another enum under the same names.
+/// By text and argument types: an instance dropped and made again has another enum under the same names.
 type Plans = HashMap<(String, Vec<pg_sys::Oid>), Rc<OwnedPreparedStatement>>;
 
 thread_local! {
@@ -27,14 +28,14 @@ thread_local! {
 pub(crate) fn qualified(table: pg_sys::Oid) -> String {
     // SAFETY: a syscache lookup by oid.
     let schema = unsafe { pg_sys::get_rel_namespace(table) };
-    pgrx::spi::quote_qualified_identifier(crate::heap::schema_name(schema), crate::heap::relation_name(table))
+    pgrx::spi::quote_qualified_identifier(catalog::schema_name(schema), catalog::relation_name(table))
 }
 
 /// $1 to $4, and $5 where a value is given.
 pub(crate) fn arguments(fields: &Fields, value: Option<pg_sys::Datum>) -> Vec<DatumWithOid<'static>> {
     let mut typed = vec![
         (fields.name, pg_sys::TEXTOID),
-        (fields.kind, identity::enum_type(fields.kind)),
+        (fields.kind, catalog::enum_type(fields.kind)),
         (fields.principal, pg_sys::REGROLEOID),
         (fields.scope, pg_sys::JSONBOID),
     ];

@@ -1,9 +1,9 @@
-//! `DROP EXTENSION` takes the default copy with it, whose tables the extension owns, and so does dropping its schema. It
+//! `DROP EXTENSION` takes the default instance with it, whose tables the extension owns, and so does dropping its schema. It
 //! must not take sealed credentials along in silence.
 //!
 //! When the extension is dropped, no trigger of the table fires, and an event trigger at the end finds the rows gone.
 //! So an event trigger at the start of the command loads this library, and a hook looks at the table just before
-//! Postgres drops it. Copies made by `instantiate` belong to the database and stay.
+//! Postgres drops it. Instances made by `instantiate` belong to the database and stay.
 
 use std::cell::Cell;
 
@@ -11,8 +11,9 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::error::{Error, or_raise};
-use crate::heap::{self, Table};
-use crate::raw::raw_function;
+use crate::postgres::catalog;
+use crate::postgres::fmgr::raw_function;
+use crate::postgres::heap::Table;
 
 raw_function!(guard_drop_wrapper, pg_finfo_guard_drop_wrapper, guard_drop);
 
@@ -53,10 +54,10 @@ unsafe extern "C-unwind" fn on_access(
     }
 }
 
-/// Refuses if `relation` is the default copy's table and not empty. Only with the extension can it be dropped.
+/// Refuses if `relation` is the default instance's table and not empty. Only with the extension can it be dropped.
 fn refuse_loss(relation: pg_sys::Oid) -> Result<(), Error> {
-    let table =
-        crate::extension_schema().and_then(|schema| heap::relation_oid(schema, c"encrypted_credentials"));
+    let table = catalog::extension_schema()
+        .and_then(|schema| catalog::relation_oid(schema, c"encrypted_credentials"));
     if table == Some(relation) && !Table::open(relation, pg_sys::AccessShareLock)?.is_empty()? {
         return Err(Error::HoldsCredentials);
     }

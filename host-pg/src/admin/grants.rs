@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use crate::error::{Error, given, or_raise};
 
-/// What a copy can grant.
+/// What an instance can grant.
 const PRIVILEGES: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 
 #[pg_extern(sql = false)]

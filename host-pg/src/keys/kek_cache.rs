@@ -2,7 +2,7 @@
 //! where the backends can share (see `shared_keys`).
 //!
 //! This is a memory of `derive_kek(secret, keyring)` and nothing more. An entry is found only by whoever names the same
-//! module, keyring *and master secret*: a copy of the store that has another secret cannot unlock a keyring by knowing
+//! module, keyring *and master secret*: an instance that has another secret cannot unlock a keyring by knowing
 //! its bytes, whoever unlocked it before.
 
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use omni_credentials_host::{Digest, Kek};
 use zeroize::Zeroizing;
 
-use crate::shared_keys;
+use crate::keys::kek_cache_shared;
 
 /// What a KEK was derived from: SHA-256 over master secret, module and keyring.
 pub(crate) struct KeyId(Digest);
@@ -37,13 +37,13 @@ pub(crate) fn known(id: &KeyId) -> Option<Kek> {
     if let Some(kek) = OWN.with_borrow(|own| own.get(&id.0).cloned()) {
         return Some(kek);
     }
-    let kek = shared_keys::find(&id.0)?;
+    let kek = kek_cache_shared::find(&id.0)?;
     OWN.with_borrow_mut(|own| own.insert(id.0, kek.clone()));
     Some(kek)
 }
 
 /// Remembers a KEK that the module derived: it has checked it against the keyring's commitment.
 pub(crate) fn remember(id: &KeyId, kek: &Kek) {
-    shared_keys::keep(&id.0, kek);
+    kek_cache_shared::keep(&id.0, kek);
     OWN.with_borrow_mut(|own| own.insert(id.0, kek.clone()));
 }

@@ -178,12 +178,12 @@ fn aligned(memory: *mut core::ffi::c_void) -> *mut Table {
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 #[pg_guard]
 unsafe extern "C-unwind" fn initialise_segment(memory: *mut core::ffi::c_void) {
-    // SAFETY: memory of SIZE bytes that nobody else uses yet.
+    // SAFETY: memory of SIZE bytes that no one else uses yet.
     unsafe { initialise(aligned(memory)) }
 }
 
 /// # Safety
-/// `table` has room for a table and for the rest of its last page, and nobody else uses it yet.
+/// `table` has room for a table and for the rest of its last page, and no one else uses it yet.
 unsafe fn initialise(table: *mut Table) {
     // SAFETY: see above; a table of zeros is an empty one. Where the system has no random bytes the ids go unsalted.
     unsafe {
@@ -211,7 +211,7 @@ unsafe extern "C-unwind" fn on_request() {
 #[pg_guard]
 unsafe extern "C-unwind" fn on_startup() {
     // SAFETY: the postmaster calls this in its only thread, before any backend runs, at the start and again after a
-    // crash; so there is nobody to take the lock for.
+    // crash; so there is no one to take the lock for.
     unsafe {
         if let Some(previous) = PREVIOUS_STARTUP {
             previous();

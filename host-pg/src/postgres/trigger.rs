@@ -3,8 +3,7 @@
 use pgrx::pg_sys;
 
 use crate::error::Error;
-use crate::heap;
-use crate::identity::Fields;
+use crate::postgres::{catalog, heap};
 
 /// A trigger's call.
 pub(crate) struct Call<'a> {
@@ -18,17 +17,6 @@ pub(crate) enum Event {
     Update,
     Delete,
     Truncate,
-}
-
-/// The five columns of a view or table row; `None` for NULL.
-#[derive(Clone, Copy)]
-pub(crate) struct Columns {
-    pub(crate) tuple: pg_sys::HeapTuple,
-    pub(crate) name: Option<pg_sys::Datum>,
-    pub(crate) value: Option<pg_sys::Datum>,
-    kind: Option<pg_sys::Datum>,
-    principal: Option<pg_sys::Datum>,
-    scope: Option<pg_sys::Datum>,
 }
 
 impl<'a> Call<'a> {
@@ -66,21 +54,14 @@ impl<'a> Call<'a> {
     pub(crate) fn table_of_view(&self) -> Result<pg_sys::Oid, Error> {
         // SAFETY: the relation of a running trigger is open.
         let schema = unsafe { (*(*self.data.tg_relation).rd_rel).relnamespace };
-        heap::relation_oid(schema, c"encrypted_credentials")
-            .ok_or_else(|| Error::NotAnInstance { relation: heap::relation_name(self.relation()) })
+        catalog::relation_oid(schema, c"encrypted_credentials")
+            .ok_or_else(|| Error::NotAnInstance { relation: catalog::relation_name(self.relation()) })
     }
 
-    /// The row before the change: OLD of an update or a delete.
-    pub(crate) fn old(&self) -> Result<Columns, Error> {
-        self.columns(self.data.tg_trigtuple)
-    }
-
-    /// The row after the change: NEW of an insert or an update.
-    pub(crate) fn new_row(&self) -> Result<Columns, Error> {
-        match self.event() {
-            Event::Update => self.columns(self.data.tg_newtuple),
-            _ => self.columns(self.data.tg_trigtuple),
-        }
+    /// Whether the first columns of the table or view are of these types.
+    pub(crate) fn is_of(&self, types: &[heap::Type]) -> bool {
+        // SAFETY: the relation of a running trigger is open, and its descriptor valid.
+        unsafe { heap::are_of((*self.data.tg_relation).rd_att, types) }
     }
 
     /// All columns of the row before the change.
@@ -94,16 +75,6 @@ impl<'a> Call<'a> {
             Event::Update => self.values(self.data.tg_newtuple),
             _ => self.values(self.data.tg_trigtuple),
         }
-    }
-
-    fn columns(&self, tuple: pg_sys::HeapTuple) -> Result<Columns, Error> {
-        // SAFETY: the relation of a running trigger is open.
-        if !unsafe { heap::are_of((*self.data.tg_relation).rd_att, heap::CREDENTIAL) } {
-            return Err(Error::NotAnInstance { relation: heap::relation_name(self.relation()) });
-        }
-        let (tuple, values) = self.values(tuple)?;
-        let at = |n: usize| values.get(n).copied().flatten();
-        Ok(Columns { tuple, name: at(0), value: at(1), kind: at(2), principal: at(3), scope: at(4) })
     }
 
     fn values(
@@ -127,23 +98,5 @@ impl<'a> Call<'a> {
         };
         let present = values.into_iter().zip(nulls).map(|(value, null)| (!null).then_some(value)).collect();
         Ok((tuple, present))
-    }
-}
-
-impl Columns {
-    /// The identity; no column of it may be NULL.
-    pub(crate) fn fields(&self) -> Result<Fields, Error> {
-        let present = |datum: Option<pg_sys::Datum>, field| datum.ok_or(Error::NullField { field });
-        Ok(Fields {
-            name: present(self.name, "name")?,
-            kind: present(self.kind, "kind")?,
-            principal: present(self.principal, "principal")?,
-            scope: present(self.scope, "scope")?,
-        })
-    }
-
-    /// The value; it may not be NULL.
-    pub(crate) fn value(&self) -> Result<pg_sys::Datum, Error> {
-        self.value.ok_or(Error::NullField { field: "value" })
     }
 }

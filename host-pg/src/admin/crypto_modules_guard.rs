@@ -7,14 +7,15 @@ use omni_credentials_host::Digest;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use crate::admin::crypto_modules;
 use crate::error::{Error, or_raise};
-use crate::heap::{self, Table, Visit};
-use crate::identity::Packed;
-use crate::modules::{self, column};
-use crate::raw::raw_function;
-use crate::registry;
-use crate::rings;
-use crate::trigger::{Call, Event};
+use crate::keys::modules;
+use crate::postgres::catalog;
+use crate::postgres::fmgr::raw_function;
+use crate::postgres::heap::{Table, Visit};
+use crate::postgres::tables::{crypto_modules as columns, keyrings as keyrings_table};
+use crate::postgres::trigger::{Call, Event};
+use crate::postgres::varlena::Detoasted;
 
 raw_function!(crypto_modules_guard_wrapper, pg_finfo_crypto_modules_guard_wrapper, crypto_modules_guard);
 
@@ -32,7 +33,7 @@ unsafe fn crypto_modules_guard(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datu
 
 /// The row to go on with.
 fn guard(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
-    registry::must_be_superuser()?;
+    crypto_modules::must_be_superuser()?;
     match call.event() {
         Event::Insert => {
             let (tuple, values) = call.new_values()?;
@@ -58,7 +59,7 @@ fn guard(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
             let mut digests = Vec::new();
             modules::table(pg_sys::AccessExclusiveLock)?.map_or(Ok(()), |table| {
                 table.scan(|row| {
-                    digests.push(modules::digest_of_column(row, column::DIGEST)?);
+                    digests.push(modules::digest_of_column(row, columns::DIGEST)?);
                     Ok(Visit::Continue)
                 })
             })?;
@@ -70,11 +71,11 @@ fn guard(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
 
 /// The row's digest, which must be the one of its bytes. A row with NULLs is left to the table's constraints.
 fn check_digest(values: &[Option<pg_sys::Datum>]) -> Result<Option<Digest>, Error> {
-    let (Some(expected), Some(Some(wasm))) = (digest_of(values), values.get(column::WASM)) else {
+    let (Some(expected), Some(Some(wasm))) = (digest_of(values), values.get(columns::WASM)) else {
         return Ok(None);
     };
     // SAFETY: the datum of a bytea that is not NULL.
-    let found = Digest::of(unsafe { Packed::new(*wasm) }.bytes());
+    let found = Digest::of(unsafe { Detoasted::new(*wasm) }.bytes());
     if found == expected {
         Ok(Some(expected))
     } else {
@@ -83,13 +84,13 @@ fn check_digest(values: &[Option<pg_sys::Datum>]) -> Result<Option<Digest>, Erro
 }
 
 fn digest_of(values: &[Option<pg_sys::Datum>]) -> Option<Digest> {
-    let datum = (*values.get(column::DIGEST)?)?;
+    let datum = (*values.get(columns::DIGEST)?)?;
     // SAFETY: the datum of a bytea that is not NULL.
-    let digest = unsafe { Packed::new(datum) };
+    let digest = unsafe { Detoasted::new(datum) };
     Some(Digest::from_bytes(digest.bytes().try_into().ok()?))
 }
 
-/// Fails where a copy of this database refers to the module, or where it is the one that copies start with.
+/// Fails where an instance of this database refers to the module, or where it is the one that instances start with.
 fn refuse_removal(digest: &Digest) -> Result<(), Error> {
     // Waits for those who are about to refer to it, and keeps others from doing so.
     let lock = modules::table(pg_sys::ExclusiveLock)?;
@@ -102,11 +103,12 @@ fn refuse_removal(digest: &Digest) -> Result<(), Error> {
         return Ok(());
     }
     let tables: Vec<_> = users.iter().map(|user| format!("{}.{}", user.schema, user.table)).collect();
-    let mut copies: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut instances: BTreeMap<&str, bool> = BTreeMap::new();
     for user in &users {
-        *copies.entry(&user.schema).or_insert(true) &= user.only_superseded;
+        *instances.entry(&user.schema).or_insert(true) &= user.only_superseded;
     }
-    let statements: Vec<_> = copies.into_iter().map(|(schema, moved)| how_to_free(schema, moved)).collect();
+    let statements: Vec<_> =
+        instances.into_iter().map(|(schema, moved)| how_to_free(schema, moved)).collect();
     Err(Error::ModuleInUse {
         digest: digest.to_string(),
         users: tables.join(", "),
@@ -114,7 +116,7 @@ fn refuse_removal(digest: &Digest) -> Result<(), Error> {
     })
 }
 
-/// What frees a module from a copy, which may have moved on already.
+/// What frees a module from an instance, which may have moved on already.
 fn how_to_free(schema: &str, moved: bool) -> String {
     let schema = spi::quote_literal(spi::quote_identifier(schema));
     let prune = format!("select omni_credentials.prune_keyrings({schema});");
@@ -134,7 +136,7 @@ struct User {
     only_superseded: bool,
 }
 
-/// The tables that refer to a module, in any copy.
+/// The tables that refer to a module, in any instance.
 fn users(digest: &Digest) -> Result<Vec<User>, Error> {
     const TABLES: &str = "select c.oid from pg_catalog.pg_class c where c.relkind operator(pg_catalog.=) 'r' \
          and c.relname operator(pg_catalog.=) any ('{credentials_keyrings,credentials_config}'::pg_catalog.name[])";
@@ -144,7 +146,7 @@ fn users(digest: &Digest) -> Result<Vec<User>, Error> {
     })?;
     let mut users = Vec::new();
     for table in tables.into_iter().flatten() {
-        // In `credentials_keyrings` it is the second column, in `credentials_config` the third. A table of somebody else
+        // In `credentials_keyrings` it is the second column, in `credentials_config` the third. A table of someone else
         // may have the name and other columns.
         // SAFETY: syscache lookups by oid and column number.
         let (at, keyrings) = match unsafe { (pg_sys::get_atttype(table, 2), pg_sys::get_atttype(table, 3)) } {
@@ -154,7 +156,7 @@ fn users(digest: &Digest) -> Result<Vec<User>, Error> {
         };
         let mut rows = Vec::new();
         Table::open(table, pg_sys::AccessShareLock)?.scan(|row| {
-            let id = if keyrings { row.get::<i32>(rings::column::ID) } else { None };
+            let id = if keyrings { row.get::<i32>(keyrings_table::ID) } else { None };
             rows.push((id, row.get::<Vec<u8>>(at).as_deref() == Some(digest.as_bytes())));
             Ok(Visit::Continue)
         })?;
@@ -162,8 +164,8 @@ fn users(digest: &Digest) -> Result<Vec<User>, Error> {
             // The newest keyring is the current one.
             let current = rows.iter().max().is_some_and(|(_, refers)| *refers);
             // SAFETY: a syscache lookup by oid.
-            let schema = heap::schema_name(unsafe { pg_sys::get_rel_namespace(table) });
-            let table = heap::relation_name(table);
+            let schema = catalog::schema_name(unsafe { pg_sys::get_rel_namespace(table) });
+            let table = catalog::relation_name(table);
             users.push(User { schema, table, only_superseded: keyrings && !current });
         }
     }

@@ -5,8 +5,9 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::error::{Error, given, or_raise};
-use crate::heap::Visit;
-use crate::modules::{self, column};
+use crate::keys::modules;
+use crate::postgres::heap::Visit;
+use crate::postgres::tables::crypto_modules as columns;
 
 /// The longest component, in bytes. The modules that ship have a third of a mebibyte.
 const MAX_COMPONENT: usize = 16 << 20;
@@ -47,8 +48,8 @@ pub(crate) fn resolve(module: &str) -> Result<Digest, Error> {
     let wanted: Option<Digest> = module.trim_start_matches("\\x").parse().ok();
     let mut found = Vec::new();
     modules::table(pg_sys::AccessShareLock)?.ok_or_else(unknown)?.scan(|row| {
-        let digest = modules::digest_of_column(row, column::DIGEST)?;
-        if wanted == Some(digest) || row.get::<String>(column::NAME).as_deref() == Some(module) {
+        let digest = modules::digest_of_column(row, columns::DIGEST)?;
+        if wanted == Some(digest) || row.get::<String>(columns::NAME).as_deref() == Some(module) {
             found.push(digest);
         }
         Ok(Visit::Continue)

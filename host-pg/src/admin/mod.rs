@@ -1,0 +1,12 @@
+//! Operations on a whole instance, on modules and on the extension itself.
+
+mod crypto_modules;
+mod crypto_modules_guard;
+mod drop_guard;
+mod grants;
+mod instantiate;
+mod owner;
+mod prune_keyrings;
+mod rename_principal;
+mod rotate;
+mod verify;

@@ -1,0 +1,43 @@
+//! The settings of an instance: the one row of `credentials_config`.
+
+use omni_credentials_host::{Costs, Digest};
+use pgrx::pg_sys;
+
+use crate::error::Error;
+use crate::keys::modules;
+use crate::postgres::catalog;
+use crate::postgres::heap::{Table, Visibility, Visit};
+use crate::postgres::tables::config;
+
+/// What `credentials_config` says.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) variable: String,
+    /// The module for a new keyring; `None` means the default one.
+    pub(crate) module: Option<Digest>,
+    pub(crate) costs: Option<Costs>,
+}
+
+/// Reads the settings.
+pub(super) fn read_settings(config: pg_sys::Oid, seen: Visibility) -> Result<Settings, Error> {
+    let mut settings = None;
+    let table = Table::open(config, pg_sys::AccessShareLock)?;
+    table.must_have(config::TYPES)?;
+    table.scan_as(seen, |row| {
+        let module = match row.raw(config::MODULE) {
+            Some(_) => Some(modules::digest_of_column(row, config::MODULE)?),
+            None => None,
+        };
+        let cost = |column| row.get::<i32>(column).and_then(|n| u32::try_from(n).ok());
+        let costs = match (cost(config::MEMORY_KIB), cost(config::PASSES), cost(config::LANES)) {
+            (Some(memory_kib), Some(passes), Some(lanes)) => Some(Costs { memory_kib, passes, lanes }),
+            _ => None,
+        };
+        let variable = row.get::<String>(config::ENVIRONMENT_VARIABLE).unwrap_or_default();
+        settings = Some(Settings { variable, module, costs });
+        Ok(Visit::Stop)
+    })?;
+    settings.ok_or_else(|| Error::NotAnInstance {
+        relation: format!("{} (empty)", catalog::relation_name(config)),
+    })
+}

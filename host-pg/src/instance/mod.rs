@@ -1,0 +1,271 @@
+//! An instance: where its keyring and settings are, and the unlocked keyrings of this backend.
+//!
+//! An instance is a schema with the tables `encrypted_credentials`, `credentials_keyrings` and `credentials_config`. The
+//! owner of all three must be allowed to execute `omni_credentials.instantiate`: otherwise anyone could build such
+//! tables, name a variable of the server's environment in them and try out secrets against it.
+
+mod cache;
+mod config;
+mod keyring_writes;
+mod triggers;
+
+pub(crate) use cache::{Handle, of_schema, of_table, of_table_now};
+use config::{Settings, read_settings};
+
+use omni_credentials_host::{self as host, Digest, Identity, Kek, Module};
+use pgrx::pg_sys;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Unreadable, display_name};
+use crate::keys::keyrings::{Keyrings, StoredKeyring};
+use crate::keys::modules;
+use crate::postgres::heap::{Table, Visibility};
+use crate::postgres::tables;
+use crate::postgres::{catalog, invalidation};
+
+/// An instance, as this backend knows it.
+pub(crate) struct Instance {
+    pub(crate) schema: pg_sys::Oid,
+    pub(crate) table: pg_sys::Oid,
+    /// The view `credentials`; `None` where it was dropped or is someone else's.
+    pub(crate) view: Option<pg_sys::Oid>,
+    config_table: pg_sys::Oid,
+    keyrings_table: pg_sys::Oid,
+    settings: Settings,
+    /// The first one is current.
+    keyrings: Keyrings,
+    /// What an older snapshot shows, and is pruned since.
+    pruned: Keyrings,
+    stale: bool,
+}
+
+/// How opening a value can fail: the value, or the store.
+pub(crate) enum OpenError {
+    Value(Unreadable),
+    Store(Error),
+}
+
+impl From<Error> for OpenError {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Instance {
+    /// The schema's name.
+    pub(crate) fn schema_name(&self) -> String {
+        catalog::schema_name(self.schema)
+    }
+
+    /// The current keyring as stored, if there is one.
+    pub(crate) fn current(&self) -> Option<&StoredKeyring> {
+        self.keyrings.loaded.first().map(|keyring| &keyring.stored)
+    }
+
+    /// Opens a value with whichever keyring has its key.
+    pub(crate) fn open(
+        &mut self,
+        identity: &Identity<'_>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let reason = match self.keyrings.open(identity, sealed)? {
+            Ok(value) => return Ok(value),
+            Err(reason) => reason,
+        };
+        // A statement whose lock on the table is older than a new keyring is not told of it, but sees the rows that were
+        // sealed with it; and logical replication brings keyrings without telling the backends.
+        if reason.is_of_another_key() && self.reread()? {
+            return self.keyrings.open(identity, sealed)?.map_err(OpenError::Value);
+        }
+        Err(OpenError::Value(reason))
+    }
+
+    /// Opens a value that the active snapshot shows. Where its keyring was pruned since, the same snapshot shows that
+    /// keyring.
+    pub(crate) fn open_as_seen(
+        &mut self,
+        identity: &Identity<'_>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        if !self.pruned.loaded.is_empty()
+            && let Ok(value) = self.pruned.open(identity, sealed)?
+        {
+            return Ok(value);
+        }
+        match self.open(identity, sealed) {
+            Err(OpenError::Value(reason)) if reason.is_of_another_key() && self.find_pruned()? => {
+                self.pruned.open(identity, sealed)?.map_err(OpenError::Value)
+            }
+            result => result,
+        }
+    }
+
+    /// Whether the current keyring opens a value.
+    pub(crate) fn opens_with_current(
+        &mut self,
+        identity: &Identity<'_>,
+        sealed: &[u8],
+    ) -> Result<bool, Error> {
+        Ok(self.keyrings.open_with(0, identity, sealed)?.is_ok())
+    }
+
+    /// Whether a superseded keyring has the key of a value, or may have it: where the value's format is unknown,
+    /// no one can tell.
+    pub(crate) fn needs_superseded(&mut self, sealed: &[u8]) -> Result<bool, Error> {
+        // No value was sealed for this identity, so what counts is whether it is the key that is missing.
+        const NOBODY: Identity<'_> = Identity { name: b"?", kind: b"?", principal: b"?", scope: b"null" };
+        for index in 1..self.keyrings.loaded.len() {
+            match self.keyrings.open_with(index, &NOBODY, sealed)? {
+                Err(Unreadable::Malformed) => {}
+                Err(reason) if reason.is_of_another_key() => {}
+                _ => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Looks for keyrings that the active snapshot shows and that are pruned since.
+    fn find_pruned(&mut self) -> Result<bool, Error> {
+        let mut seen = StoredKeyring::read_all(self.keyrings_table, Visibility::BySnapshot)?;
+        seen.retain(|seen| self.keyrings.loaded.iter().all(|keyring| keyring.stored.id != seen.id));
+        if seen.is_empty() {
+            return Ok(false);
+        }
+        invalidation::mark_at_end();
+        // The secret of that time: the snapshot is of this run of the server, and so is the environment.
+        let settings = read_settings(self.config_table, Visibility::BySnapshot)?;
+        self.pruned.replace(settings.variable, seen);
+        Ok(true)
+    }
+
+    /// Seals a value under the current key, making the keyring where the instance has none yet.
+    pub(crate) fn seal(&mut self, identity: &Identity<'_>, value: &[u8]) -> Result<Vec<u8>, Error> {
+        if self.keyrings.loaded.is_empty() {
+            self.create_first_keyring()?;
+        }
+        self.keyrings.unlocked(0)?.seal(identity, value).map_err(|error| refused_field(error, identity))
+    }
+
+    /// The keyrings before the current one, newest first.
+    pub(crate) fn superseded(&self) -> Vec<StoredKeyring> {
+        self.keyrings.loaded.iter().skip(1).map(|keyring| keyring.stored.clone()).collect()
+    }
+
+    /// Whether the instance has no row, whoever may see it.
+    pub(crate) fn holds_nothing(&self) -> Result<bool, Error> {
+        table_of_credentials(self.table)?.is_empty()
+    }
+
+    /// The KEK of the current keyring.
+    pub(crate) fn current_kek(&mut self) -> Result<Kek, Error> {
+        self.keyrings.kek(0)
+    }
+
+    /// The module of the current keyring.
+    pub(crate) fn current_module(&self) -> Result<Module, Error> {
+        match self.current() {
+            Some(current) => modules::module(&current.module),
+            None => modules::module(&self.module_for_new_keyring()?),
+        }
+    }
+
+    /// The module that a new keyring of this instance is made with.
+    pub(crate) fn module_for_new_keyring(&self) -> Result<Digest, Error> {
+        self.settings.module.map_or_else(modules::builtin_digest, Ok)
+    }
+
+    /// Derives the KEK of any keyring with this instance's master secret. `what` names it in errors.
+    pub(crate) fn derive(&self, module: &Module, keyring: &[u8], what: &str) -> Result<Kek, Error> {
+        self.keyrings.derive(module, keyring, what)
+    }
+
+    /// Reads settings and keyrings again. Tells whether the keyrings are others than before.
+    fn reread(&mut self) -> Result<bool, Error> {
+        let before: Vec<_> = self.keyrings.loaded.iter().map(|keyring| keyring.stored.clone()).collect();
+        self.stale = true;
+        self.refresh()?;
+        Ok(!self.keyrings.loaded.iter().map(|keyring| &keyring.stored).eq(&before))
+    }
+
+    /// Finds the tables beside `table` and checks whose they are.
+    fn locate(table: pg_sys::Oid) -> Result<Self, Error> {
+        let refused = || Error::NotAnInstance { relation: catalog::relation_name(table) };
+        // SAFETY: a syscache lookup by oid; InvalidOid where there is no such relation.
+        let schema = unsafe { pg_sys::get_rel_namespace(table) };
+        let found = |name| catalog::relation_oid(schema, name).ok_or_else(refused);
+        if found(c"encrypted_credentials")? != table {
+            return Err(refused());
+        }
+        let (config_table, keyrings_table) = (found(c"credentials_config")?, found(c"credentials_keyrings")?);
+        let parts = [
+            (table, tables::credentials::TYPES),
+            (config_table, tables::config::TYPES),
+            (keyrings_table, tables::keyrings::TYPES),
+        ];
+        for (part, types) in parts {
+            let part = Table::open(part, pg_sys::AccessShareLock)?;
+            part.must_have(types)?;
+            if !catalog::may_instantiate(part.owner()) {
+                return Err(refused());
+            }
+        }
+        let view = catalog::relation_oid(schema, c"credentials")
+            .filter(|view| catalog::owner(*view).is_some_and(catalog::may_instantiate));
+        let settings = Settings { variable: String::new(), module: None, costs: None };
+        let (keyrings, pruned) = (Keyrings::none(schema), Keyrings::none(schema));
+        Ok(Self {
+            schema,
+            table,
+            view,
+            config_table,
+            keyrings_table,
+            settings,
+            keyrings,
+            pruned,
+            stale: true,
+        })
+    }
+
+    /// Reads settings and keyrings again where they may have changed.
+    fn refresh(&mut self) -> Result<(), Error> {
+        if !self.stale {
+            return Ok(());
+        }
+        // Parts may have been dropped, renamed, made again or given to another owner: look again from the start, but
+        // keep what is unlocked.
+        let known = std::mem::take(&mut self.keyrings.loaded);
+        *self = Self::locate(self.table)?;
+        self.keyrings.loaded = known;
+        self.settings = read_settings(self.config_table, Visibility::Now)?;
+        let stored = StoredKeyring::read_all(self.keyrings_table, Visibility::Now)?;
+        self.keyrings.replace(self.settings.variable.clone(), stored);
+        self.stale = false;
+        Ok(())
+    }
+}
+
+/// Which field the module refused, and why.
+fn refused_field(error: host::Error, identity: &Identity<'_>) -> Error {
+    use host::ErrorCode as E;
+    let host::Error::Refused(failure) = error else {
+        return modules::module_error(error);
+    };
+    let name = display_name(identity.name);
+    let (field, problem) = match failure.code {
+        E::InvalidName => ("name", "must have 1 to 512 bytes".to_owned()),
+        E::InvalidKind => ("kind", "must have 1 to 63 bytes".to_owned()),
+        E::InvalidPrincipal => ("principal", "must be a role name of 1 to 255 bytes".to_owned()),
+        E::InvalidScope => ("scope", "must be JSON nested at most 32 levels deep".to_owned()),
+        E::ScopeTooLarge => ("scope", format!("has {} bytes as JSON, more than 2048", failure.found)),
+        E::ValueTooLarge => ("value", format!("has {} bytes, more than 1048576", failure.found)),
+        _ => return Error::ModuleFailed { reason: failure.to_string() },
+    };
+    Error::InvalidField { name, field, problem }
+}
+
+/// The rows of an instance, to be looked at directly.
+pub(crate) fn table_of_credentials(table: pg_sys::Oid) -> Result<Table, Error> {
+    let table = Table::open(table, pg_sys::AccessShareLock)?;
+    table.must_have(tables::credentials::TYPES)?;
+    Ok(table)
+}

@@ -1,0 +1,7 @@
+//! Crypto modules, keyrings, the master secret, and derived keys.
+
+pub(crate) mod kek_cache;
+pub(crate) mod kek_cache_shared;
+pub(crate) mod keyrings;
+pub(crate) mod master_secret;
+pub(crate) mod modules;

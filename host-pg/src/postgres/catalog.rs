@@ -1,0 +1,178 @@
+//! Lookups in the server's catalogs: names to oids, oids to names, owners and rights.
+
+use std::path::PathBuf;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+/// The schema of the extension.
+pub(crate) fn extension_schema() -> Option<pg_sys::Oid> {
+    // SAFETY: a syscache lookup with a NUL-terminated name; `missing_ok` is set.
+    let oid = unsafe { pg_sys::get_namespace_oid(c"omni_credentials".as_ptr(), true) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// Whether a role may make instances, and so may own one.
+pub(crate) fn may_instantiate(role: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog lookup by oid.
+    if unsafe { pg_sys::superuser_arg(role) } {
+        return true;
+    }
+    let signature = c"omni_credentials.instantiate(pg_catalog.regnamespace, pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4)";
+    // SAFETY: a catalog lookup by oid.
+    function_oid(signature).is_some_and(|function| unsafe { may_execute(function, role) })
+}
+
+/// A function by its qualified signature.
+pub(crate) fn function_oid(signature: &core::ffi::CStr) -> Option<pg_sys::Oid> {
+    let signature = signature.to_str().ok().and_then(IntoDatum::into_datum)?;
+    // SAFETY: to_regprocedure takes a text and gives an oid, or NULL where there is no such function.
+    unsafe { pgrx::direct_function_call(pg_sys::to_regprocedure, &[Some(signature)]) }
+}
+
+/// The data directory.
+pub(crate) fn data_directory() -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    // SAFETY: DataDir is set before any library is loaded and never changes.
+    let bytes = unsafe { core::ffi::CStr::from_ptr(pg_sys::DataDir) }.to_bytes();
+    PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+}
+
+#[cfg(not(feature = "pg15"))]
+unsafe fn may_execute(function: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    let mode = pg_sys::AclMode::from(pg_sys::ACL_EXECUTE);
+    // SAFETY: a catalog lookup by oid.
+    unsafe {
+        pg_sys::object_aclcheck(pg_sys::ProcedureRelationId, function, role, mode)
+            == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
+#[cfg(feature = "pg15")]
+unsafe fn may_execute(function: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    let mode = pg_sys::AclMode::from(pg_sys::ACL_EXECUTE);
+    // SAFETY: a catalog lookup by oid.
+    unsafe { pg_sys::pg_proc_aclcheck(function, role, mode) == pg_sys::AclResult::ACLCHECK_OK }
+}
+
+/// The oid of `schema`.`name`.
+pub(crate) fn relation_oid(schema: pg_sys::Oid, name: &core::ffi::CStr) -> Option<pg_sys::Oid> {
+    // SAFETY: a lookup in the system cache with a NUL-terminated name.
+    let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// The role that owns a relation, or `None` where there is none.
+pub(crate) fn owner(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a syscache lookup by oid; the owner is copied before the tuple is released.
+    unsafe {
+        let tuple =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as _, pg_sys::Datum::from(relation));
+        if tuple.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_class>(tuple)).relowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}
+
+/// A relation's name for messages; its number where it has none.
+pub(crate) fn relation_name(oid: pg_sys::Oid) -> String {
+    // SAFETY: get_rel_name gives a palloc'ed string or null.
+    unsafe { owned_name(pg_sys::get_rel_name(oid)) }.unwrap_or_else(|| oid.to_u32().to_string())
+}
+
+/// A schema's name, not quoted; its number where it has none.
+pub(crate) fn schema_name(oid: pg_sys::Oid) -> String {
+    // SAFETY: get_namespace_name gives a palloc'ed string or null.
+    unsafe { owned_name(pg_sys::get_namespace_name(oid)) }.unwrap_or_else(|| oid.to_u32().to_string())
+}
+
+/// # Safety
+/// `name` is null or a NUL-terminated palloc'ed string that no one else frees.
+unsafe fn owned_name(name: *mut core::ffi::c_char) -> Option<String> {
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: see above.
+    unsafe {
+        let text = core::ffi::CStr::from_ptr(name).to_string_lossy().into_owned();
+        pg_sys::pfree(name.cast());
+        Some(text)
+    }
+}
+
+/// A role's name, or `None` where it is gone.
+pub(crate) fn role_name(role: pg_sys::Oid) -> Option<String> {
+    // SAFETY: with `noerr` the function gives a palloc'ed string or null.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(role, true);
+        if name.is_null() {
+            return None;
+        }
+        let owned = core::ffi::CStr::from_ptr(name).to_string_lossy().into_owned();
+        pg_sys::pfree(name.cast());
+        Some(owned)
+    }
+}
+
+/// The type that an enum's label belongs to.
+pub(crate) fn enum_type(label: pg_sys::Datum) -> pg_sys::Oid {
+    with_enum(oid(label), |form| form.enumtypid).unwrap_or(pg_sys::InvalidOid)
+}
+
+/// A label's oid in an enum, by its text.
+pub(crate) fn enum_value(enum_type: pg_sys::Oid, label: &str) -> Option<pg_sys::Datum> {
+    let label = std::ffi::CString::new(label).ok()?;
+    // SAFETY: a syscache lookup by oid and NUL-terminated name; the oid is copied before the tuple is released.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache2(
+            pg_sys::SysCacheIdentifier::ENUMTYPOIDNAME as _,
+            pg_sys::Datum::from(enum_type),
+            pg_sys::Datum::from(label.as_ptr()),
+        );
+        if tuple.is_null() {
+            return None;
+        }
+        let oid = (*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_enum>(tuple)).oid;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(pg_sys::Datum::from(oid))
+    }
+}
+
+/// A role's oid by its exact name.
+pub(crate) fn role_oid(name: &str) -> Option<pg_sys::Oid> {
+    let name = std::ffi::CString::new(name).ok()?;
+    // SAFETY: a lookup with a NUL-terminated name; `missing_ok` is set.
+    let oid = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// The oid in a datum of an oid-like type.
+pub(crate) fn oid(datum: pg_sys::Datum) -> pg_sys::Oid {
+    pg_sys::Oid::from(u32::try_from(datum.value() & 0xffff_ffff).unwrap_or(0))
+}
+
+/// The label of an enum value, by its oid.
+pub(crate) fn enum_label(label: pg_sys::Oid) -> Option<Vec<u8>> {
+    with_enum(label, |form| {
+        // SAFETY: the label is a NUL-terminated array inside the form.
+        unsafe { core::ffi::CStr::from_ptr((&raw const form.enumlabel.data).cast()) }.to_bytes().to_vec()
+    })
+}
+
+/// Looks at the catalog row of an enum's label.
+fn with_enum<T>(label: pg_sys::Oid, f: impl FnOnce(&pg_sys::FormData_pg_enum) -> T) -> Option<T> {
+    // SAFETY: a syscache lookup by oid; the tuple stays pinned while `f` looks at it and is released after.
+    unsafe {
+        let tuple =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::ENUMOID as _, pg_sys::Datum::from(label));
+        if tuple.is_null() {
+            return None;
+        }
+        let result = f(&*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_enum>(tuple));
+        pg_sys::ReleaseSysCache(tuple);
+        Some(result)
+    }
+}

@@ -1,0 +1,10 @@
+//! The server underneath: the only layer that touches tuples, datums and catalogs.
+
+pub(crate) mod catalog;
+pub(crate) mod fmgr;
+pub(crate) mod heap;
+pub(crate) mod interrupt;
+pub(crate) mod invalidation;
+pub(crate) mod tables;
+pub(crate) mod trigger;
+pub(crate) mod varlena;

@@ -1,0 +1,37 @@
+//! Datums of variable length.
+
+use pgrx::pg_sys;
+
+/// A detoasted varlena, possibly with a short header.
+pub(crate) struct Detoasted {
+    pointer: *mut pg_sys::varlena,
+}
+
+impl Detoasted {
+    /// # Safety
+    /// `datum` is a non-null datum of a varlena type.
+    pub(crate) unsafe fn new(datum: pg_sys::Datum) -> Self {
+        // SAFETY: see above. The result is the datum itself or a copy in the current memory context.
+        Self { pointer: unsafe { pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()) } }
+    }
+
+    /// The bytes behind the header.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: the pointer is a detoasted varlena that lives in the current memory context.
+        unsafe { pgrx::varlena::varlena_to_byte_slice(self.pointer) }
+    }
+}
+
+/// The text of a jsonb.
+pub(crate) fn jsonb_text(scope: &Detoasted) -> Vec<u8> {
+    // SAFETY: `scope` is a detoasted jsonb; JsonbToCString allocates its result in the current memory context.
+    unsafe {
+        let aligned = pg_sys::pg_detoast_datum(scope.pointer);
+        let jsonb = aligned.cast::<pg_sys::Jsonb>();
+        let length = i32::try_from(pgrx::varlena::varsize_any(aligned)).unwrap_or(i32::MAX);
+        let text = pg_sys::JsonbToCString(core::ptr::null_mut(), &raw mut (*jsonb).root, length);
+        let owned = core::ffi::CStr::from_ptr(text).to_bytes().to_vec();
+        pg_sys::pfree(text.cast());
+        owned
+    }
+}

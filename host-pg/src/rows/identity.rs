@@ -1,0 +1,116 @@
+//! From a row's fields to what the module needs to know of them.
+//!
+//! The module canonicalises; here numbers become names (roles, enum labels) and jsonb becomes its text. The last
+//! results are kept, since a scan meets the same few roles, kinds and scopes again and again.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use omni_credentials_host::Identity;
+use pgrx::pg_sys;
+
+use crate::error::{Error, Unreadable};
+use crate::postgres::catalog;
+use crate::postgres::varlena::{Detoasted, jsonb_text};
+use crate::rows::columns::Fields;
+
+/// Calls `f` with the identity that the fields stand for. `as_principal` replaces the principal's name, for values
+/// that were sealed under an earlier one.
+pub(crate) fn with_identity<T>(
+    fields: &Fields,
+    as_principal: Option<&str>,
+    f: impl FnOnce(&Identity<'_>) -> T,
+) -> Result<T, Unreadable> {
+    forget_if_told();
+    // SAFETY: the datums come from a row (or arguments) of the declared types: text, an enum, regrole, jsonb.
+    let (name, scope) = unsafe { (Detoasted::new(fields.name), Detoasted::new(fields.scope)) };
+    CACHE.with_borrow_mut(|cache| {
+        let cache = &mut *cache;
+        let principal = fields.principal_oid();
+        let role = match as_principal {
+            Some(role) => role.as_bytes(),
+            None => match cache.roles.entry(principal) {
+                std::collections::hash_map::Entry::Occupied(entry) => &*entry.into_mut(),
+                std::collections::hash_map::Entry::Vacant(entry) => match catalog::role_name(principal) {
+                    Some(role) => &*entry.insert(role.into_bytes()),
+                    None => return Err(Unreadable::PrincipalDropped(principal.to_u32())),
+                },
+            },
+        };
+        let label = catalog::oid(fields.kind);
+        let kind =
+            cache.labels.entry(label).or_insert_with(|| catalog::enum_label(label).unwrap_or_default());
+        if cache.scope.raw != scope.bytes() {
+            // Made before either half is replaced: an error on the way must not pair one scope with another's text.
+            let text = jsonb_text(&scope);
+            cache.scope = LastScope { raw: scope.bytes().to_vec(), text };
+        }
+        Ok(f(&Identity { name: name.bytes(), kind, principal: role, scope: &cache.scope.text }))
+    })
+}
+
+/// Listens for renamed roles and enum labels. Called once, when the library is loaded.
+pub(crate) fn register() {
+    // SAFETY: called from _PG_init; the callback is a plain C function that only sets a flag.
+    unsafe {
+        for cache in [pg_sys::SysCacheIdentifier::AUTHOID, pg_sys::SysCacheIdentifier::ENUMOID] {
+            pg_sys::CacheRegisterSyscacheCallback(cache as _, Some(on_invalidation), pg_sys::Datum::null());
+        }
+    }
+}
+
+/// Refuses fields that an index entry could not hold, before Postgres does it with an unclear message.
+pub(crate) fn check_size(fields: &Fields) -> Result<(), Error> {
+    // SAFETY: as in `with_identity`.
+    let (name, scope) = unsafe { (Detoasted::new(fields.name), Detoasted::new(fields.scope)) };
+    let (name, scope) = (name.bytes().len(), scope.bytes().len());
+    let total = name + scope;
+    if total <= MAX_INDEXED_BYTES {
+        return Ok(());
+    }
+    // The larger one is to blame.
+    let (field, other) = if name > scope { ("name", "scope") } else { ("scope", "name") };
+    Err(Error::InvalidField {
+        name: fields.display_name(),
+        field,
+        problem: format!(
+            "takes, together with the {other}, {total} bytes as stored; the index holds {MAX_INDEXED_BYTES}"
+        ),
+    })
+}
+
+/// A btree entry holds a third of a page, 2,704 bytes, uncompressed; some of it is headers, kind and principal.
+const MAX_INDEXED_BYTES: usize = 2_600;
+
+#[derive(Default)]
+struct Cache {
+    roles: HashMap<pg_sys::Oid, Vec<u8>>,
+    labels: HashMap<pg_sys::Oid, Vec<u8>>,
+    scope: LastScope,
+}
+
+/// The scope seen last, as jsonb and as text.
+#[derive(Default)]
+struct LastScope {
+    raw: Vec<u8>,
+    text: Vec<u8>,
+}
+
+thread_local! {
+    static CACHE: RefCell<Cache> = RefCell::default();
+    static FORGET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs whenever the server likes, possibly while the cache is in use: so it only leaves a note.
+unsafe extern "C-unwind" fn on_invalidation(_: pg_sys::Datum, _: core::ffi::c_int, _: u32) {
+    FORGET.set(true);
+}
+
+fn forget_if_told() {
+    if FORGET.replace(false) {
+        CACHE.with_borrow_mut(|cache| {
+            cache.roles.clear();
+            cache.labels.clear();
+        });
+    }
+}

@@ -1,0 +1,9 @@
+//! Credentials as rows: opening and sealing them, and the triggers of view and table.
+
+pub(crate) mod columns;
+pub(crate) mod identity;
+pub(crate) mod open;
+pub(crate) mod scan;
+pub(crate) mod statement;
+pub(crate) mod table_triggers;
+pub(crate) mod view_triggers;

@@ -1,0 +1,63 @@
+//! Visiting the rows of an instance with the caller's rights.
+
+use pgrx::PgMemoryContexts;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use crate::error::Error;
+use crate::postgres::catalog;
+use crate::postgres::fmgr::AnyDatum;
+use crate::rows::columns::Fields;
+use crate::rows::statement::qualified;
+
+/// A row of `encrypted_credentials`; the datums live until the end of the statement.
+pub(crate) struct Row {
+    pub(crate) fields: Fields,
+    pub(crate) sealed: pg_sys::Datum,
+}
+
+/// What rows are visited for: looking also works on a standby, where a cursor for changes cannot be opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Look,
+    Change,
+}
+
+/// Visits the rows that the caller may see, through a cursor, so that a large table is not held in memory.
+pub(crate) fn each_row(
+    table: pg_sys::Oid,
+    purpose: Purpose,
+    mut visit: impl FnMut(Row) -> Result<(), Error>,
+) -> Result<(), Error> {
+    const BATCH: core::ffi::c_long = 1_000;
+    let sql = format!("select name, value, kind, principal, scope from {}", qualified(table));
+    Spi::connect_mut(|client| {
+        let mut cursor = match purpose {
+            Purpose::Look => client.try_open_cursor(sql.as_str(), &[])?,
+            Purpose::Change => client.try_open_cursor_mut(sql.as_str(), &[])?,
+        };
+        // What a row takes is given back after it: values can have a mebibyte each.
+        let mut memory = PgMemoryContexts::new("omni_credentials row");
+        loop {
+            let rows = cursor.fetch(BATCH)?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            for row in rows {
+                let column = |n| row.get::<AnyDatum>(n).ok().flatten().map(|datum| datum.0);
+                let (Some(name), Some(sealed), Some(kind), Some(principal), Some(scope)) =
+                    (column(1), column(2), column(3), column(4), column(5))
+                else {
+                    return Err(Error::Internal(format!("{} has a NULL", catalog::relation_name(table))));
+                };
+                let row = Row { fields: Fields { name, kind, principal, scope }, sealed };
+                // SAFETY: the closure keeps nothing that it allocates there.
+                unsafe {
+                    memory.switch_to(|_| visit(row))?;
+                    memory.reset();
+                }
+                pgrx::check_for_interrupts!();
+            }
+        }
+    })
+}
