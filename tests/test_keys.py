@@ -267,7 +267,7 @@ class TestCopies:
         db.run("select omni_credentials.instantiate('other')")
         for schema in ("omni_credentials", "other"):
             db.run(f"insert into {schema}.credentials (name, value) values ('n', 'v')")
-        with refused("23514", "key that this store's keyring does not hold"):
+        with refused("23514", "key that this instance's keyring does not hold"):
             db.run(f"update other.encrypted_credentials set value = (select value from {TABLE})")
 
     def test_key_derivation_costs(self, own_db: Database) -> None:

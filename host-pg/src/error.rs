@@ -171,10 +171,10 @@ pub(crate) enum Unreadable {
     #[error("it needs version {0} of the format")]
     UnknownVersion(u64),
     /// Sealed by another suite.
-    #[error("it was sealed with suite {0}, which no keyring of this store has")]
+    #[error("it was sealed with suite {0}, which no keyring of this instance has")]
     UnknownSuite(u64),
     /// Sealed with a key that the keyring does not hold.
-    #[error("it was sealed with a key that this store's keyring does not hold")]
+    #[error("it was sealed with a key that this instance's keyring does not hold")]
     UnknownKey,
     /// The principal's role is gone.
     #[error("its principal, the role with oid {0}, no longer exists")]
@@ -235,7 +235,7 @@ impl Error {
             ),
             Self::KeyringFull { schema } => (
                 C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-                Some(format!("Move the store to a fresh keyring: select omni_credentials.use_module({}, ...).", quote_schema(schema))),
+                Some(format!("Move the instance to a fresh keyring: select omni_credentials.use_module({}, ...).", quote_schema(schema))),
             ),
             Self::NotAnInstance { .. } => (
                 C::ERRCODE_INVALID_SCHEMA_NAME,
