@@ -7,7 +7,7 @@ target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 python := env("OMNI_PYTHON", "run-this-as-./just")
 pg := "pg" + env("OMNI_PG_MAJOR", "18")
 prettier := target / "node/package/node_modules/prettier/bin/prettier.cjs"
-javascript := "--log-level warn --config host-node/package.json host-node/{build.mjs,src,test} tests/hosts/node_host.mjs"
+javascript := "--log-level warn --config host-node/package.json host-node/{build.mjs,src,test} conformance/hosts/node_host.mjs"
 throwaway := python + " tools/throwaway.py"
 
 # What is built and tested together, always in one selection: with another, cargo would choose other features for shared

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("tests", "tools")]
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("tests/support", "tools")]
 
 import psycopg  # noqa: E402
 from conftest import MASTER_KEY, VARIABLE, drop_database, fresh_database, new_server  # noqa: E402

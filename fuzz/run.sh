@@ -24,7 +24,7 @@ done
 # The triple is named so that build scripts get no counters, which only libFuzzer reads.
 RUSTFLAGS=$RUSTFLAGS CARGO_TARGET_DIR=$target cargo build --locked --release --target "$triple" --bins
 
-vectors=$here/../tests/vectors
+vectors=$here/../conformance/vectors
 for name; do
     corpus=$target/corpus/$name
     seeds=$target/seeds/$name

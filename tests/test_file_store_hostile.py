@@ -1,4 +1,4 @@
-"""Every hostile file of tests/vectors through SQL: refused with its class, with file and table left as they are."""
+"""Every hostile file of conformance/vectors through SQL: refused with its class, with file and table left as they are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from conftest import Database, refused
 from file_stores import SEALED, mirror, put
 
-VECTORS = Path(__file__).parent / "vectors" / "hostile"
+VECTORS = Path(__file__).parents[1] / "conformance" / "vectors" / "hostile"
 # What only shows with the key. The vectors have a keyring of their own, which this server has no secret for, so that
 # they are refused one step earlier.
 NEED_A_KEY = {"seal-mismatch", "unknown-key"}

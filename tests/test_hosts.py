@@ -23,7 +23,7 @@ from command import Folder, beside, own
 from conftest import MASTER_KEY, SUPERUSER, VARIABLE, Database
 
 TARGET = Path(os.environ["CARGO_TARGET_DIR"])
-HOSTS = Path(__file__).parent / "hosts"
+HOSTS = Path(__file__).parents[1] / "conformance" / "hosts"
 MODULES = ("xchacha20poly1305", "aes256gcmsiv")
 DRIVERS = {
     "python": [sys.executable, str(HOSTS / "python_host.py")],

@@ -32,7 +32,7 @@ from omni_credentials._lock import Lock
 from python_files import folder
 
 ROOT = Path(__file__).parents[1]
-HOSTILE = ROOT / "tests" / "vectors" / "hostile" / "xchacha20poly1305"
+HOSTILE = ROOT / "conformance" / "vectors" / "hostile" / "xchacha20poly1305"
 # The command's exit status for each class; docs/cli.md says what they mean.
 STATUS: dict[type[CredentialsError], int] = {
     CredentialNotFound: 3,

@@ -129,7 +129,7 @@ def test_the_driver_of_the_matrix(folder: Folder) -> None:
         {"op": "canonical-scope", "scope": b'{"b": 1.0, "a": 2}'.hex()} | common,
     ]
     done = subprocess.run(
-        [ROOT / "tests/hosts/python_host.py", DEFAULT], input="\n".join(json.dumps(it) for it in requests),
+        [ROOT / "conformance/hosts/python_host.py", DEFAULT], input="\n".join(json.dumps(it) for it in requests),
         capture_output=True, text=True, timeout=PATIENCE, check=True,
     )
     answers = [json.loads(line) for line in done.stdout.splitlines()]

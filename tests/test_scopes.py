@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from conftest import Database
 
-GOLDEN = json.loads((Path(__file__).parent / "vectors" / "golden" / "scopes.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "conformance" / "vectors" / "golden" / "scopes.json").read_text())
 TABLE = "omni_credentials.encrypted_credentials"
 ROUNDS = 150
 

@@ -178,7 +178,7 @@ test("a wrong secret is told from what cannot be one", async () => {
 });
 
 test("every damaged file has its class, its line and its code", async () => {
-    const folder = join(repository, "tests", "vectors", "hostile", "xchacha20poly1305");
+    const folder = join(repository, "conformance", "vectors", "hostile", "xchacha20poly1305");
     const { cases, kek } = JSON.parse(readFileSync(join(folder, "manifest.json")));
     const derivation = { deriveKek: async () => new Uint8Array(Buffer.from(kek, "hex")) };
     const files = cases.filter(({ name }) => name.startsWith("file_"));

@@ -21,7 +21,7 @@ find_python() {
 
 set_up_venv() {
     local pins
-    pins=$(cat {tools,tests,tests/independent}/requirements.txt | cksum)
+    pins=$(cat {tools,tests,conformance/independent}/requirements.txt | cksum)
     if [[ $(cat "$tools/venv/.pins" 2>/dev/null) == "$pins" ]]; then return; fi
     say "installing just and pytest into $tools/venv (about 30 seconds)"
     # One that works is kept: somebody may be using it.

@@ -59,12 +59,12 @@ const GOLDEN: [Golden; 2] = [
     Golden {
         suite: 1,
         secret: "omck1_GgCU7pHRkML6QR93gEonxe5nTGLRjmOpBDj7yDChKjxt2QvP",
-        file: include_bytes!("../../../tests/vectors/golden/xchacha20poly1305.credentials"),
+        file: include_bytes!("../../../conformance/vectors/golden/xchacha20poly1305.credentials"),
     },
     Golden {
         suite: 2,
         secret: "omck1_eHfL6VeQFHEqpjKBXNSsDiWWc6dYxUE9ucEi96plvB-jdugo",
-        file: include_bytes!("../../../tests/vectors/golden/aes256gcmsiv.credentials"),
+        file: include_bytes!("../../../conformance/vectors/golden/aes256gcmsiv.credentials"),
     },
 ];
 

@@ -9,7 +9,7 @@ mod hostile;
 use omni_credentials_core::{Aes256GcmSiv, Entropy, Error, Failure, XChaCha20Poly1305};
 use sha2::{Digest, Sha256};
 
-/// A file of the vectors: its path below `tests/vectors`, and its bytes.
+/// A file of the vectors: its path below `conformance/vectors`, and its bytes.
 pub type VectorFile = (String, Vec<u8>);
 
 /// All golden and hostile vectors.

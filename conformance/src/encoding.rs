@@ -5,7 +5,7 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _};
 
 use crate::Mismatch;
 
-/// The vectors by their path below `tests/vectors`, sorted.
+/// The vectors by their path below `conformance/vectors`, sorted.
 static VECTORS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/vectors.rs"));
 
 /// Bytes written in hexadecimal.

@@ -1,7 +1,7 @@
-//! What the independent reader in `tests/independent` sealed and wrote opens here.
+//! What the independent reader in `conformance/independent` sealed and wrote opens here.
 //!
 //! Its tests leave files in the folder `OMNI_CREDENTIALS_SEALED`; without one, this test makes a folder and
-//! runs them with `OMNI_CREDENTIALS_PYTHON`, an interpreter that has `tests/independent/requirements.txt`.
+//! runs them with `OMNI_CREDENTIALS_PYTHON`, an interpreter that has `conformance/independent/requirements.txt`.
 //! Without either it is skipped, and says so.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stderr, reason = "tests may panic")]
 

@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
-    let root = fs::canonicalize(
-        Path::new(&env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("../vectors"),
-    )?;
+    let root =
+        fs::canonicalize(Path::new(&env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("vectors"))?;
     let mut files = Vec::new();
     list(&root, &mut files)?;
     files.sort();

@@ -1,4 +1,4 @@
-//! Writes the golden and hostile vectors into `tests/vectors`. Run once for a format, then frozen:
+//! Writes the golden and hostile vectors into `conformance/vectors`. Run once for a format, then frozen:
 //! `cargo run --release -p omni-credentials-core-conformance --bin generate`.
 
 use std::fs;

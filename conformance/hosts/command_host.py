@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The command's driver for the matrix of hosts: `command_host.py MODULE.wasm`; see tests/conformance/src/driver.rs.
+"""The command's driver for the matrix of hosts: `command_host.py MODULE.wasm`; see conformance/src/driver.rs.
 
 The command takes files and master secrets, not keyrings and KEKs, so keyrings and sealed values are put into files by the
-independent writer of tests/independent, which shares no code with what is tested.
+independent writer of conformance/independent, which shares no code with what is tested.
 """
 
 from __future__ import annotations

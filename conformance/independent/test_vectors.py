@@ -1,7 +1,7 @@
 """The golden and hostile vectors, through a reader that was written from FORMAT.md alone.
 
 When OMNI_CREDENTIALS_SEALED names a folder, what this reader sealed is left there for the core to
-open (tests/conformance/tests/independent.rs does that).
+open (conformance/conformance/independent.rs does that).
 """
 
 import json

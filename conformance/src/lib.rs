@@ -1,4 +1,4 @@
-//! Every vector of `tests/vectors` against anything that implements FORMAT.md.
+//! Every vector of `conformance/vectors` against anything that implements FORMAT.md.
 //!
 //! A [`Subject`] is an implementation with one suite: the core natively, a crypto module inside the sandbox
 //! ([`Component`]), or another host that answers over a pipe ([`Driver`]). [`SETS`] are the vectors, in sets that a
