@@ -46,6 +46,9 @@ pub(crate) enum Error {
     /// The relation is not part of an instance whose owner may instantiate.
     #[error("{relation} is not part of an instance")]
     NotAnInstance { relation: String },
+    /// A table of an instance is not as it was made.
+    #[error("table {table} does not have the shape that omni_credentials gave it: {problem}")]
+    WrongShape { table: String, problem: String },
     /// The schema has an instance already.
     #[error("schema {schema} already has an instance")]
     AlreadyInstantiated { schema: String },
@@ -240,6 +243,10 @@ impl Error {
             Self::NotAnInstance { .. } => (
                 C::ERRCODE_INVALID_SCHEMA_NAME,
                 Some("Create an instance with: select omni_credentials.instantiate(schema => '...'). Its tables must belong to a role that may execute that function.".into()),
+            ),
+            Self::WrongShape { .. } => (
+                C::ERRCODE_INVALID_TABLE_DEFINITION,
+                Some("Undo the change of the table. Columns, indexes, rules and triggers of your own belong on a table of your own.".into()),
             ),
             Self::AlreadyInstantiated { .. } => (
                 C::ERRCODE_DUPLICATE_OBJECT,

@@ -9,12 +9,14 @@ use pgrx::prelude::*;
 
 use crate::admin::crypto_modules;
 use crate::error::{Error, or_raise};
+use crate::instance;
+use crate::keys::keyrings::StoredKeyring;
 use crate::keys::modules;
 use crate::postgres::catalog;
 use crate::postgres::fmgr::raw_function;
-use crate::postgres::heap::{Table, Visit};
-use crate::postgres::tables::{crypto_modules as columns, keyrings as keyrings_table};
-use crate::postgres::trigger::{Call, Event};
+use crate::postgres::heap::{Visibility, Visit};
+use crate::postgres::tables::crypto_modules as columns;
+use crate::postgres::trigger::{Call, Event, Level, Timing};
 use crate::postgres::varlena::Detoasted;
 
 raw_function!(crypto_modules_guard_wrapper, pg_finfo_crypto_modules_guard_wrapper, crypto_modules_guard);
@@ -34,6 +36,9 @@ unsafe fn crypto_modules_guard(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datu
 /// The row to go on with.
 fn guard(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
     crypto_modules::must_be_superuser()?;
+    call.must_have(columns::COLUMNS)?;
+    let level = if call.event() == Event::Truncate { Level::Statement } else { Level::Row };
+    call.must_fire(Timing::Before, level)?;
     match call.event() {
         Event::Insert => {
             let (tuple, values) = call.new_values()?;
@@ -136,39 +141,44 @@ struct User {
     only_superseded: bool,
 }
 
-/// The tables that refer to a module, in any instance.
+/// The tables that refer to a module, in any instance. What has the names of an instance's tables and is none counts
+/// for nothing: anyone can make such tables.
 fn users(digest: &Digest) -> Result<Vec<User>, Error> {
-    const TABLES: &str = "select c.oid from pg_catalog.pg_class c where c.relkind operator(pg_catalog.=) 'r' \
-         and c.relname operator(pg_catalog.=) any ('{credentials_keyrings,credentials_config}'::pg_catalog.name[])";
-    let tables = Spi::connect(|client| {
-        let rows = client.select(TABLES, None, &[])?;
-        rows.into_iter().map(|row| row.get::<pg_sys::Oid>(1)).collect::<Result<Vec<_>, _>>()
-    })?;
     let mut users = Vec::new();
-    for table in tables.into_iter().flatten() {
-        // In `credentials_keyrings` it is the second column, in `credentials_config` the third. A table of someone else
-        // may have the name and other columns.
-        // SAFETY: syscache lookups by oid and column number.
-        let (at, keyrings) = match unsafe { (pg_sys::get_atttype(table, 2), pg_sys::get_atttype(table, 3)) } {
-            (pg_sys::BYTEAOID, pg_sys::BYTEAOID) => (1, true),
-            (pg_sys::TEXTOID, pg_sys::BYTEAOID) => (2, false),
-            _ => continue,
-        };
-        let mut rows = Vec::new();
-        Table::open(table, pg_sys::AccessShareLock)?.scan(|row| {
-            let id = if keyrings { row.get::<i32>(keyrings_table::ID) } else { None };
-            rows.push((id, row.get::<Vec<u8>>(at).as_deref() == Some(digest.as_bytes())));
-            Ok(Visit::Continue)
-        })?;
-        if rows.iter().any(|(_, refers)| *refers) {
-            // The newest keyring is the current one.
-            let current = rows.iter().max().is_some_and(|(_, refers)| *refers);
-            // SAFETY: a syscache lookup by oid.
-            let schema = catalog::schema_name(unsafe { pg_sys::get_rel_namespace(table) });
-            let table = catalog::relation_name(table);
-            users.push(User { schema, table, only_superseded: keyrings && !current });
+    for schema in schemas()? {
+        let Some(parts) = instance::parts(schema) else { continue };
+        let keyrings = StoredKeyring::read_all(parts.keyrings, Visibility::Now)?;
+        if keyrings.iter().any(|keyring| keyring.module == *digest) {
+            // The newest keyring comes first, and is the current one.
+            let only_superseded = keyrings.first().is_some_and(|keyring| keyring.module != *digest);
+            users.push(User { only_superseded, ..User::of(parts.keyrings, schema) });
+        }
+        if instance::configured_module(parts.config)? == Some(*digest) {
+            users.push(User::of(parts.config, schema));
         }
     }
     users.sort();
     Ok(users)
+}
+
+impl User {
+    fn of(table: pg_sys::Oid, schema: pg_sys::Oid) -> Self {
+        Self {
+            schema: catalog::schema_name(schema),
+            table: catalog::relation_name(table),
+            only_superseded: false,
+        }
+    }
+}
+
+/// The schemas with a permanent table that is named as an instance's is.
+fn schemas() -> Result<Vec<pg_sys::Oid>, Error> {
+    const SCHEMAS: &str = "select c.relnamespace from pg_catalog.pg_class c \
+         where c.relkind operator(pg_catalog.=) 'r' and c.relpersistence operator(pg_catalog.=) 'p' \
+         and c.relname operator(pg_catalog.=) 'encrypted_credentials'";
+    Spi::connect(|client| {
+        let rows = client.select(SCHEMAS, None, &[])?;
+        let schemas = rows.into_iter().filter_map(|row| row.get::<pg_sys::Oid>(1).transpose());
+        Ok(schemas.collect::<Result<Vec<_>, _>>()?)
+    })
 }

@@ -5,8 +5,8 @@ use pgrx::prelude::*;
 
 use crate::error::Error;
 use crate::instance::{self, Handle};
+use crate::postgres::catalog;
 use crate::postgres::heap;
-use crate::rows::statement::qualified;
 
 /// An instance whose owner asks, with its writers waiting: a row that they seal with the old key would be left behind.
 pub(crate) fn locked(schema: pg_sys::Oid) -> Result<Handle, Error> {
@@ -24,7 +24,7 @@ pub(crate) fn locked(schema: pg_sys::Oid) -> Result<Handle, Error> {
 }
 
 fn lock(table: pg_sys::Oid) -> Result<(), Error> {
-    Spi::run(&format!("lock table {} in share row exclusive mode", qualified(table)))?;
+    Spi::run(&format!("lock table {} in share row exclusive mode", catalog::qualified_name(table)))?;
     Ok(())
 }
 
@@ -35,6 +35,6 @@ pub(super) fn must_own(table: pg_sys::Oid) -> Result<(), Error> {
     if unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), owner) } {
         Ok(())
     } else {
-        Err(Error::NotOwner { table: qualified(table) })
+        Err(Error::NotOwner { table: catalog::qualified_name(table) })
     }
 }

@@ -9,7 +9,7 @@ use crate::instance::{self, Handle};
 use crate::postgres::catalog;
 use crate::postgres::varlena::Detoasted;
 use crate::rows::scan::{Purpose, Row, each_row};
-use crate::rows::statement::{IDENTITY_MATCHES, arguments, change, qualified};
+use crate::rows::statement::{IDENTITY_MATCHES, arguments, change};
 use crate::rows::{identity, open};
 
 #[pg_extern(sql = false)]
@@ -32,7 +32,7 @@ fn rename(old_name: &str, principal: pg_sys::Oid, schema: pg_sys::Oid) -> Result
     }
     let sql = format!(
         "update {} set principal = $6, value = $7 where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5",
-        qualified(table)
+        catalog::qualified_name(table)
     );
     let mut count = 0_i64;
     each_row(table, Purpose::Change, |row| {

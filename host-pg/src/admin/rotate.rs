@@ -11,9 +11,10 @@ use crate::error::{Error, given, or_raise};
 use crate::file_store;
 use crate::instance::{self, Handle};
 use crate::keys::{master_secret, modules};
+use crate::postgres::catalog;
 use crate::rows::open;
 use crate::rows::scan::{Purpose, each_row};
-use crate::rows::statement::{IDENTITY_MATCHES, arguments, change, qualified};
+use crate::rows::statement::{IDENTITY_MATCHES, arguments, change};
 use crate::settings::{self, OnUnreadable};
 
 #[pg_extern(sql = false)]
@@ -77,7 +78,7 @@ fn seal_again(handle: &Handle) -> Result<i64, Error> {
     let table = handle.borrow().table;
     let sql = format!(
         "update {} set value = $6 where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5",
-        qualified(table)
+        catalog::qualified_name(table)
     );
     let (mut count, mut unreadable) = (0_i64, 0_i64);
     each_row(table, Purpose::Change, |row| {

@@ -74,8 +74,8 @@ impl Registry {
     fn open(schema: pg_sys::Oid, lock: u32) -> Result<Self, Error> {
         let table = Table::open_in(schema, NAME, lock)?
             .ok_or_else(|| Error::NotAnInstance { relation: catalog::schema_name(schema) })?;
-        let (always, _) = files::TYPES.split_at(files::WRITTEN_AS);
-        table.must_have(if table.has_column(files::WRITTEN_AS) { files::TYPES } else { always })?;
+        let (always, _) = files::COLUMNS.split_at(files::WRITTEN_AS);
+        table.must_have(if table.has_column(files::WRITTEN_AS) { files::COLUMNS } else { always })?;
         Ok(Self { table })
     }
 

@@ -5,7 +5,7 @@ use pgrx::pg_sys;
 use super::transaction;
 use crate::error::or_raise;
 use crate::postgres::fmgr::raw_function;
-use crate::postgres::trigger::Call;
+use crate::postgres::trigger::{Call, Level, Timing};
 
 raw_function!(
     encrypted_credentials_changed_wrapper,
@@ -20,6 +20,7 @@ raw_function!(
 unsafe fn encrypted_credentials_changed(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: Postgres's own call.
     let call = or_raise(unsafe { Call::new(fcinfo) });
+    or_raise(call.must_fire(Timing::After, Level::Statement));
     transaction::changed(call.relation());
     pg_sys::Datum::null()
 }

@@ -18,11 +18,16 @@ pub(crate) struct Settings {
     pub(crate) costs: Option<Costs>,
 }
 
+/// The module that the settings in a table name.
+pub(crate) fn configured_module(config: pg_sys::Oid) -> Result<Option<Digest>, Error> {
+    Ok(read_settings(config, Visibility::Now)?.module)
+}
+
 /// Reads the settings.
 pub(super) fn read_settings(config: pg_sys::Oid, seen: Visibility) -> Result<Settings, Error> {
     let mut settings = None;
     let table = Table::open(config, pg_sys::AccessShareLock)?;
-    table.must_have(config::TYPES)?;
+    table.must_have(config::COLUMNS)?;
     table.scan_as(seen, |row| {
         let module = match row.raw(config::MODULE) {
             Some(_) => Some(modules::digest_of_column(row, config::MODULE)?),

@@ -10,6 +10,7 @@ mod keyring_writes;
 mod triggers;
 
 pub(crate) use cache::{Handle, of_schema, of_table, of_table_now};
+pub(crate) use config::configured_module;
 use config::{Settings, read_settings};
 
 use omni_credentials_host::{self as host, Digest, Identity, Kek, Module};
@@ -37,6 +38,27 @@ pub(crate) struct Instance {
     /// What an older snapshot shows, and is pruned since.
     pruned: Keyrings,
     stale: bool,
+}
+
+/// The tables of an instance.
+pub(crate) struct Parts {
+    pub(crate) credentials: pg_sys::Oid,
+    pub(crate) config: pg_sys::Oid,
+    pub(crate) keyrings: pg_sys::Oid,
+}
+
+/// The tables of the instance in a schema; `None` where one is missing, or belongs to a role that may not have an
+/// instance. Locks nothing.
+pub(crate) fn parts(schema: pg_sys::Oid) -> Option<Parts> {
+    let find = |name| {
+        catalog::relation_oid(schema, name)
+            .filter(|table| catalog::owner(*table).is_some_and(catalog::may_instantiate))
+    };
+    Some(Parts {
+        credentials: find(c"encrypted_credentials")?,
+        config: find(c"credentials_config")?,
+        keyrings: find(c"credentials_keyrings")?,
+    })
 }
 
 /// How opening a value can fail: the value, or the store.
@@ -192,22 +214,20 @@ impl Instance {
         let refused = || Error::NotAnInstance { relation: catalog::relation_name(table) };
         // SAFETY: a syscache lookup by oid; InvalidOid where there is no such relation.
         let schema = unsafe { pg_sys::get_rel_namespace(table) };
-        let found = |name| catalog::relation_oid(schema, name).ok_or_else(refused);
-        if found(c"encrypted_credentials")? != table {
-            return Err(refused());
-        }
-        let (config_table, keyrings_table) = (found(c"credentials_config")?, found(c"credentials_keyrings")?);
-        let parts = [
-            (table, tables::credentials::TYPES),
-            (config_table, tables::config::TYPES),
-            (keyrings_table, tables::keyrings::TYPES),
+        // Before the tables are locked, and again once no one can give them away: a lock is not for anyone to ask for.
+        let parts = parts(schema).filter(|parts| parts.credentials == table).ok_or_else(refused)?;
+        let (config_table, keyrings_table) = (parts.config, parts.keyrings);
+        let columns = [
+            (table, tables::credentials::COLUMNS),
+            (config_table, tables::config::COLUMNS),
+            (keyrings_table, tables::keyrings::COLUMNS),
         ];
-        for (part, types) in parts {
+        for (part, columns) in columns {
             let part = Table::open(part, pg_sys::AccessShareLock)?;
-            part.must_have(types)?;
             if !catalog::may_instantiate(part.owner()) {
                 return Err(refused());
             }
+            part.must_have(columns)?;
         }
         let view = catalog::relation_oid(schema, c"credentials")
             .filter(|view| catalog::owner(*view).is_some_and(catalog::may_instantiate));
@@ -266,6 +286,6 @@ fn refused_field(error: host::Error, identity: &Identity<'_>) -> Error {
 /// The rows of an instance, to be looked at directly.
 pub(crate) fn table_of_credentials(table: pg_sys::Oid) -> Result<Table, Error> {
     let table = Table::open(table, pg_sys::AccessShareLock)?;
-    table.must_have(tables::credentials::TYPES)?;
+    table.must_have(tables::credentials::COLUMNS)?;
     Ok(table)
 }

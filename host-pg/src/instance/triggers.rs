@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 
 use crate::error::or_raise;
 use crate::postgres::fmgr::raw_function;
-use crate::postgres::trigger::Call;
+use crate::postgres::trigger::{Call, Level, Timing};
 
 raw_function!(
     credentials_store_changed_wrapper,
@@ -20,6 +20,7 @@ unsafe fn credentials_store_changed(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys:
     // SAFETY: Postgres's own call; the invalidation is queued and sent at commit.
     unsafe {
         let call = or_raise(Call::new(fcinfo));
+        or_raise(call.must_fire(Timing::After, Level::Statement));
         pg_sys::CacheInvalidateRelcacheByRelid(call.relation());
     }
     pg_sys::Datum::null()

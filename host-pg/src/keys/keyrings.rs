@@ -39,7 +39,7 @@ impl StoredKeyring {
     /// Opens the table of keyrings.
     pub(crate) fn table(keyrings: pg_sys::Oid, lock: u32) -> Result<Table, Error> {
         let table = Table::open(keyrings, lock)?;
-        table.must_have(keyrings::TYPES)?;
+        table.must_have(keyrings::COLUMNS)?;
         Ok(table)
     }
 

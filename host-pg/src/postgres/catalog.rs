@@ -83,6 +83,19 @@ pub(crate) fn relation_name(oid: pg_sys::Oid) -> String {
     unsafe { owned_name(pg_sys::get_rel_name(oid)) }.unwrap_or_else(|| oid.to_u32().to_string())
 }
 
+/// `schema.relation`, quoted, for messages.
+pub(crate) fn qualified_name(oid: pg_sys::Oid) -> String {
+    // SAFETY: a syscache lookup by oid; InvalidOid where there is no such relation.
+    let schema = unsafe { pg_sys::get_rel_namespace(oid) };
+    spi::quote_qualified_identifier(schema_name(schema), relation_name(oid))
+}
+
+/// A type's name as SQL writes it.
+pub(crate) fn type_name(oid: pg_sys::Oid) -> String {
+    // SAFETY: format_type_be takes any oid and gives a palloc'ed string.
+    unsafe { owned_name(pg_sys::format_type_be(oid)) }.unwrap_or_else(|| oid.to_u32().to_string())
+}
+
 /// A schema's name, not quoted; its number where it has none.
 pub(crate) fn schema_name(oid: pg_sys::Oid) -> String {
     // SAFETY: get_namespace_name gives a palloc'ed string or null.

@@ -31,6 +31,13 @@ pub(crate) enum Type {
     Enum,
 }
 
+/// A column that a table must have.
+#[derive(Clone, Copy)]
+pub(crate) struct Column {
+    name: &'static str,
+    of: Type,
+}
+
 /// Which rows there are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Visibility {
@@ -49,10 +56,12 @@ pub(crate) enum Visit {
 }
 
 impl Table {
-    /// Opens a relation that must be an ordinary table. With a lock that keeps writers away it is to be written, which a
-    /// read-only transaction may not.
+    /// Opens a relation that must be an ordinary table, permanent and of the server's own kind of storage. With a lock
+    /// that keeps writers away it is to be written: a read-only transaction may not do that, and a table that has what
+    /// direct writing would pass over is refused.
     pub(crate) fn open(oid: pg_sys::Oid, lock: u32) -> Result<Self, Error> {
-        if lock >= pg_sys::ShareRowExclusiveLock {
+        let writes = lock >= pg_sys::ShareRowExclusiveLock;
+        if writes {
             // SAFETY: takes a NUL-terminated text for its message.
             unsafe { pg_sys::PreventCommandIfReadOnly(c"a change of keys or file stores".as_ptr()) };
         }
@@ -60,12 +69,21 @@ impl Table {
         let relation = unsafe { pg_sys::table_open(oid, lock as pg_sys::LOCKMODE) };
         let table = Self { relation };
         // SAFETY: rd_rel of an open relation is valid.
-        let kind = unsafe { (*(*relation).rd_rel).relkind };
-        if u8::try_from(kind) == Ok(pg_sys::RELKIND_RELATION) {
-            Ok(table)
-        } else {
-            Err(Error::NotAnInstance { relation: catalog::relation_name(oid) })
+        let form = unsafe { &*(*relation).rd_rel };
+        let is = |byte: core::ffi::c_char, wanted: u8| u8::try_from(byte) == Ok(wanted);
+        if !is(form.relkind, pg_sys::RELKIND_RELATION) {
+            return Err(Error::NotAnInstance { relation: catalog::relation_name(oid) });
         }
+        if !is(form.relpersistence, pg_sys::RELPERSISTENCE_PERMANENT) {
+            return Err(table.misfit("it is not a permanent table"));
+        }
+        if form.relam != pg_sys::HEAP_TABLE_AM_OID {
+            return Err(table.misfit("its access method is not heap"));
+        }
+        if writes {
+            table.must_be_plain(form)?;
+        }
+        Ok(table)
     }
 
     /// Opens `schema`.`name`, or `None` where there is no such table.
@@ -92,15 +110,11 @@ impl Table {
         unsafe { (*(*self.relation).rd_rel).relowner }
     }
 
-    /// Fails unless the first columns are of these types: the owner of a table may change them, and what is read and
-    /// written here is of the types that the table was made with.
-    pub(crate) fn must_have(&self, types: &[Type]) -> Result<(), Error> {
+    /// Fails unless the first columns are these: the owner of a table may change them, and what is read and written
+    /// here is of the names and types that the table was made with.
+    pub(crate) fn must_have(&self, columns: &[Column]) -> Result<(), Error> {
         // SAFETY: the descriptor of an open relation.
-        if unsafe { are_of(self.descriptor(), types) } {
-            Ok(())
-        } else {
-            Err(Error::NotAnInstance { relation: catalog::relation_name(self.oid()) })
-        }
+        unsafe { check_columns(self.oid(), self.descriptor(), columns) }
     }
 
     /// Whether the table has this column, counted from 0: one that an earlier version made may not.
@@ -209,6 +223,37 @@ impl Table {
         unsafe { pg_sys::CacheInvalidateRelcache(self.relation) }
     }
 
+    /// Fails where the table has anything that direct writing would pass over, or that the catalog's own functions for
+    /// storing rows cannot cope with: they support plain btree indexes and nothing else.
+    fn must_be_plain(&self, form: &pg_sys::FormData_pg_class) -> Result<(), Error> {
+        if form.relhasrules {
+            return Err(self.misfit("it has rules"));
+        }
+        if form.relispartition || form.relhassubclass {
+            return Err(self.misfit("it takes part in inheritance or partitioning"));
+        }
+        // SAFETY: the relation is open with a lock that keeps indexes from being made or dropped. Each index is closed
+        // again and its lock kept, as the list's owner expects.
+        unsafe {
+            let list = pg_sys::RelationGetIndexList(self.relation);
+            for index in pgrx::PgList::<core::ffi::c_void>::from_pg(list).iter_oid() {
+                let open = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+                let plain = is_plain_index(open);
+                pg_sys::index_close(open, pg_sys::NoLock as pg_sys::LOCKMODE);
+                if !plain {
+                    let index = catalog::relation_name(index);
+                    return Err(self.misfit(&format!("index {index} is not a plain btree index")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The error for a table that is not as it was made.
+    fn misfit(&self, problem: &str) -> Error {
+        Error::WrongShape { table: catalog::qualified_name(self.oid()), problem: problem.to_owned() }
+    }
+
     fn descriptor(&self) -> pg_sys::TupleDesc {
         // SAFETY: the relation is open.
         unsafe { (*self.relation).rd_att }
@@ -228,6 +273,15 @@ impl Table {
                 catalog::relation_name(self.oid()),
                 columns.len()
             )));
+        }
+        for extra in columns.len()..natts {
+            // SAFETY: `extra` is below `natts`.
+            let attribute = unsafe { attribute(self.descriptor(), extra) };
+            if !attribute.attisdropped && (attribute.attnotnull || attribute.attgenerated != 0) {
+                return Err(
+                    self.misfit(&format!("its additional column {} cannot be NULL", name_of(attribute)))
+                );
+            }
         }
         let value = |column: usize| columns.get(column).copied().unwrap_or_else(|| rest(column));
         let fitted = (0..natts).map(value);
@@ -282,21 +336,111 @@ impl Row {
     }
 }
 
-/// Whether the first columns are of these types.
+/// Fails unless the first columns of a row's descriptor are these, by name and by type. `relation` is named in the error.
 ///
 /// # Safety
 /// `descriptor` is valid.
-pub(crate) unsafe fn are_of(descriptor: pg_sys::TupleDesc, types: &[Type]) -> bool {
-    (1..).zip(types).all(|(number, wanted)| {
-        // SAFETY: the function knows how many columns there are; a type that does not exist is no enum.
-        unsafe {
-            let found = pg_sys::SPI_gettypeid(descriptor, number);
-            match wanted {
-                Type::Is(oid) => found == *oid,
-                Type::Enum => pg_sys::type_is_enum(found),
-            }
+pub(crate) unsafe fn check_columns(
+    relation: pg_sys::Oid,
+    descriptor: pg_sys::TupleDesc,
+    columns: &[Column],
+) -> Result<(), Error> {
+    // SAFETY: see above.
+    let natts = usize::try_from(unsafe { (*descriptor).natts }).unwrap_or(0);
+    for (place, column) in columns.iter().enumerate() {
+        // SAFETY: `place` is below `natts`.
+        let fits = place < natts && unsafe { column.fits(attribute(descriptor, place)) };
+        if !fits {
+            return Err(Error::WrongShape {
+                table: catalog::qualified_name(relation),
+                problem: format!("column {} is not {} {}", place.saturating_add(1), column.name, column.of),
+            });
         }
-    })
+    }
+    Ok(())
+}
+
+impl Column {
+    /// A column of this name and type.
+    pub(crate) const fn new(name: &'static str, of: Type) -> Self {
+        Self { name, of }
+    }
+
+    /// Whether a column of a query's result has this type.
+    pub(crate) fn is_of(&self, found: pg_sys::Oid) -> bool {
+        self.of.is(found)
+    }
+
+    fn fits(&self, attribute: &pg_sys::FormData_pg_attribute) -> bool {
+        !attribute.attisdropped
+            && attribute.attgenerated == 0
+            && name_of(attribute) == self.name
+            && self.of.is(attribute.atttypid)
+    }
+}
+
+impl Type {
+    fn is(self, found: pg_sys::Oid) -> bool {
+        match self {
+            Self::Is(oid) => found == oid,
+            // SAFETY: a syscache lookup by oid; a type that does not exist is no enum.
+            Self::Enum => unsafe { pg_sys::type_is_enum(found) },
+        }
+    }
+}
+
+impl core::fmt::Display for Type {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Is(oid) => f.write_str(&catalog::type_name(*oid)),
+            Self::Enum => f.write_str("of an enum"),
+        }
+    }
+}
+
+/// Whether `CatalogTupleInsert` can keep an index: a btree over columns, neither partial nor deferrable nor excluding.
+///
+/// # Safety
+/// `index` is an open index.
+unsafe fn is_plain_index(index: pg_sys::Relation) -> bool {
+    // SAFETY: an open index has its row of pg_index, and the tuple that the row is in.
+    unsafe {
+        let form = &*(*index).rd_index;
+        let absent = |number: u32| {
+            i32::try_from(number).is_ok_and(|number| {
+                pg_sys::heap_attisnull((*index).rd_indextuple, number, core::ptr::null_mut())
+            })
+        };
+        (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
+            && form.indimmediate
+            && !form.indisexclusion
+            && absent(pg_sys::Anum_pg_index_indexprs)
+            && absent(pg_sys::Anum_pg_index_indpred)
+    }
+}
+
+/// # Safety
+/// `descriptor` is valid and has more than `place` columns.
+unsafe fn attribute<'a>(descriptor: pg_sys::TupleDesc, place: usize) -> &'a pg_sys::FormData_pg_attribute {
+    // SAFETY: see above; the attribute lives as long as the descriptor, which its relation keeps while it is open.
+    #[cfg(not(feature = "pg18"))]
+    unsafe {
+        &*(*descriptor).attrs.as_ptr().add(place)
+    }
+    // SAFETY: as above. From Postgres 18 on, the attributes follow the compact ones, one for each column.
+    #[cfg(feature = "pg18")]
+    unsafe {
+        let natts = usize::try_from((*descriptor).natts).unwrap_or(0);
+        let attributes =
+            (*descriptor).compact_attrs.as_ptr().add(natts).cast::<pg_sys::FormData_pg_attribute>();
+        &*attributes.add(place)
+    }
+}
+
+/// A column's name, as far as it is text of the database.
+fn name_of(attribute: &pg_sys::FormData_pg_attribute) -> std::borrow::Cow<'_, str> {
+    // SAFETY: a name is NUL-terminated within its array.
+    unsafe { core::ffi::CStr::from_ptr((&raw const attribute.attname.data).cast()) }.to_string_lossy()
 }
 
 /// A datum for `Table::insert`.

@@ -1,13 +1,18 @@
-//! The columns of the tables that the extension makes, counted from 0, with the types they are made with.
+//! The columns of the tables that the extension makes, counted from 0, with the names and types they are made with.
 //!
-//! A row is only read by these places after its table was checked against the types, under the lock that is held while
-//! the row is used.
+//! A row is only read by these places after the descriptor that it came with was checked against them, under the lock
+//! that is held while the row is used: the owner of a table can rename, retype, drop and add columns.
+
+use super::heap::{Column, Type};
+
+const TEXT: Type = Type::Is(pgrx::pg_sys::TEXTOID);
+const BYTEA: Type = Type::Is(pgrx::pg_sys::BYTEAOID);
+const INTEGER: Type = Type::Is(pgrx::pg_sys::INT4OID);
+const BIGINT: Type = Type::Is(pgrx::pg_sys::INT8OID);
 
 /// `encrypted_credentials`, and the view `credentials`.
 pub(crate) mod credentials {
-    use pgrx::pg_sys;
-
-    use crate::postgres::heap::Type;
+    use super::{BYTEA, Column, TEXT, Type};
 
     pub(crate) const NAME: usize = 0;
     pub(crate) const VALUE: usize = 1;
@@ -15,34 +20,30 @@ pub(crate) mod credentials {
     pub(crate) const PRINCIPAL: usize = 3;
     pub(crate) const SCOPE: usize = 4;
 
-    pub(crate) const TYPES: &[Type] = &[
-        Type::Is(pg_sys::TEXTOID),
-        Type::Is(pg_sys::BYTEAOID),
-        Type::Enum,
-        Type::Is(pg_sys::REGROLEOID),
-        Type::Is(pg_sys::JSONBOID),
+    pub(crate) const COLUMNS: &[Column] = &[
+        Column::new("name", TEXT),
+        Column::new("value", BYTEA),
+        Column::new("kind", Type::Enum),
+        Column::new("principal", Type::Is(pgrx::pg_sys::REGROLEOID)),
+        Column::new("scope", Type::Is(pgrx::pg_sys::JSONBOID)),
     ];
 }
 
 /// `credentials_keyrings`.
 pub(crate) mod keyrings {
-    use pgrx::pg_sys;
-
-    use crate::postgres::heap::Type;
+    use super::{BYTEA, Column, INTEGER};
 
     pub(crate) const ID: usize = 0;
     pub(crate) const MODULE: usize = 1;
     pub(crate) const KEYRING: usize = 2;
 
-    pub(crate) const TYPES: &[Type] =
-        &[Type::Is(pg_sys::INT4OID), Type::Is(pg_sys::BYTEAOID), Type::Is(pg_sys::BYTEAOID)];
+    pub(crate) const COLUMNS: &[Column] =
+        &[Column::new("id", INTEGER), Column::new("module", BYTEA), Column::new("keyring", BYTEA)];
 }
 
 /// `credentials_config`.
 pub(crate) mod config {
-    use pgrx::pg_sys;
-
-    use crate::postgres::heap::Type;
+    use super::{BYTEA, Column, INTEGER, TEXT, Type};
 
     pub(crate) const ENVIRONMENT_VARIABLE: usize = 1;
     pub(crate) const MODULE: usize = 2;
@@ -50,21 +51,19 @@ pub(crate) mod config {
     pub(crate) const PASSES: usize = 4;
     pub(crate) const LANES: usize = 5;
 
-    pub(crate) const TYPES: &[Type] = &[
-        Type::Is(pg_sys::BOOLOID),
-        Type::Is(pg_sys::TEXTOID),
-        Type::Is(pg_sys::BYTEAOID),
-        Type::Is(pg_sys::INT4OID),
-        Type::Is(pg_sys::INT4OID),
-        Type::Is(pg_sys::INT4OID),
+    pub(crate) const COLUMNS: &[Column] = &[
+        Column::new("singleton", Type::Is(pgrx::pg_sys::BOOLOID)),
+        Column::new("environment_variable", TEXT),
+        Column::new("module", BYTEA),
+        Column::new("kdf_memory_kib", INTEGER),
+        Column::new("kdf_passes", INTEGER),
+        Column::new("kdf_lanes", INTEGER),
     ];
 }
 
 /// `credentials_files`.
 pub(crate) mod files {
-    use pgrx::pg_sys;
-
-    use crate::postgres::heap::Type;
+    use super::{BIGINT, BYTEA, Column, INTEGER, TEXT, Type};
 
     pub(crate) const FILENAME: usize = 0;
     pub(crate) const GENERATION: usize = 1;
@@ -77,22 +76,27 @@ pub(crate) mod files {
     /// Tells whether the row was written here. Missing where an earlier version made the table.
     pub(crate) const WRITTEN_AS: usize = 8;
 
-    pub(crate) const TYPES: &[Type] = &[
-        Type::Is(pg_sys::TEXTOID),
-        Type::Is(pg_sys::INT8OID),
-        Type::Is(pg_sys::TIMESTAMPTZOID),
-        Type::Is(pg_sys::INT4OID),
-        Type::Is(pg_sys::BYTEAOID),
-        Type::Is(pg_sys::BYTEAOID),
-        Type::Is(pg_sys::BYTEAOID),
-        Type::Is(pg_sys::BYTEAOID),
-        Type::Is(pg_sys::INT8OID),
+    pub(crate) const COLUMNS: &[Column] = &[
+        Column::new("filename", TEXT),
+        Column::new("generation", BIGINT),
+        Column::new("synchronized_at", Type::Is(pgrx::pg_sys::TIMESTAMPTZOID)),
+        Column::new("unloaded", INTEGER),
+        Column::new("file_digest", BYTEA),
+        Column::new("base", BYTEA),
+        Column::new("pending_digest", BYTEA),
+        Column::new("pending_base", BYTEA),
+        Column::new("written_as", BIGINT),
     ];
 }
 
-/// `omni_credentials.crypto_modules`.
+/// `crypto_modules`.
 pub(crate) mod crypto_modules {
+    use super::{BYTEA, Column, TEXT};
+
     pub(crate) const DIGEST: usize = 0;
     pub(crate) const WASM: usize = 1;
     pub(crate) const NAME: usize = 2;
+
+    pub(crate) const COLUMNS: &[Column] =
+        &[Column::new("digest", BYTEA), Column::new("wasm", BYTEA), Column::new("name", TEXT)];
 }

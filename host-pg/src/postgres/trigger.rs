@@ -19,6 +19,21 @@ pub(crate) enum Event {
     Truncate,
 }
 
+/// When a trigger fires, seen from the change of the row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Timing {
+    Before,
+    After,
+    InsteadOf,
+}
+
+/// Whether a trigger fires for each row, or once for a statement.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    Row,
+    Statement,
+}
+
 impl<'a> Call<'a> {
     /// # Safety
     /// `fcinfo` is the one that Postgres called the function with, and outlives the result.
@@ -58,10 +73,29 @@ impl<'a> Call<'a> {
             .ok_or_else(|| Error::NotAnInstance { relation: catalog::relation_name(self.relation()) })
     }
 
-    /// Whether the first columns of the table or view are of these types.
-    pub(crate) fn is_of(&self, types: &[heap::Type]) -> bool {
-        // SAFETY: the relation of a running trigger is open, and its descriptor valid.
-        unsafe { heap::are_of((*self.data.tg_relation).rd_att, types) }
+    /// Fails unless the first columns of the table or view are these.
+    pub(crate) fn must_have(&self, columns: &[heap::Column]) -> Result<(), Error> {
+        // SAFETY: the relation of a running trigger is open and locked, and its descriptor valid.
+        unsafe { heap::check_columns(self.relation(), (*self.data.tg_relation).rd_att, columns) }
+    }
+
+    /// Fails unless the trigger was made to fire as ours are: anyone who may execute a trigger function can attach it to
+    /// a table of their own in another way.
+    pub(crate) fn must_fire(&self, timing: Timing, level: Level) -> Result<(), Error> {
+        let row = self.data.tg_event & pg_sys::TRIGGER_EVENT_ROW != 0;
+        let fits = self.data.tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK
+            == match timing {
+                Timing::Before => pg_sys::TRIGGER_EVENT_BEFORE,
+                Timing::After => 0,
+                Timing::InsteadOf => pg_sys::TRIGGER_EVENT_INSTEAD,
+            };
+        if fits && row == (level == Level::Row) {
+            return Ok(());
+        }
+        Err(Error::InvalidArgument(format!(
+            "a trigger of {} calls a function of omni_credentials in a way that it is not made for",
+            catalog::qualified_name(self.relation())
+        )))
     }
 
     /// All columns of the row before the change.

@@ -86,9 +86,7 @@ impl Columns {
         call: &Call<'_>,
         (tuple, values): (pg_sys::HeapTuple, Vec<Option<pg_sys::Datum>>),
     ) -> Result<Self, Error> {
-        if !call.is_of(credentials::TYPES) {
-            return Err(Error::NotAnInstance { relation: catalog::relation_name(call.relation()) });
-        }
+        call.must_have(credentials::COLUMNS)?;
         let at = |column: usize| values.get(column).copied().flatten();
         Ok(Self {
             tuple,

@@ -6,11 +6,12 @@ use pgrx::{FromDatum, IntoDatum, fcinfo, pg_sys};
 
 use crate::error::{Error, Unreadable, or_raise};
 use crate::instance::{self, Instance, OpenError};
+use crate::postgres::catalog;
 use crate::postgres::fmgr::raw_function;
 use crate::postgres::varlena::Detoasted;
 use crate::rows::columns::Fields;
 use crate::rows::identity;
-use crate::rows::statement::{IDENTITY_MATCHES, arguments, qualified};
+use crate::rows::statement::{IDENTITY_MATCHES, arguments};
 use crate::settings::{self, OnUnreadable};
 
 raw_function!(open_credential_wrapper, pg_finfo_open_credential_wrapper, open_credential);
@@ -197,7 +198,7 @@ pub(crate) const RLS_ENABLED: core::ffi::c_int = 2;
 
 /// Whether the caller's policies show this very row.
 fn sees_row(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<bool, Error> {
-    let table = qualified(store);
+    let table = catalog::qualified_name(store);
     Spi::connect(|client| {
         let found = client.select(
             &format!("select 1 from {table} where {} and value operator(pg_catalog.=) $5", IDENTITY_MATCHES),

@@ -7,8 +7,8 @@ use pgrx::prelude::*;
 use crate::error::Error;
 use crate::postgres::catalog;
 use crate::postgres::fmgr::AnyDatum;
+use crate::postgres::tables::credentials;
 use crate::rows::columns::Fields;
-use crate::rows::statement::qualified;
 
 /// A row of `encrypted_credentials`; the datums live until the end of the statement.
 pub(crate) struct Row {
@@ -30,7 +30,7 @@ pub(crate) fn each_row(
     mut visit: impl FnMut(Row) -> Result<(), Error>,
 ) -> Result<(), Error> {
     const BATCH: core::ffi::c_long = 1_000;
-    let sql = format!("select name, value, kind, principal, scope from {}", qualified(table));
+    let sql = format!("select name, value, kind, principal, scope from {}", catalog::qualified_name(table));
     Spi::connect_mut(|client| {
         let mut cursor = match purpose {
             Purpose::Look => client.try_open_cursor(sql.as_str(), &[])?,
@@ -42,6 +42,12 @@ pub(crate) fn each_row(
             let rows = cursor.fetch(BATCH)?;
             if rows.is_empty() {
                 return Ok(());
+            }
+            for (number, column) in (1..).zip(credentials::COLUMNS) {
+                // The statement finds its columns by name. What it found must be of the types that they were made with.
+                if !column.is_of(rows.column_type_oid(number)?.value()) {
+                    return Err(Error::NotAnInstance { relation: catalog::qualified_name(table) });
+                }
             }
             for row in rows {
                 let column = |n| row.get::<AnyDatum>(n).ok().flatten().map(|datum| datum.0);

@@ -24,13 +24,6 @@ thread_local! {
     static PLANS: RefCell<Plans> = RefCell::default();
 }
 
-/// `schema.table`, quoted.
-pub(crate) fn qualified(table: pg_sys::Oid) -> String {
-    // SAFETY: a syscache lookup by oid.
-    let schema = unsafe { pg_sys::get_rel_namespace(table) };
-    pgrx::spi::quote_qualified_identifier(catalog::schema_name(schema), catalog::relation_name(table))
-}
-
 /// $1 to $4, and $5 where a value is given.
 pub(crate) fn arguments(fields: &Fields, value: Option<pg_sys::Datum>) -> Vec<DatumWithOid<'static>> {
     let mut typed = vec![

@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 use crate::error::{Error, or_raise};
 use crate::instance::{self, OpenError};
 use crate::postgres::fmgr::raw_function;
-use crate::postgres::trigger::{Call, Event};
+use crate::postgres::trigger::{Call, Event, Level, Timing};
 use crate::rows::columns::Columns;
 use crate::rows::{identity, open};
 
@@ -27,6 +27,7 @@ unsafe fn encrypted_credentials_check(fcinfo: pg_sys::FunctionCallInfo) -> pg_sy
 }
 
 fn check(call: &Call<'_>) -> Result<pg_sys::HeapTuple, Error> {
+    call.must_fire(Timing::Before, Level::Row)?;
     let table = call.relation();
     let new = Columns::new(call)?;
     let (Ok(fields), Some(sealed)) = (new.fields(), new.value) else {
