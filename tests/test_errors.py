@@ -84,11 +84,11 @@ def errors() -> list[tuple[str, str, str]]:
 def reasons() -> list[tuple[str, str, str]]:
     """SQLSTATE, message and hint of each variant of Unreadable."""
     states = arms("fn sqlstate(self)", r"(?:\{\s*)?PgSqlErrorCode::\w+")
-    mends = arms("fn mend(self)", r"(?:\{\s*)?\"(?:[^\"\\]|\\.)*\"")
+    remedies = arms("fn remedy(self)", r"(?:\{\s*)?\"(?:[^\"\\]|\\.)*\"")
     rows = []
     for name, message in variants("Unreadable").items():
         constant = re.search(r"ERRCODE_\w+", states[name])
-        mend = re.search(STRING, mends[name])
+        mend = re.search(STRING, remedies[name])
         assert constant and mend
         rows.append((sqlstate(constant[0]), cell(message.replace("{0}", "*n*")), cell(unescape(mend[1]))))
     return rows
