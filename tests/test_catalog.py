@@ -1,6 +1,6 @@
 """docs/reference.md has every object as the catalog has it, and every object has a comment.
 
-`pytest tests/test_catalog.py --accept` writes the reference anew.
+`pytest tests/test_catalog.py --accept` writes the reference again.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ def reference(db: Database) -> str:
     """The whole page."""
     text = [
         "# Reference\n",
-        "Made from the catalog of a database with the extension; a test compares them. What is listed for the schema"
-        " `omni_credentials` as part of a copy is also in every schema where `omni_credentials.instantiate` was called:"
-        " the view and its tables, `credential_kind`, `set_credential`, `credential_file_store_reload` and `credential_file_store_sync`.\n",
+        "Every object and setting of the extension. This page is generated from the catalog of a database with the extension, and\n"
+        "a test compares the two. What the page lists for the schema `omni_credentials` as part of an instance also exists in\n"
+        "every schema where you called `omni_credentials.instantiate`: the view and its tables, `credential_kind`,\n"
+        "`set_credential`, `credential_file_store_reload` and `credential_file_store_sync`.\n",
         "## Functions\n",
     ]
     for name, arguments, result, comment in functions(db, f"not ({INTERNAL})"):
@@ -72,7 +73,7 @@ def reference(db: Database) -> str:
         ):
             name, default, context, about, unit = row
             text.append(f"| `{name}` | {f'`{default}` {unit}'.strip() if default else ''} | {context} | {about.strip()} |")
-    text.append("\n## For the extension's own use\n\nNot granted to anybody, and nothing to call.\n")
+    text.append("\n## For the extension's own use\n\nThe extension grants these to no role, and you never need to call them.\n")
     for name, arguments, _, comment in functions(db, INTERNAL):
         text.append(f"- `{name}({arguments})`: {comment}")
     for name, comment in db.run("select evtname, obj_description(oid, 'pg_event_trigger') from pg_event_trigger order by 1"):
