@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 mod aead;
+mod contents;
 mod document;
 mod identity;
 mod kdf;
@@ -46,8 +47,8 @@ impl Guest for Module {
                 name_bytes: identity::NAME_BYTES as u32,
                 scope_bytes: identity::SCOPE_BYTES as u32,
                 value_bytes: aead::VALUE_BYTES as u32,
-                file_bytes: document::FILE_BYTES as u32,
-                file_records: document::FILE_RECORDS as u32,
+                file_bytes: contents::FILE_BYTES as u32,
+                file_records: contents::FILE_RECORDS as u32,
                 keyring_keys: keys::KEYS as u32,
                 kdf_memory_kib: kdf::MEMORY_KIB,
             },

@@ -2,14 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::bindings::exports::omni::credentials::file_store::{Merged, Preference};
-use crate::bindings::exports::omni::credentials::types::{Error, Failure};
-use crate::document::{Contents, Records, entry};
+use crate::bindings::exports::omni::credentials::file_store::{Entry, Preference};
+use crate::bindings::exports::omni::credentials::types::{Error, Failure, Identity};
+use crate::contents::{Contents, Records, entry};
 use crate::identity::{Canonical, short};
 use crate::keys::{Keys, split};
 use crate::refuse;
 
 type Manifest = BTreeMap<[u8; 16], [u8; 16]>;
+
+/// What a merge returns; `merged` of the contract, before its contents become a resource.
+pub(crate) struct Merge {
+    pub(crate) contents: Contents,
+    pub(crate) to_ours: Vec<Entry>,
+    pub(crate) to_theirs: Vec<Entry>,
+    pub(crate) conflicts: Vec<Identity>,
+}
 
 pub(crate) fn merge(
     base: &[u8],
@@ -18,7 +26,7 @@ pub(crate) fn merge(
     ours_complete: bool,
     keys: &Keys,
     prefer: Preference,
-) -> Result<Merged, Failure> {
+) -> Result<Merge, Failure> {
     let base = from_bytes(base)?;
     let (mut merged, mut conflicts) = (Records::new(), Vec::new());
     let all: BTreeSet<&Canonical> = ours.records.keys().chain(theirs.records.keys()).collect();
@@ -58,14 +66,13 @@ pub(crate) fn merge(
         merged.iter().filter(|(identity, sealed)| differs(identity, sealed)).map(entry).collect()
     };
     let (to_ours, to_theirs) = (news(&ours.records, ours_complete), news(&theirs.records, false));
-    let document = Contents {
+    let contents = Contents {
         records: merged,
         keyring: theirs.keyring.clone(),
         generation: theirs.generation,
         file: None,
-    }
-    .resource();
-    Ok(Merged { document, to_ours, to_theirs, conflicts })
+    };
+    Ok(Merge { contents, to_ours, to_theirs, conflicts })
 }
 
 pub(crate) fn agreed(base: &[u8], ours: &Contents, theirs: &Contents) -> Result<Vec<u8>, Failure> {
