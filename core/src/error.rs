@@ -2,6 +2,7 @@
 
 /// The cause of a refusal. One for one the cases of `types.error` in the contract, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The master secret is not the one this keyring was made with.
     #[error("the master secret is not the one this keyring was made with")]
@@ -78,7 +79,7 @@ pub enum Error {
     /// A line that the format does not have at this place.
     #[error("unexpected line")]
     BadSyntax,
-    /// The meaning is clear but it is not the one way to write it.
+    /// The meaning is clear but it is not in canonical form.
     #[error("not in canonical form")]
     NotCanonical,
     /// Records out of order.

@@ -15,6 +15,19 @@ pub const GENERATED_PREFIX: &str = "omck1_";
 
 /// A fresh generated master key (§3.1): `omck1_` and 48 characters.
 ///
+/// ```
+/// # use omni_credentials_core::{Entropy, Error};
+/// use omni_credentials_core::kdf::{GENERATED_PREFIX, generate_master_key};
+///
+/// # struct Source;
+/// # impl Entropy for Source {
+/// #     fn fill(&mut self, out: &mut [u8]) -> Result<(), Error> { out.fill(7); Ok(()) }
+/// # }
+/// let key = generate_master_key(&mut Source)?;
+/// assert!(key.starts_with(GENERATED_PREFIX.as_bytes()) && key.len() == 54);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// Those of the entropy source.
 pub fn generate_master_key(entropy: &mut impl Entropy) -> Result<Zeroizing<Vec<u8>>, Error> {

@@ -49,7 +49,7 @@ impl<S: Suite> Keyring<S> {
         let kek: &[u8; KEY] = kek.try_into().map_err(|_| Error::InvalidArgument)?;
         check_commitment(kek, &stored)?;
         let wrap = Wrap::new(kek)?;
-        if !bool::from(wrap.mac(stored.body)?.ct_eq(stored.mac)) {
+        if !bool::from(wrap.mac(stored.body).ct_eq(stored.mac)) {
             return Err(Error::KeyringTampered.into());
         }
         let keys = stored.slots.into_iter().map(|slot| wrap.unwrap(slot)).collect::<Result<_, _>>()?;
@@ -93,8 +93,7 @@ impl<S: Suite> Keyring<S> {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out =
             slots::body::<S>(&self.protection, &self.current, self.keys.iter().map(|key| &key.slot));
-        // HMAC takes keys of every length, so that there is no failure to tell anyone about.
-        out.extend_from_slice(&self.wrap.mac(&out).unwrap_or_default());
+        out.extend_from_slice(&self.wrap.mac(&out));
         out
     }
 
@@ -197,19 +196,20 @@ impl<S: Suite> DataKey<S> {
 /// What the KEK is expanded to.
 struct Wrap<S: Suite> {
     slot: Cipher<S>,
-    mac: Key,
+    /// Keyed once, here: what comes later cannot fail, and no keyring is written with a MAC of zeros.
+    mac: Hmac<Sha256>,
 }
 
 impl<S: Suite> Wrap<S> {
     fn new(kek: &[u8; KEY]) -> Result<Self, Error> {
         let slot = Cipher::new(&*derive(kek, &[label::SLOT, &[S::ID]])?);
-        Ok(Self { slot, mac: derive(kek, &[label::KEYRING_MAC])? })
+        let mac = Hmac::new_from_slice(&*derive(kek, &[label::KEYRING_MAC])?).map_err(|_| Error::Other)?;
+        Ok(Self { slot, mac })
     }
 
     /// HMAC over the keyring's body.
-    fn mac(&self, body: &[u8]) -> Result<[u8; 32], Error> {
-        let mac = Hmac::<Sha256>::new_from_slice(&*self.mac).map_err(|_| Error::Other)?;
-        Ok(mac.chain_update(body).finalize().into_bytes().into())
+    fn mac(&self, body: &[u8]) -> [u8; 32] {
+        self.mac.clone().chain_update(body).finalize().into_bytes().into()
     }
 
     /// A fresh data key under an id that is not among `taken`.

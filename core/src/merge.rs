@@ -16,7 +16,7 @@ use crate::{Document, Error, Failure, Keyring, OwnedIdentity, limits};
 /// Who wins where both sides changed a credential in different ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preference {
-    /// Nobody: the merged document keeps what ours has.
+    /// Neither side: the conflicts are reported, and the merged document keeps what ours has.
     Neither,
     /// Ours.
     Ours,
@@ -24,7 +24,8 @@ pub enum Preference {
     Theirs,
 }
 
-/// What a merge found.
+/// What a merge found. Nothing was written: the caller writes the document.
+#[must_use]
 pub struct Merged<S: Suite> {
     /// The merged document, with the keyring and generation of theirs. It has no seal yet.
     pub document: Document<S>,
@@ -38,11 +39,13 @@ pub struct Merged<S: Suite> {
 
 impl<S: Suite> Merged<S> {
     /// What ours must take over: identity, and the sealed value or `None` for a deletion.
+    #[must_use]
     pub fn to_ours(&self) -> impl ExactSizeIterator<Item = (&OwnedIdentity, Option<&[u8]>)> {
         self.to_ours.iter().map(|record| (&record.identity, record.sealed.as_deref()))
     }
 
     /// What theirs must take over.
+    #[must_use]
     pub fn to_theirs(&self) -> impl ExactSizeIterator<Item = (&OwnedIdentity, Option<&[u8]>)> {
         self.to_theirs.iter().map(|record| (&record.identity, record.sealed.as_deref()))
     }

@@ -16,6 +16,14 @@ const ALL_AS_JSONB: &str = r#"{"all": true}"#;
 
 /// The canonical form of a scope.
 ///
+/// ```
+/// use omni_credentials_core::{Error, scope};
+///
+/// assert_eq!(scope::canonical(br#"{"port": 5.0e3, "host": "db"}"#)?, r#"{"host":"db","port":5000}"#);
+/// assert_eq!(scope::canonical(b"{").unwrap_err().error, Error::InvalidScope);
+/// # Ok::<(), omni_credentials_core::Failure>(())
+/// ```
+///
 /// # Errors
 /// [`Error::InvalidScope`] for what is not JSON, contains U+0000, nests too deep or has a number out of range;
 /// [`Error::ScopeTooLarge`].

@@ -36,12 +36,13 @@ impl<S: Suite> Keyring<S> {
         let mut out = Vec::with_capacity(HEADER + Cipher::<S>::NONCE + padded + TAG);
         out.extend_from_slice(&header);
         out.resize(HEADER + Cipher::<S>::NONCE, 0);
-        entropy.fill(out.get_mut(HEADER..).unwrap_or_default())?;
+        let (_, nonce) = out.split_at_mut(HEADER);
+        entropy.fill(nonce)?;
         out.extend_from_slice(value);
         out.push(END);
         out.resize(HEADER + Cipher::<S>::NONCE + padded, 0);
         let (front, buffer) = out.split_at_mut(HEADER + Cipher::<S>::NONCE);
-        let nonce = front.get(HEADER..).unwrap_or_default();
+        let (_, nonce) = front.split_at(HEADER);
         let tag = self.value_cipher(self.current_id())?.seal(nonce, &aad(&header, &identity), buffer)?;
         out.extend_from_slice(&tag);
         Ok(out)

@@ -33,13 +33,13 @@ pub(super) fn file<S: Suite>(
     let known: usize = document.records.iter().map(|record| record.text().map_or(RECORD, <[u8]>::len)).sum();
     let capacity = known.saturating_add(TRAILER).min(limits::FILE_BYTES);
     let mut out = Limited { bytes: Vec::with_capacity(capacity), total: 0 };
-    body(document, generation, &mut |piece| out.push(piece));
+    body(document, generation, &mut |piece| out.push(piece))?;
     let mut seal = vec![SEAL_VERSION, S::ID];
     seal.extend_from_slice(&document.current);
     seal.extend_from_slice(&keyed_hash(key)?.chain_update(&out.bytes).finalize().into_bytes());
     out.push(b"  seal ");
     let mut line = [0; 64];
-    out.push(encode(&seal, &mut line));
+    out.push(encode(&seal, &mut line)?);
     out.push(b"\n");
     if out.total > limits::FILE_BYTES {
         return Err(Failure::found(Error::FileTooLarge, out.total as u64));
@@ -54,7 +54,7 @@ pub(super) fn seal<S: Suite>(
     key: &[u8; 32],
 ) -> Result<[u8; 32], Failure> {
     let mut mac = keyed_hash(key)?;
-    body(document, generation, &mut |piece| mac.update(piece));
+    body(document, generation, &mut |piece| mac.update(piece))?;
     Ok(mac.finalize().into_bytes().into())
 }
 
@@ -63,19 +63,21 @@ fn keyed_hash(key: &[u8; 32]) -> Result<Blake2bMac<U32>, Error> {
 }
 
 /// Every byte before the seal's line, piece by piece.
-fn body<S: Suite>(document: &Document<S>, generation: u64, out: &mut dyn FnMut(&[u8])) {
+fn body<S: Suite>(document: &Document<S>, generation: u64, out: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
     out(format!("{SIGNATURE}{VERSION}\nkeyring\n").as_bytes());
-    base64(&document.keyring, "  ", out);
+    base64(&document.keyring, "  ", out)?;
     for record in &document.records {
-        block(record, out);
+        block(record, out)?;
     }
     let records = document.records.len();
     out(format!("\nend\n  records {records}\n  generation {generation}\n").as_bytes());
+    Ok(())
 }
 
-fn block(record: &Record, out: &mut dyn FnMut(&[u8])) {
+fn block(record: &Record, out: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
     if let Some(text) = record.text() {
-        return out(text);
+        out(text);
+        return Ok(());
     }
     let identity = &record.identity;
     let mut text = String::from(if record.sealed.is_some() { "\ncredential " } else { "\ndeleted " });
@@ -90,24 +92,26 @@ fn block(record: &Record, out: &mut dyn FnMut(&[u8])) {
     out(text.as_bytes());
     if let Some(sealed) = &record.sealed {
         out(b"  value\n");
-        base64(sealed, "    ", out);
+        base64(sealed, "    ", out)?;
     }
+    Ok(())
 }
 
 /// Lines of 64 characters.
-fn base64(bytes: &[u8], indent: &str, out: &mut dyn FnMut(&[u8])) {
+fn base64(bytes: &[u8], indent: &str, out: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
     let mut line = [0; 64];
     for chunk in bytes.chunks(BASE64_BYTES) {
         out(indent.as_bytes());
-        out(encode(chunk, &mut line));
+        out(encode(chunk, &mut line)?);
         out(b"\n");
     }
+    Ok(())
 }
 
 /// Up to 48 bytes, which are up to 64 characters.
-fn encode<'a>(bytes: &[u8], line: &'a mut [u8; 64]) -> &'a [u8] {
-    let length = STANDARD.encode_slice(bytes, line).unwrap_or_default();
-    line.get(..length).unwrap_or_default()
+fn encode<'a>(bytes: &[u8], line: &'a mut [u8; 64]) -> Result<&'a [u8], Error> {
+    let length = STANDARD.encode_slice(bytes, &mut *line).map_err(|_| Error::Other)?;
+    line.get(..length).ok_or(Error::Other)
 }
 
 /// Keeps bytes up to the longest file, and counts all.

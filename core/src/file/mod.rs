@@ -17,6 +17,30 @@ use crate::suite::Suite;
 use crate::{Error, Failure, Identity, Keyring, OwnedIdentity, limits, value};
 
 /// A parsed or new document. Cloning shares the records.
+///
+/// ```
+/// # use omni_credentials_core::{Entropy, Error, kdf};
+/// use omni_credentials_core::{Document, Entry, Identity, Keyring, XChaCha20Poly1305};
+///
+/// # struct Source;
+/// # impl Entropy for Source {
+/// #     fn fill(&mut self, out: &mut [u8]) -> Result<(), Error> { out.fill(7); Ok(()) }
+/// # }
+/// # let mut source = Source;
+/// # let secret = kdf::generate_master_key(&mut source)?;
+/// let (keyring, _kek) = Keyring::<XChaCha20Poly1305>::create(&secret, None, &mut source)?;
+/// let mail = Identity { name: b"mail", kind: b"password", principal: b"app", scope: b"{}" };
+/// let sealed = keyring.seal(&mail, b"hunter2", &mut source)?;
+///
+/// let mut document = Document::create(&keyring.to_bytes())?;
+/// document.put([Entry { identity: mail, sealed: Some(&sealed) }])?;
+/// let file = document.write(&keyring, 0)?;
+///
+/// let read = Document::parse(&file)?;
+/// read.verify(&keyring)?;
+/// assert_eq!((read.generation(), read.entries().len()), (1, 1));
+/// # Ok::<(), omni_credentials_core::Failure>(())
+/// ```
 pub struct Document<S: Suite> {
     keyring: Vec<u8>,
     /// The id of the keyring's current key.
@@ -147,6 +171,7 @@ impl<S: Suite> Document<S> {
     }
 
     /// All records, sorted by identity.
+    #[must_use]
     pub fn entries(&self) -> impl ExactSizeIterator<Item = Entry<'_>> {
         self.records.iter().map(|record| Entry {
             identity: Identity {
