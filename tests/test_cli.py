@@ -101,7 +101,7 @@ def test_json_everywhere(folder: Folder) -> None:
     assert shown["credentials"][0]["value_base64"] == "/w=="
     verified = {"generation": 2, "values": 1, "under_older_keys": 0, "unreadable": []}
     assert folder.run("verify", "--json").json == verified
-    assert folder.run("rotate", "--json").json == {"reencrypted": 1}
+    assert folder.run("rotate-key", "--json").json == {"reencrypted": 1}
     assert folder.run("keygen", "--json").json["key"].startswith("omck1_")
     assert folder.run("module", "inspect", "--json").json["suite"] == {"id": 1, "name": "xchacha20poly1305"}
     assert folder.run("edit", "--json", EDITOR="true").json == {"added": 0, "changed": 0, "deleted": 0}
@@ -113,7 +113,7 @@ def test_rotation_and_a_new_master_secret(folder: Folder) -> None:
     for number in range(20):
         folder.set(f"c{number}", f"v{number}")
     old = folder.file.read_bytes()
-    folder.run("rotate")
+    folder.run("rotate-key")
     assert folder.run("verify", "--json").json["under_older_keys"] == 0
     assert folder.run("diff", "old", status=1)  # neither a file nor, without a repository, a commit
     (folder.path / "old").write_bytes(old)
@@ -121,18 +121,18 @@ def test_rotation_and_a_new_master_secret(folder: Folder) -> None:
     assert changes["keyring_changed"] and {it["change"] for it in changes["changes"]} == {"re-encrypted"}
 
     new = master_key(b"new")
-    folder.run("rewrap", OMNI_CREDENTIALS_NEW_MASTER_PASSWORD=new)
+    folder.run("rotate-master-secret", OMNI_CREDENTIALS_NEW_MASTER_PASSWORD=new)
     assert "the master secret is not the one" in folder.run("get", "c7", status=8).err
     folder.environment[VARIABLE] = new
     assert folder.get("c7") == b"v7"
-    folder.run("rewrap", "--generate", "--key-file", "k")
+    folder.run("rotate-master-secret", "--generate", "--key-file", "k")
     assert stat.S_IMODE((folder.path / "k").stat().st_mode) == 0o600
-    folder.run("rewrap", "--generate", "--key-file", "k", status=8)
+    folder.run("rotate-master-secret", "--generate", "--key-file", "k", status=8)
     keyed = folder.without_secret()
     keyed.environment[f"{VARIABLE}_FILE"] = "k"
     assert keyed.get("c7") == b"v7"
     before = (folder.path / "k").read_bytes()
-    keyed.run("rewrap", "--generate", "--key-file", "k", status=4)
+    keyed.run("rotate-master-secret", "--generate", "--key-file", "k", status=4)
     assert (folder.path / "k").read_bytes() == before, "a key in use was overwritten"
 
 
@@ -187,7 +187,7 @@ def test_files(folder: Folder) -> None:
         (whole.replace(b"omni-credentials 1\n", b"omni-credentials 2\n"), 6, "newer version"),
     ]:
         folder.file.write_bytes(damaged)
-        for command in [("get", "x"), ("set", "x"), ("rm", "x"), ("rotate",), ("compact",), ("edit",), ("verify",)]:
+        for command in [("get", "x"), ("set", "x"), ("rm", "x"), ("rotate-key",), ("compact",), ("edit",), ("verify",)]:
             if status == 5 and b'"y"' in damaged and command in [("get", "x"), ("rm", "x")]:
                 continue  # without having looked at the seal: there is no x
             refused = folder.run(*command, stdin=b"new" if command[0] == "set" else None, status=status, EDITOR="true")
@@ -243,7 +243,7 @@ def test_signals_in_the_middle_of_a_write(folder: Folder, number: signal.Signals
     for delay in range(0, 40, 2):
         before = folder.file.read_bytes()
         process = subprocess.Popen(
-            [PROGRAM, "rotate"], cwd=folder.path, env=folder.environment, stdout=subprocess.PIPE,
+            [PROGRAM, "rotate-key"], cwd=folder.path, env=folder.environment, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, start_new_session=True,
         )
         time.sleep(delay / 1000)
@@ -345,7 +345,7 @@ def test_modules(folder: Folder) -> None:
 def test_pages(empty: Folder) -> None:
     nobody = empty.without_secret()
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"]:
-        assert "rewrap" in nobody.run("completions", shell).text
+        assert "rotate-master-secret" in nobody.run("completions", shell).text
     bash = subprocess.run(["bash", "-n"], input=nobody.run("completions", "bash").out, check=False)
     assert bash.returncode == 0
     assert nobody.run("man").text.startswith(".ie")

@@ -99,10 +99,10 @@ def test_merges_join(repository: Folder) -> None:
 
 def test_a_rotation_is_kept_in_a_merge(repository: Folder) -> None:
     repository.git("checkout", "-q", "other")
-    repository.run("rotate")
+    repository.run("rotate-key")
     commit(repository, "rotated")
     repository.git("checkout", "-q", "main")
-    repository.run("rotate")
+    repository.run("rotate-key")
     repository.set("a", "a2")
     commit(repository, "rotated, too")
     repository.git("merge", "other")
@@ -110,7 +110,7 @@ def test_a_rotation_is_kept_in_a_merge(repository: Folder) -> None:
     # A new master secret on one side, a change on the other.
     repository.git("checkout", "-q", "-b", "third")
     new = master_key(b"new")
-    repository.run("rewrap", OMNI_CREDENTIALS_NEW_MASTER_PASSWORD=new)
+    repository.run("rotate-master-secret", OMNI_CREDENTIALS_NEW_MASTER_PASSWORD=new)
     commit(repository, "rewrapped")
     repository.git("checkout", "-q", "main")
     repository.set("b", "b2")

@@ -214,8 +214,8 @@ def test_editors_with_arguments(folder: Folder, words: str) -> None:
 def test_progress_on_a_terminal_only(folder: Folder) -> None:
     # So many that it takes several redraws on a fast machine: shorter work shows nothing.
     folder.fill(12_000, 3000)
-    assert "\r" not in folder.run("rotate").err
-    terminal = folder.at_terminal("rotate")
-    terminal.expect("encrypting anew: ")
+    assert "\r" not in folder.run("rotate-key").err
+    terminal = folder.at_terminal("rotate-key")
+    terminal.expect("encrypting: ")
     assert " of 12000" in terminal.finish()
     assert folder.leftovers() == []

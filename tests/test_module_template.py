@@ -32,7 +32,7 @@ def test_the_command_uses_it(tmp_path: Path, wasm: Path) -> None:
     folder.run(*module, "init")
     folder.run(*module, "set", "stripe", stdin=b"sk_live")
     folder.run(*module, "set", "smtp", stdin=b"relay")
-    folder.run(*module, "rotate")
+    folder.run(*module, "rotate-key")
     folder.run(*module, "rm", "smtp")
     assert folder.run(*module, "get", "stripe").out == b"sk_live"
     folder.run(*module, "verify")

@@ -135,7 +135,7 @@ def test_a_file_that_is_damaged_meanwhile(folder: Folder) -> None:
         store["a"] = "1"
         folder.file.write_bytes(folder.file.read_bytes()[:-10])
         damaged = folder.file.read_bytes()
-        for call in (store.save, store.reload, store.rotate_key, lambda: store.rewrap(KEY)):
+        for call in (store.save, store.reload, store.rotate_key, lambda: store.rotate_master_secret(KEY)):
             with pytest.raises(DamagedFile):
                 call()
         assert folder.file.read_bytes() == damaged and folder.leftovers() == [] and store["a"] == b"1"

@@ -82,11 +82,11 @@ def test_python_waits_for_another(folder: Folder) -> None:
         before = folder.file.read_bytes()
         with child(folder, HOLD) as holder:
             said(holder, b"held")
-            for call in (store.save, store.rotate_key, lambda: store.rewrap("x" * 20)):
+            for call in (store.save, store.rotate_key, lambda: store.rotate_master_secret("x" * 20)):
                 with pytest.raises(FileLocked, match=f"is locked by process {holder.pid} on host") as caught:
                     call()
                 assert caught.value.lock == f"{folder.file}.lock" and f"rm {folder.file}.lock" in caught.value.hint
-            assert store.reload() is False and "1" == store["a"].decode(), "reading needs no lock"
+            assert store.reload() is False and store["a"].decode() == "1", "reading needs no lock"
             assert folder.file.read_bytes() == before
             holder.stdin.write(b"\n")  # type: ignore[union-attr]
         assert store.save() and folder.get("a") == b"1"

@@ -107,8 +107,8 @@ def test_the_readme(folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     folder.run("get", "smtp", status=3)
     assert capsys.readouterr().out.splitlines() == [
         'smtp app {"all":true}',
-        "wrong-master-secret see which secret is used: secret= goes before env_var=, "
-        "and env_var= before its _FILE companion",
+        "wrong-master-secret check secret=, which has precedence over env_var=, which has precedence over its "
+        "_FILE companion",
     ]
 
 
@@ -227,12 +227,12 @@ def test_modules_that_fail(name: str, message: str) -> None:
      "loop-asking-for-entropy"],
 )
 def test_loops_end(name: str) -> None:
-    with pytest.raises(ModuleError, match="was stopped in .*: it took more than 0.2 seconds"):
+    with pytest.raises(ModuleError, match=r"was stopped in .*: it took more than 0\.2 seconds"):
         open_something(hostile(name, timeout=0.2))
 
 
 def test_other_exports_that_fail() -> None:
-    with pytest.raises(ModuleError, match="module-info.describe: invalid utf-8"):
+    with pytest.raises(ModuleError, match=r"module-info\.describe: invalid utf-8"):
         hostile("description-not-utf8").describe()
     with pytest.raises(ModuleError, match="a KEK of 5 bytes"):
         hostile("kek-too-short").derive_kek(b"", b"")

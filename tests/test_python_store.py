@@ -62,8 +62,8 @@ def test_reads_what_the_command_wrote(folder: Folder) -> None:
     folder.set("gone", "x")
     folder.run("rm", "gone")
     with Store.open(folder.file) as store:
-        listed = [it for it in folder.run("list", "--json").json["credentials"]]
-        assert [(it.name, it.kind, it.principal) for it in store.credentials()] == [
+        listed = folder.run("list", "--json").json["credentials"]
+        assert [(it.name, it.kind, it.principal) for it in store.list()] == [
             (it["name"], it["kind"], it["principal"]) for it in listed
         ]
         assert store.credential("a\"\n", kind="api_key").scope == '{"b":2,"x":1}'
@@ -90,7 +90,7 @@ def test_is_a_mapping(store: Store) -> None:
 def test_names_that_several_share(folder: Folder, store: Store) -> None:
     store.set("a", "1", kind="api_key", scope={"b": 2, "x": 1})
     store.set("a", "2", kind="password", principal="other")
-    assert len(store) == 1 and len(store.credentials()) == 2
+    assert len(store) == 1 and len(store.list()) == 2
     for call in (lambda: store["a"], lambda: store.get("a", b"default"), lambda: store.set("a", "x"),
                  lambda: store.delete("a")):
         with pytest.raises(AmbiguousCredential, match=r"^there are 2 credentials a: a \(api_key of app, ") as caught:
@@ -103,9 +103,9 @@ def test_names_that_several_share(folder: Folder, store: Store) -> None:
     assert store.set("a", "3", principal="other").kind == "password", "the kind of the one that is there"
     store.save()
     assert folder.get("a", "--kind", "password") == b"3"
-    assert [it.principal for it in store.credentials("a", kind="password")] == ["other"]
+    assert [it.principal for it in store.list("a", kind="password")] == ["other"]
     with Store.open(folder.file, principal="other") as others:
-        assert others["a"] == b"3" and len(others.credentials()) == 2
+        assert others["a"] == b"3" and len(others.list()) == 2
         assert others.set("b", "x").principal == "other"
     with Store.open(folder.file, principal="nobody") as nobodys:
         assert "a" not in nobodys and list(nobodys) == []
@@ -208,7 +208,9 @@ def test_a_value_that_does_not_open_stops_no_other(folder: Folder, store: Store)
         assert caught.value.code == "not-authentic" and caught.value.credential.name == "bad"
         with pytest.raises(UnreadableValue):
             store.rotate_key()
+        assert [(error.credential.name, error.code) for error in store.verify()] == [("bad", "not-authentic")]
         store["bad"] = b"anew"
+        assert store.verify() == []
         store.save()
     assert folder.get("bad") == b"anew"
 
@@ -291,14 +293,14 @@ def test_a_rotation_meanwhile_is_no_conflict(folder: Folder, store: Store) -> No
     store.reload()
     store["a"] = "2"
     del store["b"]
-    folder.run("rotate")
+    folder.run("rotate-key")
     assert store.save()
     assert folder.get("a") == b"2" and folder.get("c") == b"1"
     folder.run("get", "b", status=3)
     verified = folder.run("verify", "--json").json
     assert verified["under_older_keys"] == 0 and verified["unreadable"] == []
     store["d"] = "4"
-    folder.run("rotate")
+    folder.run("rotate-key")
     folder.set("a", "3")
     store["a"] = "conflicting"
     with pytest.raises(MergeConflict):
@@ -310,7 +312,7 @@ def test_another_master_secret_meanwhile(folder: Folder, store: Store, monkeypat
     store.reload()
     store["b"] = "2"
     new = master_key(b"new")
-    folder.run("rewrap", OMNI_CREDENTIALS_NEW_MASTER_PASSWORD=new)
+    folder.run("rotate-master-secret", OMNI_CREDENTIALS_NEW_MASTER_PASSWORD=new)
     before = folder.file.read_bytes()
     with pytest.raises(WrongMasterSecret):
         store.save()
@@ -321,7 +323,7 @@ def test_another_master_secret_meanwhile(folder: Folder, store: Store, monkeypat
     assert folder.get("a") == b"1" and folder.get("b") == b"2"
 
 
-def test_rotate_and_rewrap(folder: Folder, store: Store) -> None:
+def test_rotations(folder: Folder, store: Store) -> None:
     for number in range(5):
         store[f"c{number}"] = f"v{number}"
     store.save()
@@ -335,7 +337,7 @@ def test_rotate_and_rewrap(folder: Folder, store: Store) -> None:
         "generation": store.generation, "values": 5, "under_older_keys": 0, "unreadable": []
     }
     new = generate_master_key()
-    store.rewrap(new)
+    store.rotate_master_secret(new)
     assert folder.run("get", "c1", status=8)
     assert folder.run("get", "c1", **{VARIABLE: new}).out == b"v1"
     assert blocks(folder) == after, "no value is encrypted anew"
@@ -343,8 +345,8 @@ def test_rotate_and_rewrap(folder: Folder, store: Store) -> None:
     store.save()
     assert folder.run("get", "later", **{VARIABLE: new}).out == b"x"
     with pytest.raises(WrongMasterSecret):
-        store.rewrap("")
-    store.rewrap("a password", costs=CHEAP)
+        store.rotate_master_secret("")
+    store.rotate_master_secret("a password", costs=CHEAP)
     assert folder.run("get", "later", **{VARIABLE: "a password"}).out == b"x"
 
 
@@ -451,7 +453,7 @@ def test_a_file_of_the_size_that_is_promised(folder: Folder, store: Store) -> No
         document = files.parse(contents.file)
         files.put(document, fill(10_000, b"x" * 40))
         large = files.write(document, files.unlock(contents.keyring_bytes, contents.kek), 0)
-    assert 2_600_000 < len(large)
+    assert len(large) > 2_600_000
     folder.file.write_bytes(large)
     store.reload()
     assert len(store) == 10_000

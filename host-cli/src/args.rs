@@ -215,10 +215,10 @@ pub(crate) enum Command {
         #[arg(last = true, required = true, value_name = "PROGRAM", value_hint = ValueHint::CommandWithArguments)]
         program: Vec<OsString>,
     },
-    /// Add a data key and encrypt all values anew with it
-    Rotate,
-    /// Change the master secret
-    Rewrap {
+    /// Add a data key and encrypt every value with it
+    RotateKey,
+    /// Replace the master secret
+    RotateMasterSecret {
         /// The environment variable that holds the new secret; NAME_FILE may name a file that does
         #[arg(long, value_name = "NAME", default_value = "OMNI_CREDENTIALS_NEW_MASTER_PASSWORD")]
         new_secret_env: String,

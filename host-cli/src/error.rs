@@ -6,6 +6,7 @@ use omni_credentials_host::file::FileFault;
 use omni_credentials_host::{self as host, ErrorCode, Failure};
 
 use crate::exit::Exit;
+use crate::hints;
 use crate::interrupt::{self, Interrupted};
 
 /// Why the command ends without having done what it was asked. No case holds a secret.
@@ -45,7 +46,7 @@ pub(crate) enum Error {
     #[error("there are {} credentials {name}: {}", found.len(), found.join("; "))]
     Ambiguous { name: String, found: Vec<String> },
     /// The principal is not given and the environment does not tell it.
-    #[error("whose credential it is must be said: neither PGUSER nor USER is set")]
+    #[error("no principal is given, and neither PGUSER nor USER is set")]
     NoPrincipal,
     /// The module did not accept an argument.
     #[error("{subject}: {failure}")]
@@ -90,7 +91,7 @@ pub(crate) enum Error {
     #[error("interrupted; nothing was changed")]
     Interrupted(i32),
     /// Whoever reads the output has gone.
-    #[error("nobody reads the output any more")]
+    #[error("no process reads the output any more")]
     BrokenPipe,
     /// The system did not do what it was asked.
     #[error("{doing}: {error}")]
@@ -187,29 +188,25 @@ impl Error {
             Self::NoSecret { variable } => {
                 format!("export {variable}=..., or {variable}_FILE with the name of a file that holds it")
             }
-            Self::WrongSecret { .. } => "see which secret is used: omni-credentials show tells the file, \
-                 --secret-env NAME chooses another variable"
-                .into(),
-            Self::InvalidSecret => "a new generated key: omni-credentials keygen".into(),
+            Self::WrongSecret { path } => return Some(damage_hint(path, ErrorCode::WrongMasterSecret)),
+            Self::InvalidSecret => hints::SECRET.into(),
             Self::NoValue => "an empty value: omni-credentials set NAME --empty".into(),
             Self::NotFound(_) => "what there is: omni-credentials list".into(),
-            Self::Ambiguous { .. } => "say which one with --kind, --principal or --scope".into(),
-            Self::NoPrincipal => "add --principal ROLE".into(),
+            Self::Ambiguous { .. } => hints::AMBIGUOUS.into(),
+            Self::NoPrincipal => hints::PRINCIPAL.into(),
             Self::Invalid { failure, .. } => match failure.code {
-                ErrorCode::InvalidScope => r#"a scope is JSON: --scope '{"all": true}'"#.into(),
+                ErrorCode::InvalidScope => hints::SCOPE.into(),
                 _ => return None,
             },
-            Self::Conflict(_) => {
-                "keep one side: omni-credentials merge --prefer ours, or --prefer theirs".into()
-            }
+            Self::Conflict(_) => hints::CONFLICT.into(),
             Self::NotMendable(path) => {
                 let path = path.display();
-                format!("take one side, git checkout --theirs {path}, and set anew what it lacks")
+                format!("take one side, git checkout --theirs {path}, and set again what it lacks")
             }
             Self::NoEditor => "for this once: EDITOR=vi omni-credentials edit".into(),
             Self::Module(host::Error::DigestMismatch { .. }) => return None,
-            Self::Module(_) => "leave --module away to use the module this command carries".into(),
-            Self::Unreadable { .. } => "set these anew: omni-credentials set NAME".into(),
+            Self::Module(_) => "omit --module to use the built-in module".into(),
+            Self::Unreadable { .. } => hints::VALUE.into(),
             Self::Variable(_) => "choose with --only, --kind, --principal or --scope".into(),
             _ => return None,
         };
@@ -241,28 +238,12 @@ fn file_hint(path: &Path, fault: &FileFault) -> Option<String> {
             "a new one: omni-credentials init --file {0}, or name another with --file or OMNI_CREDENTIALS_FILE",
             path.display()
         )),
-        FileFault::Locked { lock, .. } => Some(format!("if nobody is at work on it: rm {}", lock.display())),
+        FileFault::Locked { lock, .. } => Some(hints::LOCKED.replace("{lock}", &lock.display().to_string())),
         FileFault::NoPermission => Some(format!("ls -l {}", path.display())),
         _ => None,
     }
 }
 
 fn damage_hint(path: &Path, code: ErrorCode) -> String {
-    let path = path.display();
-    match code {
-        ErrorCode::UnknownVersion => {
-            "install a newer omni-credentials, or name a newer module: --module FILE".into()
-        }
-        ErrorCode::UnknownSuite => "name a module of that suite: --module FILE".into(),
-        ErrorCode::ConflictMarkers => format!("finish the merge: omni-credentials merge --file {path}"),
-        ErrorCode::NotACredentialsFile => {
-            format!("to make one elsewhere: omni-credentials init --file NAME; {path} is left as it is")
-        }
-        ErrorCode::CarriageReturn => {
-            format!(
-                "let git keep its lines as they are: omni-credentials init --git, then git checkout {path}"
-            )
-        }
-        _ => format!("go back to a sound version: git checkout HEAD -- {path}"),
-    }
+    hints::file(code).replace("{file}", &path.display().to_string())
 }

@@ -13,6 +13,7 @@ mod error;
 mod exit;
 mod find;
 mod git;
+mod hints;
 mod identity;
 mod interrupt;
 mod output;

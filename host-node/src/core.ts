@@ -17,6 +17,8 @@ export {
     type DocumentOptions,
     type ListOptions,
     type MergeOptions,
+    type RotatedKey,
+    type RotateMasterSecretOptions,
     type Written,
 } from "./document.js";
 export type { Derivation, Secret } from "./derivation.js";

@@ -11,6 +11,13 @@ export type Secret = string | Uint8Array;
 export interface Derivation {
     deriveKek(module: CryptoModule, secret: Uint8Array, keyring: Uint8Array): Promise<Uint8Array>;
     createKeyring(module: CryptoModule, secret: Uint8Array, costs: Costs | undefined): Promise<ProtectedKeyring>;
+    /** The same keys under another master secret. */
+    rewrap(
+        module: CryptoModule,
+        before: ProtectedKeyring,
+        secret: Uint8Array,
+        costs: Costs | undefined,
+    ): Promise<ProtectedKeyring>;
 }
 
 /**
@@ -22,6 +29,9 @@ export const inThisThread: Derivation = {
     },
     async createKeyring(module, secret, costs) {
         return module.instantiate().call((contract) => contract.keyDerivation.createKeyring(secret, costs));
+    },
+    async rewrap(module, { keyring, kek }, secret, costs) {
+        return module.instantiate().call((contract) => contract.keyDerivation.rewrap(keyring, kek, secret, costs));
     },
 };
 

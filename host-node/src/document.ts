@@ -3,6 +3,7 @@
 import { compare, decode, encode, equal } from "./bytes.js";
 import type { Costs, Entry, Identity } from "./contract.js";
 import { type Derivation, inThisThread, type Secret, secretBytes } from "./derivation.js";
+import { HINTS } from "./error-table.js";
 import {
     aboutArgument,
     aboutFile,
@@ -13,6 +14,7 @@ import {
     MissingInputError,
     RefusalError,
     UNNAMED,
+    UnreadableValueError,
 } from "./errors.js";
 import { type Credential, DEFAULT_KIND, DEFAULT_SCOPE, identityOf, shown, type Which } from "./identity.js";
 import { dispose, UnlockedKeyring, withKeyring } from "./keyring.js";
@@ -46,9 +48,21 @@ export interface MergeOptions {
     prefer?: "ours" | "theirs" | undefined;
 }
 
-/** What `toBytes` made, for `accept`. */
+/** What `toBytes` and the rotations return, for `accept`. */
 export interface Written {
     readonly bytes: Uint8Array;
+}
+
+/** What `rotateKey` returns, for `accept`. */
+export interface RotatedKey extends Written {
+    /** How many values the new data key encrypts. */
+    readonly values: number;
+}
+
+/** How a master secret is replaced. */
+export interface RotateMasterSecretOptions {
+    /** The costs of Argon2id, for a password; the module's default if nothing is said. */
+    costs?: Costs | undefined;
 }
 
 /**
@@ -199,12 +213,91 @@ export class CredentialsDocument {
         this.#keyring.refuseClosed();
         const changes = new Map(this.#changes);
         const state = this.changed ? write(this.#module, this.#state, changes, this.#label) : this.#state;
-        const written = { bytes: state.bytes };
-        this.#written.set(written, { state, changes });
-        return written;
+        return this.#remember({ bytes: state.bytes }, state, changes);
     }
 
-    /** What `toBytes` returned is the file now. Changes made since then stay changes. */
+    /**
+     * The file's new bytes, with the changes: a new data key encrypts every value. Older keys stay in the file, for its
+     * versions in git. As with `toBytes`, the document stays as it is until the result is accepted.
+     *
+     * Throws an {@link UnreadableValueError} for a value that does not open.
+     */
+    rotateKey(): RotatedKey {
+        this.#keyring.refuseClosed();
+        const changes = new Map(this.#changes);
+        const { kek } = this.#state;
+        const keyring = aboutFile(this.#label, () =>
+            withKeyring(this.#module.instantiate(), this.#state.keyring, kek, (_, handle) => {
+                handle.addKey();
+                return handle.toBytes();
+            }),
+        );
+        const fresh = new UnlockedKeyring(this.#module, keyring, kek);
+        const rotated = new Map<string, Entered>();
+        let values = 0;
+        try {
+            for (const record of this.#all()) {
+                const { identity, deleted } = record.entry;
+                if (deleted) {
+                    if (changes.has(record.key)) rotated.set(record.key, record);
+                    continue;
+                }
+                const value = this.#open(record);
+                try {
+                    const sealed = fresh.seal(identity, value);
+                    rotated.set(record.key, { ...record, entry: { identity, sealed, deleted } });
+                } finally {
+                    value.fill(0);
+                }
+                values += 1;
+            }
+        } finally {
+            fresh.close();
+        }
+        const state = write(this.#module, { ...this.#state, keyring, rekeyed: true }, rotated, this.#label);
+        return this.#remember({ bytes: state.bytes, values }, state, changes);
+    }
+
+    /**
+     * The file's new bytes, with the changes, under another master secret. No value is encrypted again, and older
+     * versions of the file still open with the old secret: where it has leaked, replace the credentials themselves. As
+     * with `toBytes`, the document stays as it is until the result is accepted.
+     *
+     * Throws a {@link WrongMasterSecretError} for what cannot be a secret.
+     */
+    async rotateMasterSecret(newSecret: Secret, { costs }: RotateMasterSecretOptions = {}): Promise<Written> {
+        this.#keyring.refuseClosed();
+        const changes = new Map(this.#changes);
+        const before = this.#state;
+        const { derivation = inThisThread } = this.#options;
+        const secret = secretBytes(newSecret);
+        try {
+            const made = await aboutArgument("the new master secret", () =>
+                derivation.rewrap(this.#module, { keyring: before.keyring, kek: before.kek }, secret, costs),
+            );
+            const state = write(this.#module, { ...before, ...made, rekeyed: true }, changes, this.#label);
+            return this.#remember({ bytes: state.bytes }, state, changes);
+        } finally {
+            secret.fill(0);
+        }
+    }
+
+    /** Opens every value. Returns the errors of those that do not open. The seal was checked when the file was read. */
+    verify(): UnreadableValueError[] {
+        const unreadable: UnreadableValueError[] = [];
+        for (const record of this.#all()) {
+            if (record.entry.deleted) continue;
+            try {
+                this.#open(record).fill(0);
+            } catch (error) {
+                if (!(error instanceof UnreadableValueError)) throw error;
+                unreadable.push(error);
+            }
+        }
+        return unreadable;
+    }
+
+    /** What `toBytes` or a rotation returned is the file now. Changes made since then stay changes. */
     accept(written: Written): void {
         const known = this.#written.get(written);
         if (known === undefined) throw new TypeError("accept takes what toBytes of this document returned");
@@ -247,6 +340,12 @@ export class CredentialsDocument {
     /** What Node's console shows: the same. */
     [Symbol.for("nodejs.util.inspect.custom")](): unknown {
         return { ...this.toJSON() };
+    }
+
+    /** A result that `accept` knows, with what it is made of. */
+    #remember<T extends Written>(written: T, state: State, changes: Records): T {
+        this.#written.set(written, { state, changes });
+        return written;
     }
 
     #find(key: string): Entered | undefined {
@@ -322,8 +421,8 @@ export class CredentialsDocument {
     #new(name: string, { kind = DEFAULT_KIND, principal, scope = DEFAULT_SCOPE }: Which): Entered {
         const whose = principal ?? this.#options.principal ?? this.#options.newPrincipal;
         if (whose === undefined) {
-            throw new MissingInputError("no-principal", "whose credential it is must be said", {
-                hint: "add { principal }, here or when the file is opened",
+            throw new MissingInputError("no-principal", "no principal is given, and neither PGUSER nor USER is set", {
+                hint: HINTS.principal,
             });
         }
         const identity = this.#canonical(identityOf(name, kind, whose, scope), JSON.stringify(name));

@@ -1,43 +1,8 @@
 //! Why something was not done. No error holds a value, a secret or a key.
 
 import type { Failure } from "./contract.js";
+import { CODES, FILE_HINTS, HINTS } from "./error-table.js";
 import { type Credential, shown } from "./identity.js";
-
-/** The contract's `types.error`, each with what it means and what stands before `found`. */
-const CODES = {
-    "wrong-master-secret": ["the master secret is not the one this keyring was made with"],
-    "invalid-master-secret": ["the master secret is empty, longer than 4 KiB, or a damaged generated key"],
-    "not-authentic": ["the value was altered, or was sealed for another credential"],
-    malformed: ["the bytes are not of the expected shape"],
-    "unknown-version": ["the data needs a newer version of the crypto module", "version "],
-    "unknown-suite": ["the data was made with another cipher suite", "suite "],
-    "unknown-key": ["the keyring does not hold the key this was sealed with"],
-    "keyring-tampered": ["the master secret is right, but the keyring was altered"],
-    "kdf-out-of-bounds": ["the key derivation parameters are beyond the limits"],
-    "too-many-keys": ["the keyring holds as many keys as it can"],
-    "invalid-name": ["the name is empty, too long, not UTF-8, or contains U+0000"],
-    "invalid-kind": ["the kind is empty, too long, not UTF-8, or contains U+0000"],
-    "invalid-principal": ["the principal is empty, too long, not UTF-8, or contains U+0000"],
-    "invalid-scope": ["the scope is not JSON, nests too deep, or has a number out of range"],
-    "scope-too-large": ["the scope is too long", "bytes: "],
-    "value-too-large": ["the value is longer than 1 MiB", "bytes: "],
-    "file-too-large": ["the file is longer than 64 MiB", "bytes: "],
-    "line-too-long": ["the line is longer than any the format has"],
-    "too-many-records": ["the file has more than 100,000 records"],
-    "not-text": ["the file is not UTF-8 text, or has a control character"],
-    "carriage-return": ["the line ends in CR LF; the format has LF"],
-    "conflict-markers": ["the file holds the markers of an unfinished merge"],
-    "not-a-credentials-file": ["this is not an encrypted credentials file"],
-    truncated: ["the file ends before its trailer"],
-    "bad-syntax": ["the line is not one that the format has at this place"],
-    "not-canonical": ["this is not the one way to write it"],
-    unsorted: ["the records are out of order"],
-    "duplicate-record": ["two records are of one credential"],
-    "count-mismatch": ["the trailer's count is not the number of records", "records: "],
-    "seal-mismatch": ["the file was altered: its seal does not match"],
-    "invalid-argument": ["the arguments do not belong together"],
-    other: ["the crypto module refused without a known reason"],
-} as const satisfies Record<Failure["error"], readonly [meaning: string, unitOfFound?: string]>;
 
 /** What a file without a name is called. */
 export const UNNAMED = "the document";
@@ -99,7 +64,7 @@ export class AmbiguousCredentialError extends CredentialsError {
     constructor(name: string, credentials: readonly Credential[]) {
         const found = credentials.map(shown).join("; ");
         super("ambiguous-credential", `there are ${credentials.length} credentials ${name}: ${found}`, {
-            hint: "say which one with kind, principal or scope",
+            hint: HINTS.ambiguous,
         });
         this.credentials = credentials;
     }
@@ -125,7 +90,7 @@ export class FileLockedError extends CredentialsError {
 
     constructor(path: string, holder: string, lock: string) {
         const message = `${path}: is locked by ${holder}; if no such process is at work on it, remove ${lock}`;
-        super("locked", message, { hint: `if nobody is at work on it: rm ${lock}` });
+        super("locked", message, { hint: HINTS.locked.replaceAll("{lock}", () => lock) });
         this.path = path;
         this.holder = holder;
         this.lock = lock;
@@ -154,7 +119,7 @@ export class MergeConflictError extends CredentialsError {
 
     constructor(credentials: readonly Credential[]) {
         super("conflict", `both sides changed ${credentials.map(shown).join("; ")}`, {
-            hint: 'keep one side: { prefer: "ours" }, or { prefer: "theirs" }',
+            hint: HINTS.conflict,
         });
         this.credentials = credentials;
     }
@@ -169,8 +134,7 @@ export class UnreadableValueError extends CredentialsError {
 
     constructor(credential: Credential, refusal: RefusalError) {
         const { code, line, found } = refusal;
-        const hint = "set it anew, or go back to a sound version of the file";
-        super(code, `${shown(credential)}: ${refusal.message}`, { line, found, hint, cause: refusal });
+        super(code, `${shown(credential)}: ${refusal.message}`, { line, found, hint: HINTS.value, cause: refusal });
         this.credential = credential;
     }
 }
@@ -180,7 +144,8 @@ export class ModuleError extends CredentialsError {}
 
 /** What a failure means, as the rest of a message. */
 export function explain({ error, line, found }: Failure): string {
-    const [meaning, unit] = (CODES[error] ?? CODES.other) as readonly [string, string?];
+    const codes: Readonly<Record<Failure["error"], readonly [meaning: string, unitOfFound?: string]>> = CODES;
+    const [meaning, unit] = codes[error] ?? codes.other;
     return `${line > 0 ? `line ${line}: ` : ""}${meaning}${unit === undefined ? "" : ` (${unit}${found})`}`;
 }
 
@@ -209,7 +174,7 @@ export function aboutArgument<T>(subject: string, call: () => T): T {
     return refining(call, (refusal) => {
         const { code, line, found } = refusal;
         if (code === "invalid-master-secret") return secretError(refusal);
-        const hint = code === "invalid-scope" ? `a scope is JSON: '{"all": true}'` : undefined;
+        const hint = code === "invalid-scope" ? HINTS.scope : undefined;
         return new InvalidInputError(code, `${subject}: ${refusal.message}`, { line, found, hint, cause: refusal });
     });
 }
@@ -233,28 +198,13 @@ function refining<T>(call: () => T, refine: (refusal: RefusalError) => Credentia
 
 function secretError(refusal: RefusalError): WrongMasterSecretError {
     return new WrongMasterSecretError(refusal.code, refusal.message, {
-        hint: "a new generated key: omni-credentials keygen, or generateMasterKey()",
+        hint: HINTS.secret,
         cause: refusal,
     });
 }
 
 function fileHint(code: string, file: string): string {
     // Without a name there is nothing to type after a command.
-    const named = file !== UNNAMED;
-    switch (code) {
-        case "wrong-master-secret":
-            return "see which secret is used: secret, or envVar for another variable";
-        case "unknown-version":
-            return "install a newer omni-credentials";
-        case "unknown-suite":
-            return "name a module of that suite: { module }";
-        case "conflict-markers":
-            return `finish the merge: omni-credentials merge${named ? ` --file ${file}` : ""}`;
-        case "not-a-credentials-file":
-            return `to make one elsewhere: omni-credentials init --file NAME; ${file} is left as it is`;
-        case "carriage-return":
-            return `let git keep its lines: omni-credentials init --git, then git checkout${named ? ` ${file}` : ""}`;
-        default:
-            return `go back to a sound version${named ? `: git checkout HEAD -- ${file}` : " of it"}`;
-    }
+    const name = file === UNNAMED ? "FILE" : file;
+    return (FILE_HINTS[code] ?? HINTS.file).replaceAll("{file}", () => name);
 }

@@ -392,7 +392,10 @@ test("a file of another keyring is not merged", async () => {
     const at = damaged.length - 5;
     damaged[at] = damaged[at] === 0x41 ? 0x42 : 0x41;
     const sealed = await failure(ours.merge(damaged));
-    assert.deepEqual([sealed.code, sealed.hint], ["seal-mismatch", "go back to a sound version of it"]);
+    assert.deepEqual(
+        [sealed.code, sealed.hint],
+        ["seal-mismatch", "restore a good version: git checkout HEAD -- FILE"],
+    );
     assert.equal(ours.getText("a"), "2");
 });
 

@@ -81,7 +81,7 @@ test("the command and a store change one file, and neither loses what the other 
 test("a rotation by the command in between is taken over", async () => {
     const { path, store } = await made({ a: "1", b: "2" });
     store.set("a", "node");
-    run(path, secret, ["rotate"]);
+    run(path, secret, ["rotate-key"]);
     await store.save();
     assert.deepEqual(
         ["a", "b"].map((name) => run(path, secret, ["get", name])),
@@ -99,7 +99,7 @@ test("a new master secret by the command in between: the store asks for the secr
     const { spawnSync } = await import("node:child_process");
     const { command } = await import("./support.mjs");
     const env = { OMNI_CREDENTIALS_MASTER_PASSWORD: secret, OMNI_CREDENTIALS_NEW_MASTER_PASSWORD: fresh, HOME: "/tmp" };
-    assert.equal(spawnSync(command, ["rewrap", "--file", path], { env }).status, 0);
+    assert.equal(spawnSync(command, ["rotate-master-secret", "--file", path], { env }).status, 0);
     const before = readFileSync(path);
     assert.ok((await failure(store.save())) instanceof omni.WrongMasterSecretError);
     assert.deepEqual(readFileSync(path), before);
@@ -107,6 +107,100 @@ test("a new master secret by the command in between: the store asks for the secr
     assert.equal(await store.save(), true);
     assert.equal(run(path, fresh, ["get", "a"]), "2");
 });
+
+test("a new data key encrypts every value, and what others wrote is kept", async () => {
+    const { path, store } = await made({ a: "1", b: "2", gone: "3" });
+    run(path, secret, ["set", "c"], { input: "command" });
+    store.set("a", "node");
+    store.delete("gone");
+    assert.equal(await store.rotateKey(), 3);
+    assert.equal(store.changed, false);
+    const { values, under_older_keys, unreadable } = JSON.parse(run(path, secret, ["verify", "--json"]));
+    assert.deepEqual([values, under_older_keys, unreadable], [3, 0, []]);
+    for (const [name, value] of [
+        ["a", "node"],
+        ["b", "2"],
+        ["c", "command"],
+    ]) {
+        assert.equal(run(path, secret, ["get", name]), value);
+        assert.equal(store.getText(name), value);
+    }
+    run(path, secret, ["get", "gone"], { status: 3 });
+    // The store goes on with the new key.
+    store.set("later", "4");
+    await store.save();
+    assert.equal(JSON.parse(run(path, secret, ["verify", "--json"])).under_older_keys, 0);
+    assert.deepEqual(leftovers(join(path, "..")), []);
+});
+
+test("a rotation that fails changes neither the file nor the store", async () => {
+    const { path, store } = await made({ a: "1", b: "2" });
+    store.set("a", "node");
+    run(path, secret, ["set", "a"], { input: "theirs" });
+    const before = readFileSync(path);
+    assert.ok((await failure(store.rotateKey())) instanceof omni.MergeConflictError);
+    assert.ok((await failure(store.rotateMasterSecret("a new one"))) instanceof omni.MergeConflictError);
+    assert.deepEqual(readFileSync(path), before);
+    assert.deepEqual([store.changed, store.getText("a")], [true, "node"]);
+    assert.equal(await store.rotateKey({ prefer: "ours" }), 2);
+    assert.equal(run(path, secret, ["get", "a"]), "node");
+});
+
+test("a new master secret opens the file, the old one does not, and no value is encrypted again", async () => {
+    const { path, store } = await made({ a: "1" });
+    const values = (file) => readFileSync(file, "utf8").split("\ncredential ").slice(1).join().split("\nend\n")[0];
+    const before = values(path);
+    const fresh = await omni.generateMasterKey();
+    await store.rotateMasterSecret(fresh);
+    assert.equal(values(path), before);
+    assert.equal(run(path, fresh, ["get", "a"]), "1");
+    run(path, secret, ["get", "a"], { status: 8 });
+    store.set("b", "2");
+    await store.save();
+    assert.equal(run(path, fresh, ["get", "b"]), "2");
+    for (const invalid of ["", "omck1_damaged"]) {
+        assert.ok((await failure(store.rotateMasterSecret(invalid))) instanceof omni.WrongMasterSecretError);
+    }
+    assert.equal(run(path, fresh, ["get", "b"]), "2");
+    // A password is derived in a thread of its own.
+    await store.rotateMasterSecret("a password", { costs: { memoryKib: 64, passes: 1, lanes: 1 } });
+    assert.equal(run(path, "a password", ["get", "b"]), "2");
+});
+
+test("verify names the values that do not open", async () => {
+    const { path, store } = await made({ a: "1", b: "2" });
+    assert.deepEqual(store.verify(), []);
+    const altered = await withAlteredValue(path, "b");
+    const document = await omni.openDocument(altered, { secret });
+    const [error, ...others] = document.verify();
+    assert.ok(error instanceof omni.UnreadableValueError);
+    assert.deepEqual([error.credential.name, error.code, others], ["b", "not-authentic", []]);
+    assert.ok(throwsUnreadable(() => document.rotateKey()));
+});
+
+function throwsUnreadable(call) {
+    try {
+        call();
+        return false;
+    } catch (error) {
+        if (!(error instanceof omni.UnreadableValueError)) throw error;
+        return true;
+    }
+}
+
+/** The file with another value in the place of one: well-formed and sealed, but not this credential's value. */
+async function withAlteredValue(path, name) {
+    const module = await omni.builtinModule();
+    return module.instantiate().call(({ encryption, fileStore, keyDerivation }) => {
+        const document = fileStore.Document.parse(readFileSync(path));
+        const kek = keyDerivation.deriveKek(new TextEncoder().encode(secret), document.keyringBytes());
+        const keyring = encryption.Keyring.unlock(document.keyringBytes(), kek);
+        const isIt = ({ identity }) => new TextDecoder().decode(identity.name) === name;
+        const [its, other] = [document.entries().find(isIt), document.entries().find((entry) => !isIt(entry))];
+        document.put([{ ...its, sealed: other.sealed }]);
+        return document.write(keyring, 0n);
+    });
+}
 
 test("a conflict writes nothing, names the credentials, and a preference settles it", async () => {
     for (const prefer of ["ours", "theirs"]) {
@@ -209,7 +303,7 @@ test("files that cannot be opened say why", async () => {
         assert.ok(error instanceof omni.CredentialsError && error.message.startsWith(join(at, name)), error.message);
     }
     const { hint } = await failure(Store.open(join(at, "cut"), options));
-    assert.equal(hint, `go back to a sound version: git checkout HEAD -- ${join(at, "cut")}`);
+    assert.equal(hint, `restore a good version: git checkout HEAD -- ${join(at, "cut")}`);
     assert.equal((await failure(Store.open("/dev/null", options))).code, "not-regular");
     assert.equal((await failure(Store.create(path, options))).code, "exists");
     assert.equal((await failure(Store.create(join(at, "none", "f"), options))).code, "no-folder");

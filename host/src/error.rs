@@ -210,7 +210,7 @@ error_codes! {
     NotACredentialsFile "not-a-credentials-file" "this is not an encrypted credentials file",
     Truncated "truncated" "the file ends before its trailer",
     BadSyntax "bad-syntax" "the line is not one that the format has at this place",
-    NotCanonical "not-canonical" "this is not the one way to write it",
+    NotCanonical "not-canonical" "the line is not in canonical form",
     Unsorted "unsorted" "the records are out of order",
     DuplicateRecord "duplicate-record" "two records are of one credential",
     CountMismatch "count-mismatch" "the trailer's count is not the number of records" found "records: ",

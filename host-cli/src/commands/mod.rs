@@ -11,9 +11,9 @@ mod list;
 mod merge;
 mod module;
 mod pages;
-mod rewrap;
 mod rm;
-mod rotate;
+mod rotate_key;
+mod rotate_master_secret;
 mod set;
 mod show;
 mod verify;
@@ -42,9 +42,9 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Error> {
         }
         Command::Merge { prefer, .. } => merge::mend(context, prefer),
         Command::Exec { only, which, program } => exec::run(context, &only, &which, &program),
-        Command::Rotate => rotate::run(context),
-        Command::Rewrap { new_secret_env, generate, key_file } => {
-            rewrap::run(context, &new_secret_env, generate.then_some(&*key_file))
+        Command::RotateKey => rotate_key::run(context),
+        Command::RotateMasterSecret { new_secret_env, generate, key_file } => {
+            rotate_master_secret::run(context, &new_secret_env, generate.then_some(&*key_file))
         }
         Command::Verify => verify::run(context),
         Command::Compact => compact::run(context),

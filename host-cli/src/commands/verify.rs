@@ -1,6 +1,6 @@
 use crate::context::Context;
 use crate::error::Error;
-use crate::output::{self, Object};
+use crate::output::{self, IdentityFields};
 use crate::store::Store;
 use crate::terminal::Progress;
 use crate::{identity, terminal};
@@ -22,14 +22,14 @@ pub(crate) fn run(context: &Context) -> Result<(), Error> {
     drop(progress);
     if context.json {
         let failures = unreadable.iter().map(|(entry, error)| {
-            Object::default().identity(&entry.identity()).text("reason", &error.to_string()).to_json()
+            Ok(Unreadable { identity: IdentityFields::new(&entry.identity())?, reason: error.to_string() })
         });
-        Object::default()
-            .number("generation", opened.store.generation)
-            .number("values", live.len())
-            .number("under_older_keys", older)
-            .list("unreadable", failures)
-            .print()?;
+        output::json(&Verified {
+            generation: opened.store.generation,
+            values: live.len(),
+            under_older_keys: older,
+            unreadable: failures.collect::<Result<_, Error>>()?,
+        })?;
     } else {
         for (entry, error) in &unreadable {
             output::line(&format!("{}: {error}", identity::shown(&entry.identity())))?;
@@ -41,8 +41,24 @@ pub(crate) fn run(context: &Context) -> Result<(), Error> {
     terminal::note(&format!("the seal is right and all {} values open", live.len()));
     if older > 0 {
         terminal::note(&format!(
-            "{older} are under older keys; to encrypt them anew: omni-credentials rotate"
+            "{older} are under older keys; to encrypt them again: omni-credentials rotate-key"
         ));
     }
     Ok(())
+}
+
+/// What `verify` prints with `--json`.
+#[derive(serde::Serialize)]
+struct Verified {
+    generation: u64,
+    values: usize,
+    under_older_keys: usize,
+    unreadable: Vec<Unreadable>,
+}
+
+#[derive(serde::Serialize)]
+struct Unreadable {
+    #[serde(flatten)]
+    identity: IdentityFields,
+    reason: String,
 }

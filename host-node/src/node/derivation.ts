@@ -16,8 +16,10 @@ export interface Request {
     readonly digest: string;
     readonly bindingsUrl: string | undefined;
     readonly secret: Uint8Array;
-    /** To derive its KEK; without it, to make one. */
+    /** To derive its KEK; without it, to create one. */
     readonly keyring?: Uint8Array;
+    /** The KEK of `keyring`, to put the keyring under `secret`. */
+    readonly kek?: Uint8Array;
     readonly costs?: Costs | undefined;
 }
 
@@ -37,6 +39,10 @@ export const inWorker: Derivation = {
     createKeyring(module, secret, costs) {
         if (isGenerated(secret)) return inThisThread.createKeyring(module, secret, costs);
         return run<ProtectedKeyring>({ ...common(module), secret, costs });
+    },
+    rewrap(module, before, secret, costs) {
+        if (isGenerated(secret)) return inThisThread.rewrap(module, before, secret, costs);
+        return run<ProtectedKeyring>({ ...common(module), secret, ...before, costs });
     },
 };
 

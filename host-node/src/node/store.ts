@@ -8,7 +8,15 @@ import { equal } from "../bytes.js";
 import type { Costs } from "../contract.js";
 import { builtinModule } from "../core.js";
 import { inThisThread, type Secret } from "../derivation.js";
-import { CredentialsDocument, type DocumentOptions, type ListOptions, type MergeOptions } from "../document.js";
+import {
+    CredentialsDocument,
+    type DocumentOptions,
+    type ListOptions,
+    type MergeOptions,
+    type RotateMasterSecretOptions,
+    type Written,
+} from "../document.js";
+import type { UnreadableValueError } from "../errors.js";
 import type { Credential, Which } from "../identity.js";
 import type { CryptoModule } from "../module.js";
 import { inWorker } from "./derivation.js";
@@ -157,19 +165,43 @@ export class Store {
     save(options: SaveOptions = {}): Promise<boolean> {
         return this.#afterLast(async () => {
             if (!this.#document.changed) return false;
-            const { wait = this.#options.wait, signal = this.#options.signal, prefer } = options;
-            return withLock(this.path, { wait, signal }, async (locked) => {
-                const theirs = await read(locked);
-                if (!equal(theirs, this.#document.base)) await this.#document.merge(theirs, { prefer });
+            return this.#locked(options, async (put) => {
                 // The others may have written the same.
                 if (!this.#document.changed) return false;
-                const written = this.#document.toBytes();
-                signal?.throwIfAborted();
-                await replace(locked, written.bytes);
-                this.#document.accept(written);
+                await put(this.#document.toBytes());
                 return true;
             });
         });
+    }
+
+    /**
+     * Adds a data key and encrypts every value with it; saves changes as well. Older keys stay in the file, for its
+     * versions in git. Returns the number of values.
+     *
+     * Throws an {@link UnreadableValueError} for a value that does not open, and what `save` throws; nothing was changed
+     * then.
+     */
+    rotateKey(options: SaveOptions = {}): Promise<number> {
+        return this.#afterLast(() =>
+            this.#locked(options, async (put) => {
+                const rotated = this.#document.rotateKey();
+                await put(rotated);
+                return rotated.values;
+            }),
+        );
+    }
+
+    /**
+     * Replaces the master secret; saves changes as well. No value is encrypted again, and older versions of the file
+     * still open with the old secret: where it has leaked, replace the credentials themselves.
+     *
+     * Throws a {@link WrongMasterSecretError} for what cannot be a secret, and what `save` throws; nothing was changed
+     * then.
+     */
+    rotateMasterSecret(newSecret: Secret, options: SaveOptions & RotateMasterSecretOptions = {}): Promise<void> {
+        return this.#afterLast(() =>
+            this.#locked(options, async (put) => put(await this.#document.rotateMasterSecret(newSecret, options))),
+        );
     }
 
     /**
@@ -186,6 +218,11 @@ export class Store {
         });
     }
 
+    /** See {@link CredentialsDocument.verify}. */
+    verify(): UnreadableValueError[] {
+        return this.#document.verify();
+    }
+
     /** Wipes the keys. Nothing can be read or written after it; changes that were not saved are lost. */
     close(): void {
         this.#document.close();
@@ -199,6 +236,25 @@ export class Store {
     /** What Node's console shows: the same. */
     [inspect.custom](): unknown {
         return { ...this.toJSON() };
+    }
+
+    /**
+     * Works under the lock, on what the file holds then. What is put becomes the file, in one step, and is in the store
+     * afterwards.
+     */
+    async #locked<T>(
+        { wait = this.#options.wait, signal = this.#options.signal, prefer }: SaveOptions,
+        work: (put: (written: Written) => Promise<void>) => Promise<T>,
+    ): Promise<T> {
+        return withLock(this.path, { wait, signal }, async (locked) => {
+            const theirs = await read(locked);
+            if (!equal(theirs, this.#document.base)) await this.#document.merge(theirs, { prefer });
+            return work(async (written) => {
+                signal?.throwIfAborted();
+                await replace(locked, written.bytes);
+                this.#document.accept(written);
+            });
+        });
     }
 
     #afterLast<T>(work: () => Promise<T>): Promise<T> {

@@ -18,9 +18,7 @@ import platform
 import secrets
 import stat
 
-from wasmtime import WasmtimeError
-from wasmtime import _ffi as ffi
-from wasmtime import component as wit
+from wasmtime import WasmtimeError, _ffi as ffi, component as wit
 
 from ._engine import engine
 

@@ -6,19 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ._error_table import EXPLANATIONS
 from ._values import Bool, Borrow, Bytes, Enum, Integer, ListOf, Option, Own, Record, Result, String, Type
-from .errors import EXPLANATIONS, Refusal
+from .errors import Refusal
+from .identity import RawIdentity
 
 CONTRACT = "omni:credentials@0.1.0"
-
-
-class RawIdentity(NamedTuple):
-    """`types.identity`: the four fields as the contract has them, UTF-8."""
-
-    name: bytes
-    kind: bytes
-    principal: bytes
-    scope: bytes
 
 
 class Entry(NamedTuple):

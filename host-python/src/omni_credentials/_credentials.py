@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
+import json
 import os
 import threading
 from collections.abc import Iterator, MutableMapping
 from typing import TypeVar, overload
 
 from ._contents import Contents, open_value, refusals_of_argument
+from ._error_table import HINTS
 from .errors import AmbiguousCredential, CredentialNotFound, InvalidInput, MissingInput, UnreadableValue
-from .identity import DEFAULT_KIND, DEFAULT_SCOPE, Credential, Identity, Scope, scope_text
+from .identity import DEFAULT_KIND, DEFAULT_SCOPE, Credential, Identity, Scope
 from .module import Entry, Module, RawIdentity
 
 T = TypeVar("T")
@@ -29,23 +32,35 @@ class Credentials(MutableMapping[str, bytes]):
         self._adopt(contents, {})
 
     @property
-    def changed(self) -> list[Identity]:
+    def changed(self) -> builtins.list[Identity]:
         """The credentials that were set or deleted and not saved yet."""
         with self._mutex:
             return sorted(self._pending)
 
-    def credentials(
+    def list(
         self,
         name: str | None = None,
         *,
         kind: str | None = None,
         principal: str | None = None,
         scope: Scope | None = None,
-    ) -> list[Identity]:
+    ) -> builtins.list[Identity]:
         """All credentials, or those that match, sorted. No value is opened, and the store's own `principal` does not
         narrow the choice."""
         with self._mutex:
             return self._matching(name, kind, principal, scope)
+
+    def verify(self) -> builtins.list[UnreadableValue]:
+        """Opens every value. Returns the errors of those that do not open; each names its credential. The seal was
+        checked when the file was read."""
+        unreadable = []
+        with self._mutex:
+            for identity in sorted(self._live):
+                try:
+                    open_value(self._contents.keyring, identity, self._live[identity])
+                except UnreadableValue as error:
+                    unreadable.append(error)
+        return unreadable
 
     def __getitem__(self, name: str) -> bytes:
         """The value of the credential of this name."""
@@ -209,7 +224,7 @@ class Credentials(MutableMapping[str, bytes]):
 
     def _matching(
         self, name: str | None, kind: str | None, principal: str | None, scope: Scope | None
-    ) -> list[Identity]:
+    ) -> builtins.list[Identity]:
         canonical = None if scope is None else self._canonical(scope)
         candidates = self._live if name is None else self._names.get(name, set())
         return sorted(
@@ -223,7 +238,7 @@ class Credentials(MutableMapping[str, bytes]):
     def _the_one(self, name: str, kind: str | None, principal: str | None, scope: Scope | None) -> Identity:
         found = self._matching(name, kind, principal, scope)
         if not found:
-            raise CredentialNotFound(f"there is no credential {name}", hint="what there is: store.credentials()")
+            raise CredentialNotFound(f"there is no credential {name}", hint="list the credentials: store.list()")
         if len(found) > 1:
             raise _ambiguous(name, found)
         return found[0]
@@ -244,7 +259,7 @@ class Credentials(MutableMapping[str, bytes]):
 
     def _canonical(self, scope: Scope) -> str:
         """The canonical form of a scope; the module knows it."""
-        text = scope_text(scope)
+        text = _scope_text(scope)
         canonical = self._scopes.get(text)
         if canonical is None:
             raw = RawIdentity(b"n", b"k", b"p", text.encode("utf-8", "surrogatepass"))
@@ -270,8 +285,18 @@ def _default_principal() -> str:
         if principal := os.environ.get(variable):
             return principal
     raise MissingInput(
-        "whose credential it is must be said: neither PGUSER nor USER is set", hint="add principal=ROLE"
+        "no principal is given, and neither PGUSER nor USER is set", hint=HINTS["principal"]
     )
+
+
+def _scope_text(scope: Scope) -> str:
+    """A scope as JSON text, not yet canonical."""
+    if isinstance(scope, str):
+        return scope
+    try:
+        return json.dumps(scope, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"the scope is not JSON: {error}", hint=HINTS["scope"]) from None
 
 
 def _ambiguous(name: str, found: list[Identity]) -> AmbiguousCredential:
@@ -279,7 +304,7 @@ def _ambiguous(name: str, found: list[Identity]) -> AmbiguousCredential:
     return AmbiguousCredential(
         f"there are {len(found)} credentials {name}: {listed}",
         found,
-        hint="say which one with kind=, principal= or scope=",
+        hint=HINTS["ambiguous"],
     )
 
 

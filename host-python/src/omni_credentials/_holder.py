@@ -46,7 +46,7 @@ class Holder:
         if not text.endswith("\n") or len(lines) != 1 + len(_FIELDS) or lines[0] != _HEADER:
             return None
         values = []
-        for name, line in zip(_FIELDS, lines[1:]):
+        for name, line in zip(_FIELDS, lines[1:], strict=True):
             value = line.removeprefix(f"{name} ")
             if value == line or not value:
                 return None

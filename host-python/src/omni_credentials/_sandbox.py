@@ -12,8 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import wasmtime
-from wasmtime import _ffi as ffi
-from wasmtime import component as wit
+from wasmtime import _ffi as ffi, component as wit
 
 from ._contract import CONTRACT, FUNCTIONS, Function
 from ._engine import Watch, engine
@@ -209,7 +208,7 @@ def _check_exports(component: wit.Component) -> None:
         same = len(parameters) == len(function.parameters) and function.result.matches(found.result)
         if not same or not all(
             name == found_name and type_.matches(found_type)
-            for (name, type_), (found_name, found_type) in zip(function.parameters, parameters)
+            for (name, type_), (found_name, found_type) in zip(function.parameters, parameters, strict=True)
         ):
             raise _wrong_contract(f"{function} has other parameters or another result")
 

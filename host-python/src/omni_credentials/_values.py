@@ -17,8 +17,7 @@ from collections.abc import Callable, Sequence
 from ctypes import byref
 from typing import Any
 
-from wasmtime import _ffi as ffi
-from wasmtime import component as wit
+from wasmtime import _ffi as ffi, component as wit
 
 # A `wasmtime_component_val_t`.
 Slot = Any
@@ -159,7 +158,7 @@ class Record(Type):
         fields = found.fields
         return len(fields) == len(self._fields) and all(
             name == found_name and type_.matches(found_type)
-            for (name, type_), (found_name, found_type) in zip(self._fields, fields)
+            for (name, type_), (found_name, found_type) in zip(self._fields, fields, strict=True)
         )
 
     def lower(self, slot: Slot, value: Any, wipe: list[tuple[int, int]]) -> None:

@@ -7,47 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike, fspath
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .identity import Identity
-
-# The contract's `types.error` and what each case means, as the rest of a message; then, where `found` means something,
-# what stands before it.
-EXPLANATIONS: dict[str, tuple[str, str | None]] = {
-    "wrong-master-secret": ("the master secret is not the one this keyring was made with", None),
-    "invalid-master-secret": ("the master secret is empty, longer than 4 KiB, or a damaged generated key", None),
-    "not-authentic": ("the value was altered, or was sealed for another credential", None),
-    "malformed": ("the bytes are not of the expected shape", None),
-    "unknown-version": ("the data needs a newer version of the crypto module", "version "),
-    "unknown-suite": ("the data was made with another cipher suite", "suite "),
-    "unknown-key": ("the keyring does not hold the key this was sealed with", None),
-    "keyring-tampered": ("the master secret is right, but the keyring was altered", None),
-    "kdf-out-of-bounds": ("the key derivation parameters are beyond the limits", None),
-    "too-many-keys": ("the keyring holds as many keys as it can", None),
-    "invalid-name": ("the name is empty, too long, not UTF-8, or contains U+0000", None),
-    "invalid-kind": ("the kind is empty, too long, not UTF-8, or contains U+0000", None),
-    "invalid-principal": ("the principal is empty, too long, not UTF-8, or contains U+0000", None),
-    "invalid-scope": ("the scope is not JSON, nests too deep, or has a number out of range", None),
-    "scope-too-large": ("the scope is too long", "bytes: "),
-    "value-too-large": ("the value is longer than 1 MiB", "bytes: "),
-    "file-too-large": ("the file is longer than 64 MiB", "bytes: "),
-    "line-too-long": ("the line is longer than any the format has", None),
-    "too-many-records": ("the file has more than 100,000 records", None),
-    "not-text": ("the file is not UTF-8 text, or has a control character", None),
-    "carriage-return": ("the line ends in CR LF; the format has LF", None),
-    "conflict-markers": ("the file holds the markers of an unfinished merge", None),
-    "not-a-credentials-file": ("this is not an encrypted credentials file", None),
-    "truncated": ("the file ends before its trailer", None),
-    "bad-syntax": ("the line is not one that the format has at this place", None),
-    "not-canonical": ("this is not the one way to write it", None),
-    "unsorted": ("the records are out of order", None),
-    "duplicate-record": ("two records are of one credential", None),
-    "count-mismatch": ("the trailer's count is not the number of records", "records: "),
-    "seal-mismatch": ("the file was altered: its seal does not match", None),
-    "invalid-argument": ("the arguments do not belong together", None),
-    "other": ("the crypto module refused without a known reason", None),
-}
+from ._error_table import EXPLANATIONS, FILE_HINTS, HINTS
+from .identity import Identity
 
 
 class CredentialsError(Exception):
@@ -133,7 +95,7 @@ class FileLocked(CredentialsError):
 
     def __init__(self, path: str, holder: str, lock: str) -> None:
         message = f"{path}: is locked by {holder}; if no such process is at work on it, remove {lock}"
-        super().__init__(message, hint=f"if nobody is at work on it: rm {lock}")
+        super().__init__(message, hint=HINTS["locked"].replace("{lock}", lock))
         self.path = path
         self.holder = holder
         self.lock = lock
@@ -143,8 +105,7 @@ class MergeConflict(CredentialsError):
     """This store and the file changed the same credentials, in different ways; `credentials` holds them."""
 
     def __init__(self, message: str, credentials: Sequence[Identity]) -> None:
-        hint = 'keep one side: store.save(prefer="ours"), or store.save(prefer="theirs")'
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=HINTS["conflict"])
         self.credentials = tuple(credentials)
 
 
@@ -160,8 +121,7 @@ class UnreadableValue(CredentialsError):
     """The value of a credential does not open: it was altered, or its key is missing. `credential` says which."""
 
     def __init__(self, message: str, credential: Identity, refusal: Refusal) -> None:
-        hint = "set it anew, or go back to a sound version of the file"
-        super().__init__(message, hint=hint, code=refusal.code, line=refusal.line, found=refusal.found)
+        super().__init__(message, hint=HINTS["value"], code=refusal.code, line=refusal.line, found=refusal.found)
         self.credential = credential
 
 
@@ -191,7 +151,7 @@ def of_file(path: str, refusal: Refusal) -> CredentialsError:
     """What a refusal of a file's bytes, or of its keyring, means."""
     match refusal.code:
         case "wrong-master-secret":
-            return _meaning(WrongMasterSecret, refusal, f"{path}: {refusal}", _SECRET_HINT)
+            return _meaning(WrongMasterSecret, refusal, f"{path}: {refusal}", _damage_hint(path, refusal.code))
         case "invalid-master-secret":
             return invalid_secret(refusal)
         case "unknown-version" | "unknown-suite":
@@ -204,16 +164,13 @@ def of_argument(subject: str, refusal: Refusal) -> CredentialsError:
     """What a refusal of an argument means; `subject` says which."""
     if refusal.code == "invalid-master-secret":
         return invalid_secret(refusal)
-    hint = 'a scope is JSON: {"all": true}' if refusal.code == "invalid-scope" else None
+    hint = HINTS["scope"] if refusal.code == "invalid-scope" else None
     return _meaning(InvalidInput, refusal, f"{subject}: {refusal}", hint)
 
 
 def invalid_secret(refusal: Refusal) -> CredentialsError:
     """The secret cannot be one."""
-    return _meaning(WrongMasterSecret, refusal, str(refusal), "a new generated key: omni-credentials keygen")
-
-
-_SECRET_HINT = "see which secret is used: secret= goes before env_var=, and env_var= before its _FILE companion"
+    return _meaning(WrongMasterSecret, refusal, str(refusal), HINTS["secret"])
 
 
 def _meaning(
@@ -225,23 +182,8 @@ def _meaning(
     return kind(message, hint=hint, code=refusal.code, line=refusal.line, found=refusal.found)
 
 
-def _damage_hint(path: str, code: str | None) -> str:
-    match code:
-        case "unknown-version":
-            return "install a newer omni-credentials, or name a newer module: module=FILE"
-        case "unknown-suite":
-            return "name a module of that suite: module=FILE"
-        case "conflict-markers":
-            return f"finish the merge: omni-credentials merge --file {path}"
-        case "not-a-credentials-file":
-            return f"to make one elsewhere: Store.create(PATH, SECRET); {path} is left as it is"
-        case "carriage-return":
-            return (
-                f"let git keep its lines as they are: omni-credentials init --git --file {path}, "
-                f"then git checkout {path}"
-            )
-        case _:
-            return f"go back to a sound version: git checkout HEAD -- {path}"
+def _damage_hint(path: str, code: str) -> str:
+    return FILE_HINTS.get(code, HINTS["file"]).replace("{file}", path)
 
 
 def _file_hint(path: str, fault: str) -> str | None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, Union
-
-from ._contract import RawIdentity
-from .errors import InvalidInput
+from typing import NamedTuple, TypeAlias
 
 # What a credential is when nothing else is said; as in the database.
 DEFAULT_KIND = "credential"
 DEFAULT_SCOPE = '{"all":true}'
 
-Json: TypeAlias = Union[None, bool, int, float, str, Sequence["Json"], Mapping[str, "Json"]]
+Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 # Where a credential is valid: JSON as text, or the mapping that it is.
-Scope: TypeAlias = Union[str, Mapping[str, Json]]
+Scope: TypeAlias = str | Mapping[str, Json]
+
+
+class RawIdentity(NamedTuple):
+    """`types.identity`: the four fields as the contract has them, UTF-8."""
+
+    name: bytes
+    kind: bytes
+    principal: bytes
+    scope: bytes
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -73,16 +78,6 @@ class Credential:
         return f"Credential({self.identity!r}, value=<{len(self.value)} bytes>)"
 
     __str__ = __repr__
-
-
-def scope_text(scope: Scope) -> str:
-    """A scope as JSON text, not yet canonical."""
-    if isinstance(scope, str):
-        return scope
-    try:
-        return json.dumps(scope, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"the scope is not JSON: {error}", hint='a scope is JSON: {"all": true}') from None
 
 
 def _encode(text: str) -> bytes:

@@ -16,8 +16,7 @@ from os import PathLike, fspath
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
-from wasmtime import WasmtimeError
-from wasmtime import component as wit
+from wasmtime import WasmtimeError, component as wit
 
 from . import _cache, _contract, _file
 from ._contract import CONTRACT, Costs, Description, Entry, Limits, RawIdentity, Suite

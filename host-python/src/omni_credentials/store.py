@@ -17,7 +17,6 @@ from ._lock import Lock
 from ._merge import rebase
 from ._staged import Staged
 from .errors import FileError
-from .identity import Identity
 from .module import Costs, Entry, Kek, Module
 
 # The longest credentials file, in bytes: the format's limit.
@@ -166,8 +165,8 @@ class Store(Credentials):
             return self._catch_up(self._path, prefer)
 
     def rotate_key(self, *, prefer: Literal["ours", "theirs"] | None = None) -> int:
-        """Adds a data key and encrypts all values anew with it; saves changes as well. Older keys stay in the file, for
-        its versions in git. Gives the number of values.
+        """Adds a data key and encrypts every value with it; saves changes as well. Older keys stay in the file, for
+        its versions in git. Returns the number of values.
 
         Raises `UnreadableValue` for a value that does not open, and what `save` raises; then nothing was changed.
         """
@@ -183,15 +182,15 @@ class Store(Credentials):
                 self._write(lock, entries, keyring.to_bytes(), contents.kek)
             return len(self._live)
 
-    def rewrap(
+    def rotate_master_secret(
         self,
         new_secret: str | bytes,
         *,
         costs: Costs | None = None,
         prefer: Literal["ours", "theirs"] | None = None,
     ) -> None:
-        """Changes the master secret; saves changes as well. No value is encrypted anew, and older versions of the file
-        still open with the old secret: where it has leaked, change the credentials themselves.
+        """Replaces the master secret; saves changes as well. No value is encrypted again, and older versions of the file
+        still open with the old secret: where it has leaked, replace the credentials themselves.
 
         Raises `WrongMasterSecret` for what cannot be a secret, and what `save` raises; then nothing was changed.
         """

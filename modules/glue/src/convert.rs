@@ -4,10 +4,11 @@ use omni_credentials_core::{self as core, Error, OwnedIdentity, kdf};
 
 use crate::bindings::exports::omni::credentials::types;
 use crate::bindings::exports::omni::credentials::{file_store, key_derivation};
+use crate::error_table;
 
 pub(crate) fn failure(failure: impl Into<core::Failure>) -> types::Failure {
     let core::Failure { error: cause, line, found } = failure.into();
-    types::Failure { error: error(cause), line, found }
+    types::Failure { error: error_table::error(cause), line, found }
 }
 
 pub(crate) fn identity(identity: &types::Identity) -> core::Identity<'_> {
@@ -70,41 +71,4 @@ fn row<'a>(bytes: &mut &'a [u8]) -> Option<core::Entry<'a>> {
 /// An entry that goes out.
 pub(crate) fn entry_of(identity: types::Identity, sealed: Option<&[u8]>) -> file_store::Entry {
     file_store::Entry { identity, sealed: sealed.unwrap_or_default().to_vec(), deleted: sealed.is_none() }
-}
-
-fn error(error: Error) -> types::Error {
-    match error {
-        Error::WrongMasterSecret => types::Error::WrongMasterSecret,
-        Error::InvalidMasterSecret => types::Error::InvalidMasterSecret,
-        Error::NotAuthentic => types::Error::NotAuthentic,
-        Error::Malformed => types::Error::Malformed,
-        Error::UnknownVersion => types::Error::UnknownVersion,
-        Error::UnknownSuite => types::Error::UnknownSuite,
-        Error::UnknownKey => types::Error::UnknownKey,
-        Error::KeyringTampered => types::Error::KeyringTampered,
-        Error::KdfOutOfBounds => types::Error::KdfOutOfBounds,
-        Error::TooManyKeys => types::Error::TooManyKeys,
-        Error::InvalidName => types::Error::InvalidName,
-        Error::InvalidKind => types::Error::InvalidKind,
-        Error::InvalidPrincipal => types::Error::InvalidPrincipal,
-        Error::InvalidScope => types::Error::InvalidScope,
-        Error::ScopeTooLarge => types::Error::ScopeTooLarge,
-        Error::ValueTooLarge => types::Error::ValueTooLarge,
-        Error::FileTooLarge => types::Error::FileTooLarge,
-        Error::LineTooLong => types::Error::LineTooLong,
-        Error::TooManyRecords => types::Error::TooManyRecords,
-        Error::NotText => types::Error::NotText,
-        Error::CarriageReturn => types::Error::CarriageReturn,
-        Error::ConflictMarkers => types::Error::ConflictMarkers,
-        Error::NotACredentialsFile => types::Error::NotACredentialsFile,
-        Error::Truncated => types::Error::Truncated,
-        Error::BadSyntax => types::Error::BadSyntax,
-        Error::NotCanonical => types::Error::NotCanonical,
-        Error::Unsorted => types::Error::Unsorted,
-        Error::DuplicateRecord => types::Error::DuplicateRecord,
-        Error::CountMismatch => types::Error::CountMismatch,
-        Error::SealMismatch => types::Error::SealMismatch,
-        Error::InvalidArgument => types::Error::InvalidArgument,
-        Error::Other => types::Error::Other,
-    }
 }

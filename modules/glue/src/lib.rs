@@ -8,6 +8,7 @@ mod convert;
 mod derivation;
 mod encryption;
 mod entropy;
+mod error_table;
 mod file_store;
 mod info;
 mod primitives;

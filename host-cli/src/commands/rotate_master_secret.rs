@@ -2,12 +2,12 @@ use std::path::Path;
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::output::Object;
+use crate::output;
 use crate::store::Store;
 use crate::{secret, store, terminal};
 
 pub(crate) fn run(context: &Context, variable: &str, key_file: Option<&Path>) -> Result<(), Error> {
-    // The old secret first: without it there is nothing to be done with a new one.
+    // The old secret first: a new one is of no use without it.
     let before = Store::read(context)?.unlock(context)?.store.keyring_bytes;
     let new = match key_file {
         Some(path) => {
@@ -34,11 +34,10 @@ pub(crate) fn run(context: &Context, variable: &str, key_file: Option<&Path>) ->
     }
     changed?;
     if context.json {
-        let object = Object::default().boolean("rewrapped", true);
-        return match key_file {
-            Some(path) => object.text("key_file", &path.display().to_string()).print(),
-            None => object.print(),
-        };
+        return output::json(&Done {
+            rotated: true,
+            key_file: key_file.map(|path| path.display().to_string()),
+        });
     }
     if let Some(path) = key_file {
         terminal::note(&format!(
@@ -50,4 +49,12 @@ pub(crate) fn run(context: &Context, variable: &str, key_file: Option<&Path>) ->
         "the file opens with the new secret only; its older versions in git still open with the old one",
     );
     Ok(())
+}
+
+/// What `rotate-master-secret` prints with `--json`.
+#[derive(serde::Serialize)]
+struct Done {
+    rotated: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_file: Option<String>,
 }

@@ -1,8 +1,9 @@
 use omni_credentials_host::EntryRef;
+use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::output::Object;
+use crate::output;
 use crate::terminal::Progress;
 use crate::{store, terminal};
 
@@ -11,7 +12,7 @@ pub(crate) fn run(context: &Context) -> Result<(), Error> {
         opened.keyring.add_key().map_err(Error::of_file(&opened.store.path))?;
         let (keyring, kek) = (opened.keyring.to_bytes()?, opened.kek.clone());
         let live: Vec<_> = opened.store.live().cloned().collect();
-        let mut progress = Progress::new("encrypting anew", live.len());
+        let mut progress = Progress::new("encrypting", live.len());
         let mut sealed = Vec::with_capacity(live.len());
         for (done, entry) in live.iter().enumerate() {
             progress.at(done)?;
@@ -28,8 +29,14 @@ pub(crate) fn run(context: &Context) -> Result<(), Error> {
         Ok((live.len(), true))
     })?;
     if context.json {
-        return Object::default().number("reencrypted", count).print();
+        return output::json(&Done { reencrypted: count });
     }
     terminal::note(&format!("a new data key encrypts {count} values; older keys stay, for versions in git"));
     Ok(())
+}
+
+/// What `rotate-key` prints with `--json`.
+#[derive(Serialize)]
+struct Done {
+    reencrypted: usize,
 }

@@ -1,0 +1,60 @@
+// Generated from conformance/errors.toml by tools/generate-errors.py. Do not edit.
+
+/** The contract's `types.error`, each with what it means and what stands before `found`. */
+export const CODES = {
+    "wrong-master-secret": ["the master secret is not the one this keyring was made with"],
+    "invalid-master-secret": ["the master secret is empty, longer than 4 KiB, or a damaged generated key"],
+    "not-authentic": ["the value was altered, or was sealed for another credential"],
+    malformed: ["the bytes are not of the expected shape"],
+    "unknown-version": ["the data needs a newer version of the crypto module", "version "],
+    "unknown-suite": ["the data was made with another cipher suite", "suite "],
+    "unknown-key": ["the keyring does not hold the key this was sealed with"],
+    "keyring-tampered": ["the master secret is right, but the keyring was altered"],
+    "kdf-out-of-bounds": ["the key derivation parameters are beyond the limits"],
+    "too-many-keys": ["the keyring holds as many keys as it can"],
+    "invalid-name": ["the name is empty, too long, not UTF-8, or contains U+0000"],
+    "invalid-kind": ["the kind is empty, too long, not UTF-8, or contains U+0000"],
+    "invalid-principal": ["the principal is empty, too long, not UTF-8, or contains U+0000"],
+    "invalid-scope": ["the scope is not JSON, nests too deep, or has a number out of range"],
+    "scope-too-large": ["the scope is too long", "bytes: "],
+    "value-too-large": ["the value is longer than 1 MiB", "bytes: "],
+    "file-too-large": ["the file is longer than 64 MiB", "bytes: "],
+    "line-too-long": ["the line is longer than any the format has"],
+    "too-many-records": ["the file has more than 100,000 records"],
+    "not-text": ["the file is not UTF-8 text, or has a control character"],
+    "carriage-return": ["the line ends in CR LF; the format has LF"],
+    "conflict-markers": ["the file holds the markers of an unfinished merge"],
+    "not-a-credentials-file": ["this is not an encrypted credentials file"],
+    truncated: ["the file ends before its trailer"],
+    "bad-syntax": ["the line is not one that the format has at this place"],
+    "not-canonical": ["the line is not in canonical form"],
+    unsorted: ["the records are out of order"],
+    "duplicate-record": ["two records are of one credential"],
+    "count-mismatch": ["the trailer's count is not the number of records", "records: "],
+    "seal-mismatch": ["the file was altered: its seal does not match"],
+    "invalid-argument": ["the arguments do not belong together"],
+    other: ["the crypto module refused without a known reason"],
+} as const;
+
+/** What to do, by occasion. */
+export const HINTS = {
+    file: "restore a good version: git checkout HEAD -- {file}",
+    secret: "create a new key: omni-credentials keygen, or generateMasterKey()",
+    scope: "pass the scope as JSON: '{\"all\": true}'",
+    value: "set the value again, or restore a good version of the file",
+    locked: "if no process is using the file: rm {lock}",
+    principal: "set principal, PGUSER or USER",
+    ambiguous: "choose one with kind, principal or scope",
+    conflict: 'keep one side: { prefer: "ours" }, or { prefer: "theirs" }',
+} as const;
+
+/** What to do about a refused file; for the other cases, `HINTS.file`. */
+export const FILE_HINTS: Readonly<Record<string, string>> = {
+    "wrong-master-secret": "check secret, or envVar for another variable",
+    "unknown-version": "install a newer omni-credentials, or name a newer module: { module }",
+    "unknown-suite": "name a module of that suite: { module }",
+    "carriage-return":
+        "let git keep its lines as they are: omni-credentials init --git --file {file}, then git checkout {file}",
+    "conflict-markers": "finish the merge: omni-credentials merge --file {file}",
+    "not-a-credentials-file": "create one elsewhere: Store.create(PATH, { secret }); {file} is left as it is",
+};
