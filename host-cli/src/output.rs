@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use base64ct::{Base64, Encoding};
 use omni_credentials_host::{Entry, Identity};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::error::Error;
 
@@ -18,61 +20,90 @@ pub(crate) fn line(text: &str) -> Result<(), Error> {
     write(format!("{text}\n").as_bytes())
 }
 
-/// A JSON object that is being written. Scopes go in as they stand: a parsed number could lose digits.
-#[derive(Default)]
-pub(crate) struct Object(String);
+/// Writes a line of JSON to standard output.
+pub(crate) fn json(value: &impl Serialize) -> Result<(), Error> {
+    line(&serde_json::to_string(value).map_err(|error| Error::io("JSON")(error.into()))?)
+}
 
-impl Object {
-    pub(crate) fn text(self, key: &str, value: &str) -> Self {
-        self.raw(key, &quoted(value))
+/// The fields of an identity in JSON. The scope goes in as it stands: a parsed number could lose digits.
+#[derive(Debug, Serialize)]
+pub(crate) struct IdentityFields {
+    name: String,
+    kind: String,
+    principal: String,
+    scope: Box<RawValue>,
+}
+
+impl IdentityFields {
+    pub(crate) fn new(identity: &Identity<'_>) -> Result<Self, Error> {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let scope = RawValue::from_string(text(identity.scope));
+        Ok(Self {
+            name: text(identity.name),
+            kind: text(identity.kind),
+            principal: text(identity.principal),
+            scope: scope.map_err(|error| Error::io("the scope of a credential")(error.into()))?,
+        })
     }
+}
 
-    pub(crate) fn bytes(self, key: &str, value: &[u8]) -> Self {
-        match std::str::from_utf8(value) {
-            Ok(text) => self.text(key, text),
-            Err(_) => self.text(&format!("{key}_base64"), &Base64::encode_string(value)),
+/// A credential without its value in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct EntryFields {
+    #[serde(flatten)]
+    identity: IdentityFields,
+    deleted: bool,
+}
+
+impl EntryFields {
+    pub(crate) fn new(entry: &Entry) -> Result<Self, Error> {
+        Ok(Self { identity: IdentityFields::new(&entry.identity())?, deleted: entry.deleted })
+    }
+}
+
+/// What was done to a credential, in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct Done<'a> {
+    #[serde(flatten)]
+    pub(crate) identity: IdentityFields,
+    pub(crate) result: &'a str,
+}
+
+/// Bytes in JSON: as text where they are UTF-8.
+#[derive(Debug)]
+pub(crate) struct Bytes {
+    pub(crate) text: Option<String>,
+    pub(crate) base64: Option<String>,
+}
+
+impl Bytes {
+    pub(crate) fn new(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self { text: Some(text.to_owned()), base64: None },
+            Err(_) => Self { text: None, base64: Some(Base64::encode_string(bytes)) },
         }
     }
+}
 
-    pub(crate) fn number(self, key: &str, value: impl TryInto<u64>) -> Self {
-        self.raw(key, &value.try_into().unwrap_or(u64::MAX).to_string())
+/// A value in JSON, or why it does not open. The field that stands there says which.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct ValueFields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<String>,
+}
+
+impl ValueFields {
+    pub(crate) fn opened(value: &[u8]) -> Self {
+        let Bytes { text, base64 } = Bytes::new(value);
+        Self { value: text, value_base64: base64, unreadable: None }
     }
 
-    pub(crate) fn boolean(self, key: &str, value: bool) -> Self {
-        self.raw(key, if value { "true" } else { "false" })
-    }
-
-    pub(crate) fn list(self, key: &str, items: impl IntoIterator<Item = String>) -> Self {
-        let items: Vec<_> = items.into_iter().collect();
-        self.raw(key, &format!("[{}]", items.join(",")))
-    }
-
-    pub(crate) fn object(self, key: &str, value: &Self) -> Self {
-        self.raw(key, &value.to_json())
-    }
-
-    pub(crate) fn identity(self, identity: &Identity<'_>) -> Self {
-        let text = String::from_utf8_lossy;
-        self.text("name", &text(identity.name))
-            .text("kind", &text(identity.kind))
-            .text("principal", &text(identity.principal))
-            .raw("scope", &text(identity.scope))
-    }
-
-    fn raw(mut self, key: &str, json: &str) -> Self {
-        self.0.push(if self.0.is_empty() { '{' } else { ',' });
-        self.0.push_str(&quoted(key));
-        self.0.push(':');
-        self.0.push_str(json);
-        self
-    }
-
-    pub(crate) fn to_json(&self) -> String {
-        if self.0.is_empty() { "{}".to_owned() } else { format!("{}}}", self.0) }
-    }
-
-    pub(crate) fn print(&self) -> Result<(), Error> {
-        line(&self.to_json())
+    pub(crate) fn unreadable(reason: String) -> Self {
+        Self { unreadable: Some(reason), ..Self::default() }
     }
 }
 
@@ -111,22 +142,34 @@ pub(crate) fn table<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> String 
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::*;
 
     #[test]
     fn json_is_json() {
-        let json = Object::default()
-            .text("a", "x\"\\\n\u{1}é")
-            .bytes("b", b"\xff")
-            .bytes("c", b"c")
-            .number("d", 3_u32)
-            .boolean("e", true)
-            .list("f", [quoted("g")])
-            .to_json();
-        let expected = r#"{"a":"x\"\\\n\u0001é","b_base64":"/w==","c":"c","d":3,"e":true,"f":["g"]}"#;
-        assert_eq!(json, expected);
-        assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok());
-        assert_eq!(Object::default().to_json(), "{}");
+        let identity =
+            Identity { name: b"x\"\\\n\x01\xc3\xa9", kind: b"k", principal: b"p", scope: b"{\"n\":1e400}" };
+        let fields = |value| {
+            #[derive(Serialize)]
+            struct Line {
+                #[serde(flatten)]
+                identity: IdentityFields,
+                #[serde(flatten)]
+                value: ValueFields,
+            }
+            serde_json::to_string(&Line { identity: IdentityFields::new(&identity).unwrap(), value }).unwrap()
+        };
+        let start = r#"{"name":"x\"\\\n\u0001é","kind":"k","principal":"p","scope":{"n":1e400}"#;
+        assert_eq!(fields(ValueFields::default()), format!("{start}}}"));
+        assert_eq!(fields(ValueFields::opened(b"c")), format!(r#"{start},"value":"c"}}"#));
+        assert_eq!(fields(ValueFields::opened(b"\xff")), format!(r#"{start},"value_base64":"/w=="}}"#));
+        assert_eq!(fields(ValueFields::unreadable("r".into())), format!(r#"{start},"unreadable":"r"}}"#));
+    }
+
+    #[test]
+    fn a_scope_that_is_not_json_is_refused() {
+        let identity = Identity { name: b"n", kind: b"k", principal: b"p", scope: b"{},\"value\":1" };
+        assert!(IdentityFields::new(&identity).is_err());
     }
 }

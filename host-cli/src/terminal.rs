@@ -3,11 +3,11 @@
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::Error;
 use crate::interrupt;
-use crate::output::Object;
 
 const RED: &str = "\x1b[1;31m";
 const CYAN: &str = "\x1b[36m";
@@ -21,7 +21,7 @@ pub(crate) fn complain(error: &Error, json: bool) {
         return;
     }
     if json {
-        return say(&described(error).to_json());
+        return say(&serde_json::to_string(&Described::new(error)).unwrap_or_else(|_| error.to_string()));
     }
     say(&format!("{} {error}", coloured(RED, "error:")));
     if let Some(hint) = error.hint() {
@@ -94,19 +94,31 @@ impl Drop for Progress {
     }
 }
 
-fn described(error: &Error) -> Object {
-    let mut object =
-        Object::default().text("error", &error.to_string()).number("status", error.exit().status());
-    if let Some(hint) = error.hint() {
-        object = object.text("hint", &hint);
+/// An error with `--json`.
+#[derive(Serialize)]
+struct Described {
+    error: String,
+    status: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+    #[serde(flatten)]
+    refusal: Option<Refusal>,
+}
+
+/// What the crypto module refused.
+#[derive(Serialize)]
+struct Refusal {
+    class: &'static str,
+    line: u32,
+    found: u64,
+}
+
+impl Described {
+    fn new(error: &Error) -> Self {
+        let refusal =
+            error.refusal().map(|it| Refusal { class: it.code.name(), line: it.line, found: it.found });
+        Self { error: error.to_string(), status: error.exit().status(), hint: error.hint(), refusal }
     }
-    if let Some(refusal) = error.refusal() {
-        object = object
-            .text("class", refusal.code.name())
-            .number("line", refusal.line)
-            .number("found", refusal.found);
-    }
-    object
 }
 
 fn say(text: &str) {

@@ -2,7 +2,7 @@ use omni_credentials_host::Entry;
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::output::Object;
+use crate::output;
 use crate::{store, terminal};
 
 pub(crate) fn run(context: &Context) -> Result<(), Error> {
@@ -20,11 +20,17 @@ pub(crate) fn run(context: &Context) -> Result<(), Error> {
         Ok((count, true))
     })?;
     if context.json {
-        return Object::default().number("forgotten", count).print();
+        return output::json(&Done { forgotten: count });
     }
     terminal::note(&format!("{count} deleted credentials forgotten"));
     if count > 0 {
         terminal::note("a branch or a database that still has them brings them back when it is merged");
     }
     Ok(())
+}
+
+/// What `compact` prints with `--json`.
+#[derive(serde::Serialize)]
+struct Done {
+    forgotten: usize,
 }

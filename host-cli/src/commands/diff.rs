@@ -2,10 +2,11 @@ use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use omni_credentials_host::{Entry, Keyring};
+use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::output::{self, Object};
+use crate::output::{self, Bytes, IdentityFields};
 use crate::store::Store;
 use crate::{git, identity, terminal};
 
@@ -46,16 +47,21 @@ pub(crate) fn run(
             (change.what, change.sign) = ("re-encrypted", '=');
         }
     }
-    let mut shown = Vec::with_capacity(changes.len());
+    let (mut fields, mut lines) = (Vec::new(), String::new());
     for change in &changes {
         let before = if values { value(change.old, &mut old)? } else { None };
         let after = if values { value(change.new, &mut new)? } else { None };
-        shown.push(describe(context, change, before, after));
+        let Some(entry) = change.new.or(change.old) else { continue };
+        if context.json {
+            fields.push(ChangeFields::new(entry, change.what, before, after)?);
+        } else {
+            lines.push_str(&text(entry, change, before, after));
+        }
     }
     if context.json {
-        Object::default().boolean("keyring_changed", keyring_changed).list("changes", shown).print()?;
+        output::json(&Differences { keyring_changed, changes: fields })?;
     } else {
-        output::write(shown.concat().as_bytes())?;
+        output::write(lines.as_bytes())?;
         if keyring_changed {
             terminal::note("the keyring changed: a new data key or a new master secret");
         }
@@ -128,23 +134,68 @@ fn value(entry: Option<&Entry>, side: &mut Side) -> Result<Option<Value>, Error>
     }
 }
 
-fn describe(context: &Context, change: &Change<'_>, before: Option<Value>, after: Option<Value>) -> String {
-    let Some(entry) = change.new.or(change.old) else { return String::new() };
-    let values = [("old", before), ("new", after)];
-    if context.json {
-        let mut object = Object::default().identity(&entry.identity()).text("change", change.what);
-        for (side, value) in values {
-            object = match value {
-                Some(Ok(value)) => object.bytes(&format!("{side}_value"), &value),
-                Some(Err(reason)) => object.text(&format!("{side}_unreadable"), &reason),
-                None => object,
-            };
-        }
-        return object.to_json();
+/// What `diff` prints with `--json`.
+#[derive(Serialize)]
+struct Differences {
+    keyring_changed: bool,
+    changes: Vec<ChangeFields>,
+}
+
+#[derive(Serialize)]
+struct ChangeFields {
+    #[serde(flatten)]
+    identity: IdentityFields,
+    change: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_value_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_unreadable: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_value_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_unreadable: Option<String>,
+}
+
+impl ChangeFields {
+    fn new(
+        entry: &Entry,
+        change: &'static str,
+        before: Option<Value>,
+        after: Option<Value>,
+    ) -> Result<Self, Error> {
+        let identity = IdentityFields::new(&entry.identity())?;
+        let (before, old_unreadable) = parts(before);
+        let (after, new_unreadable) = parts(after);
+        Ok(Self {
+            identity,
+            change,
+            old_value: before.text,
+            old_value_base64: before.base64,
+            old_unreadable,
+            new_value: after.text,
+            new_value_base64: after.base64,
+            new_unreadable,
+        })
     }
+}
+
+/// The bytes of a value, and why it does not open.
+fn parts(value: Option<Value>) -> (Bytes, Option<String>) {
+    match value {
+        Some(Ok(value)) => (Bytes::new(&value), None),
+        Some(Err(reason)) => (Bytes { text: None, base64: None }, Some(reason)),
+        None => (Bytes { text: None, base64: None }, None),
+    }
+}
+
+fn text(entry: &Entry, change: &Change<'_>, before: Option<Value>, after: Option<Value>) -> String {
     let note = if change.what == "re-encrypted" { " (re-encrypted)" } else { "" };
     let mut text = format!("{} {}{note}\n", change.sign, identity::shown(&entry.identity()));
-    for (side, value) in values {
+    for (side, value) in [("old", before), ("new", after)] {
         match value {
             Some(Ok(value)) => text.push_str(&format!("    {side} {}\n", output::escaped(&value))),
             Some(Err(reason)) => text.push_str(&format!("    {side} unreadable: {reason}\n")),

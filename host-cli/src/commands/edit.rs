@@ -19,7 +19,7 @@ use crate::buffer::{self, Edited};
 use crate::combine::combine;
 use crate::context::{Context, MAX_FILE};
 use crate::error::Error;
-use crate::output::Object;
+use crate::output;
 use crate::store::{self, Opened, Store};
 use crate::{identity, interrupt, terminal};
 
@@ -184,11 +184,18 @@ fn save(context: &Context, base: &[u8], changed: &Changed) -> Result<(), (Error,
     }
 }
 
+/// What `edit` prints with `--json`.
+#[derive(serde::Serialize)]
+struct Finished {
+    added: usize,
+    changed: usize,
+    deleted: usize,
+}
+
 fn finish(context: &Context, changed: Option<&Changed>) -> Result<(), Error> {
     let (added, altered, deleted) = changed.map_or((0, 0, 0), |it| (it.added, it.changed, it.deleted));
     if context.json {
-        let object = Object::default().number("added", added).number("changed", altered);
-        return object.number("deleted", deleted).print();
+        return output::json(&Finished { added, changed: altered, deleted });
     }
     terminal::note(&match changed {
         Some(_) => format!("{added} added, {altered} changed, {deleted} deleted"),

@@ -4,7 +4,7 @@ use crate::args::Which;
 use crate::context::Context;
 use crate::error::Error;
 use crate::find;
-use crate::output::{self, Object};
+use crate::output::{self, IdentityFields, ValueFields};
 use crate::store::Store;
 
 pub(crate) fn run(context: &Context, name: &str, which: &Which) -> Result<(), Error> {
@@ -12,9 +12,19 @@ pub(crate) fn run(context: &Context, name: &str, which: &Which) -> Result<(), Er
     let entry = find::the_one(&mut store, name, which)?;
     let value = store.unlock(context)?.value_of(&entry)?;
     if context.json {
-        return Object::default().identity(&entry.identity()).bytes("value", &value).print();
+        let identity = IdentityFields::new(&entry.identity())?;
+        return output::json(&Opened { identity, value: ValueFields::opened(&value) });
     }
     output::write(&value)?;
     // A pipe gets the value as it is; a person gets a prompt on a line of its own.
     if io::stdout().is_terminal() { output::write(b"\n") } else { Ok(()) }
+}
+
+/// What `get` prints with `--json`.
+#[derive(serde::Serialize)]
+struct Opened {
+    #[serde(flatten)]
+    identity: IdentityFields,
+    #[serde(flatten)]
+    value: ValueFields,
 }

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::output::Object;
+use crate::output;
 use crate::{git, secret, store, terminal};
 
 /// What git calls the driver.
@@ -30,15 +30,22 @@ pub(crate) fn run(context: &Context, key_file: Option<&Path>) -> Result<(), Erro
     made?;
     let tracked = set_up(context, key_file)?;
     if context.json {
-        let object =
-            Object::default().text("file", &context.file.display().to_string()).boolean("git", tracked);
-        return match key_file {
-            Some(path) => object.text("key_file", &path.display().to_string()).print(),
-            None => object.print(),
-        };
+        let named = |path: &Path| path.display().to_string();
+        let (file, key_file) = (Some(named(&context.file)), key_file.map(named));
+        return output::json(&Done { file, git: tracked, key_file });
     }
     tell(context, key_file, tracked);
     Ok(())
+}
+
+/// What `init` prints with `--json`.
+#[derive(serde::Serialize)]
+struct Done {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    git: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_file: Option<String>,
 }
 
 /// Sets up a clone whose repository has the file already.
@@ -47,7 +54,7 @@ pub(crate) fn git_only(context: &Context) -> Result<(), Error> {
         return Err(Error::Git("the file is not in a work tree of a repository".to_owned()));
     }
     if context.json {
-        return Object::default().boolean("git", true).print();
+        return output::json(&Done { file: None, git: true, key_file: None });
     }
     terminal::note("git diff and git merge understand the credentials file in this clone");
     Ok(())

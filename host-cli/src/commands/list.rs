@@ -2,7 +2,7 @@ use crate::args::Which;
 use crate::context::Context;
 use crate::error::Error;
 use crate::find;
-use crate::output::{self, Object};
+use crate::output::{self, EntryFields};
 use crate::store::Store;
 
 pub(crate) fn run(context: &Context, which: &Which, deleted: bool) -> Result<(), Error> {
@@ -17,8 +17,13 @@ pub(crate) fn run(context: &Context, which: &Which, deleted: bool) -> Result<(),
     if !context.json {
         return output::write(output::table(&found).as_bytes());
     }
-    let entries = found.iter().map(|entry| {
-        Object::default().identity(&entry.identity()).boolean("deleted", entry.deleted).to_json()
-    });
-    Object::default().number("generation", store.generation).list("credentials", entries).print()
+    let credentials = found.iter().map(EntryFields::new).collect::<Result<_, _>>()?;
+    output::json(&Listed { generation: store.generation, credentials })
+}
+
+/// What `list` prints with `--json`.
+#[derive(serde::Serialize)]
+struct Listed {
+    generation: u64,
+    credentials: Vec<EntryFields>,
 }

@@ -6,7 +6,7 @@ use crate::args::Side;
 use crate::combine::{Combined, combine};
 use crate::context::{Context, MAX_FILE};
 use crate::error::Error;
-use crate::output::{self, Object};
+use crate::output::{self, EntryFields};
 use crate::store::{self, Store};
 use crate::{git, identity, terminal};
 
@@ -59,7 +59,7 @@ pub(crate) fn mend(context: &Context, prefer: Option<Side>) -> Result<(), Error>
     };
     if whole {
         if context.json {
-            return Object::default().boolean("merged", false).print();
+            return output::json(&Mended { merged: false, credentials: None });
         }
         terminal::note("there is nothing to merge: the file is whole");
         return Ok(());
@@ -92,7 +92,7 @@ fn mend_trailer(context: &Context, lock: &file::Lock, bytes: &[u8]) -> Result<()
     }
     opened.save(lock)?;
     if context.json {
-        return Object::default().boolean("merged", true).number("credentials", live.len()).print();
+        return output::json(&Mended { merged: true, credentials: Some(live.len()) });
     }
     terminal::note(&format!("sealed anew with {} credentials, all of which open", live.len()));
     terminal::note("whether one was dropped on the way only a comparison shows: omni-credentials diff");
@@ -113,18 +113,15 @@ fn preference(side: Option<Side>) -> Preference {
 
 fn tell(context: &Context, merged: &Combined) -> Result<(), Error> {
     if context.json {
-        let list = |entries: &[omni_credentials_host::Entry]| -> Vec<String> {
-            entries
-                .iter()
-                .map(|it| Object::default().identity(&it.identity()).boolean("deleted", it.deleted).to_json())
-                .collect()
+        let list = |entries: &[omni_credentials_host::Entry]| {
+            entries.iter().map(EntryFields::new).collect::<Result<_, _>>()
         };
-        return Object::default()
-            .boolean("merged", true)
-            .list("to_ours", list(&merged.to_ours))
-            .list("to_theirs", list(&merged.to_theirs))
-            .list("settled", merged.conflicts.iter().map(|name| output::quoted(name)))
-            .print();
+        return output::json(&Merged {
+            merged: true,
+            to_ours: list(&merged.to_ours)?,
+            to_theirs: list(&merged.to_theirs)?,
+            settled: &merged.conflicts,
+        });
     }
     for (side, entries) in [("theirs", &merged.to_ours), ("ours", &merged.to_theirs)] {
         for entry in entries {
@@ -136,4 +133,21 @@ fn tell(context: &Context, merged: &Combined) -> Result<(), Error> {
         terminal::note(&format!("changed by both, settled as you said: {name}"));
     }
     Ok(())
+}
+
+/// What `merge` prints with `--json` where the versions are at hand.
+#[derive(serde::Serialize)]
+struct Merged<'a> {
+    merged: bool,
+    to_ours: Vec<EntryFields>,
+    to_theirs: Vec<EntryFields>,
+    settled: &'a [String],
+}
+
+/// What `merge` prints with `--json` where only the file with the markers is.
+#[derive(serde::Serialize)]
+struct Mended {
+    merged: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credentials: Option<usize>,
 }

@@ -2,11 +2,12 @@ use std::path::PathBuf;
 
 use omni_credentials_conformance::{Component, of_suite};
 use omni_credentials_host::Module;
+use serde::{Serialize, Serializer};
 
 use crate::args::ModuleCommand;
 use crate::context::{self, Context};
 use crate::error::Error;
-use crate::output::{self, Object};
+use crate::output;
 use crate::terminal::{self, Progress};
 
 pub(crate) fn run(context: &Context, command: ModuleCommand) -> Result<(), Error> {
@@ -30,8 +31,7 @@ fn verify(context: &Context, module: &Module) -> Result<(), Error> {
     }
     drop(progress);
     if context.json {
-        let sets = passed.iter().fold(Object::default(), |sets, (name, count)| sets.number(name, *count));
-        return describe(module)?.object("passed", &sets).print();
+        return output::json(&Described { passed: Some(Passed(passed)), ..describe(module)? });
     }
     print(context, module)?;
     for (name, count) in &passed {
@@ -65,22 +65,64 @@ fn print(context: &Context, module: &Module) -> Result<(), Error> {
     output::line(&format!("imports   {imports}"))
 }
 
-fn describe(module: &Module) -> Result<Object, Error> {
+fn describe(module: &Module) -> Result<Described, Error> {
     let it = module.describe()?;
-    let limits = Object::default()
-        .number("name_bytes", it.limits.name_bytes)
-        .number("scope_bytes", it.limits.scope_bytes)
-        .number("value_bytes", it.limits.value_bytes)
-        .number("file_bytes", it.limits.file_bytes)
-        .number("file_records", it.limits.file_records)
-        .number("keyring_keys", it.limits.keyring_keys)
-        .number("kdf_memory_kib", it.limits.kdf_memory_kib);
-    Ok(Object::default()
-        .text("name", &it.name)
-        .text("version", &it.version)
-        .text("digest", &module.digest().to_string())
-        .text("contract", &it.contract)
-        .object("suite", &Object::default().number("id", it.suite.id).text("name", &it.suite.name))
-        .list("imports", module.imports().iter().map(|name| output::quoted(name)))
-        .object("limits", &limits))
+    Ok(Described {
+        name: it.name,
+        version: it.version,
+        digest: module.digest().to_string(),
+        contract: it.contract,
+        suite: Suite { id: it.suite.id, name: it.suite.name },
+        imports: module.imports(),
+        limits: Limits {
+            name_bytes: it.limits.name_bytes,
+            scope_bytes: it.limits.scope_bytes,
+            value_bytes: it.limits.value_bytes,
+            file_bytes: it.limits.file_bytes,
+            file_records: it.limits.file_records,
+            keyring_keys: it.limits.keyring_keys,
+            kdf_memory_kib: it.limits.kdf_memory_kib,
+        },
+        passed: None,
+    })
+}
+
+/// What `module inspect` and `module verify` print with `--json`.
+#[derive(Serialize)]
+struct Described {
+    name: String,
+    version: String,
+    digest: String,
+    contract: String,
+    suite: Suite,
+    imports: Vec<String>,
+    limits: Limits,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passed: Option<Passed>,
+}
+
+#[derive(Serialize)]
+struct Suite {
+    id: u8,
+    name: String,
+}
+
+#[derive(Serialize)]
+struct Limits {
+    name_bytes: u32,
+    scope_bytes: u32,
+    value_bytes: u32,
+    file_bytes: u32,
+    file_records: u32,
+    keyring_keys: u32,
+    kdf_memory_kib: u32,
+}
+
+/// The sets of vectors by name, in the order in which they ran, with the number of vectors.
+struct Passed(Vec<(&'static str, usize)>);
+
+impl Serialize for Passed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
 }

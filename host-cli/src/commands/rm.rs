@@ -3,7 +3,7 @@ use omni_credentials_host::EntryRef;
 use crate::args::Which;
 use crate::context::Context;
 use crate::error::Error;
-use crate::output::Object;
+use crate::output::{self, Done, IdentityFields};
 use crate::{find, identity, store, terminal};
 
 pub(crate) fn run(context: &Context, name: &str, which: &Which) -> Result<(), Error> {
@@ -14,7 +14,8 @@ pub(crate) fn run(context: &Context, name: &str, which: &Which) -> Result<(), Er
         Ok((entry, true))
     })?;
     if context.json {
-        return Object::default().identity(&entry.identity()).text("result", "deleted").print();
+        let identity = IdentityFields::new(&entry.identity())?;
+        return output::json(&Done { identity, result: "deleted" });
     }
     terminal::note(&format!("deleted {}", identity::shown(&entry.identity())));
     Ok(())

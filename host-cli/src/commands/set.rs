@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use crate::args::What;
 use crate::context::Context;
 use crate::error::Error;
-use crate::output::Object;
+use crate::output::{self, Done, IdentityFields};
 use crate::store::{self, Store};
 use crate::{identity, interrupt, terminal};
 
@@ -43,7 +43,8 @@ pub(crate) fn run(context: &Context, name: &str, what: What, exact: bool, empty:
         None => "unchanged",
     };
     if context.json {
-        return Object::default().identity(&canonical.identity()).text("result", result).print();
+        let identity = IdentityFields::new(&canonical.identity())?;
+        return output::json(&Done { identity, result });
     }
     terminal::note(&format!("{result} {}", identity::shown(&canonical.identity())));
     Ok(())

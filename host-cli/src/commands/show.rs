@@ -5,7 +5,7 @@ use omni_credentials_host::{Digest, Entry, Keyring, file};
 use crate::context::{Context, MAX_FILE};
 use crate::error::Error;
 use crate::identity;
-use crate::output::{self, Object};
+use crate::output::{self, EntryFields, ValueFields};
 use crate::store::Store;
 
 /// Set, it makes `git diff` show values, too.
@@ -38,7 +38,7 @@ pub(crate) fn textconv(context: &Context, path: Option<PathBuf>, values: bool) -
 }
 
 fn print(context: &Context, store: &Store, mut keyring: Option<&mut Keyring>) -> Result<(), Error> {
-    let mut records = Vec::with_capacity(store.entries.len());
+    let (mut records, mut lines) = (Vec::new(), String::new());
     for entry in &store.entries {
         let value = match &mut keyring {
             Some(keyring) if !entry.deleted => Some(keyring.open(&entry.identity(), &entry.sealed)),
@@ -50,29 +50,49 @@ fn print(context: &Context, store: &Store, mut keyring: Option<&mut Keyring>) ->
             Some(Ok(value)) => Some(Ok(value)),
             None => None,
         };
-        records.push(if context.json { json(entry, value) } else { text(entry, value) });
+        if context.json {
+            records.push(Record::new(entry, value)?);
+        } else {
+            lines.push_str(&text(entry, value));
+        }
     }
     if context.json {
-        return Object::default()
-            .number("generation", store.generation)
-            .text("keyring", &fingerprint(&store.keyring_bytes))
-            .list("credentials", records)
-            .print();
+        let keyring = fingerprint(&store.keyring_bytes);
+        return output::json(&Shown { generation: store.generation, keyring, credentials: records });
     }
-    output::write(format!("keyring {}\n{}", fingerprint(&store.keyring_bytes), records.concat()).as_bytes())
+    output::write(format!("keyring {}\n{lines}", fingerprint(&store.keyring_bytes)).as_bytes())
 }
 
 type Value = Result<zeroize::Zeroizing<Vec<u8>>, String>;
 
-fn json(entry: &Entry, value: Option<Value>) -> String {
-    let object = Object::default().identity(&entry.identity()).boolean("deleted", entry.deleted);
-    let object = if entry.deleted { object } else { object.text("sealed", &fingerprint(&entry.sealed)) };
-    match value {
-        Some(Ok(value)) => object.bytes("value", &value),
-        Some(Err(reason)) => object.text("unreadable", &reason),
-        None => object,
+/// What `show` prints with `--json`.
+#[derive(serde::Serialize)]
+struct Shown {
+    generation: u64,
+    keyring: String,
+    credentials: Vec<Record>,
+}
+
+#[derive(serde::Serialize)]
+struct Record {
+    #[serde(flatten)]
+    entry: EntryFields,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sealed: Option<String>,
+    #[serde(flatten)]
+    value: ValueFields,
+}
+
+impl Record {
+    fn new(entry: &Entry, value: Option<Value>) -> Result<Self, Error> {
+        let value = match value {
+            Some(Ok(value)) => ValueFields::opened(&value),
+            Some(Err(reason)) => ValueFields::unreadable(reason),
+            None => ValueFields::default(),
+        };
+        let sealed = (!entry.deleted).then(|| fingerprint(&entry.sealed));
+        Ok(Self { entry: EntryFields::new(entry)?, sealed, value })
     }
-    .to_json()
 }
 
 /// One line, so that a difference shows the whole credential.
