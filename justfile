@@ -9,6 +9,9 @@ pg := "pg" + env("OMNI_PG_MAJOR", "18")
 prettier := target / "node/package/node_modules/prettier/bin/prettier.cjs"
 javascript := "--log-level warn --config host-node/package.json host-node/{build.mjs,src,test} conformance/hosts/node_host.mjs"
 throwaway := python + " tools/throwaway.py"
+# Programs that came with the pinned Python packages.
+venv := parent_directory(python)
+scripts := "just .ci/run fuzz/run.sh tools/*.sh tools/setup/*.sh"
 
 # What is built and tested together, always in one selection: with another, cargo would choose other features for shared
 # dependencies and compile wasmtime a second time. What makes modules has target folders of its own.
@@ -145,16 +148,23 @@ bench *arguments: build
 [group('keep it clean')]
 fmt:
     @cargo fmt --all
+    @{{ venv }}/ruff check --quiet --no-cache --select I --fix .
     @if [[ -e {{ prettier }} ]]; then node {{ prettier }} --write {{ javascript }}; fi
 
-# Formatting, clippy and shell scripts; warnings are errors.
+# Formatting, layers, generated tables, spelling, clippy, documentation, Python and shell scripts; warnings are errors.
 [group('keep it clean')]
 lint: modules npm
     @cargo fmt --all --check
     @node {{ prettier }} --check {{ javascript }}
+    @{{ python }} tools/check-layers.py
+    @{{ python }} tools/generate-errors.py --check
+    @{{ venv }}/ruff check --quiet --no-cache .
+    @{{ venv }}/shellcheck -x {{ scripts }}
+    @{{ venv }}/typos
     @CARGO_TARGET_DIR={{ target / "lint" }} cargo clippy --workspace --all-targets --locked --no-default-features \
         --features omni_credentials/{{ pg }} -- --deny warnings
-    @if command -v shellcheck >/dev/null; then shellcheck -x just .ci/run fuzz/run.sh tools/*.sh tools/setup/*.sh; fi
+    @CARGO_TARGET_DIR={{ target / "lint" }} RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --quiet --locked \
+        --document-private-items --no-default-features --features omni_credentials/{{ pg }}
 
 # Licences, sources and duplicate versions of dependencies; advisories where their database can be reached.
 [group('keep it clean')]

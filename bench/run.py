@@ -21,8 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
-import psycopg  # noqa: E402
-from throwaway import Installation, Server, ServerError  # noqa: E402
+import psycopg
+from throwaway import Installation, Server, ServerError
 
 VARIABLE = "OMNI_CREDENTIALS_MASTER_PASSWORD"
 # Values of 40 bytes, as API keys have.

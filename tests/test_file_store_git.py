@@ -226,4 +226,4 @@ def test_switching_branches_deletes_nothing(clones: tuple[Clone, Clone]) -> None
     first.git("checkout", "-q", "--", NAME)
     first.git("checkout", "-q", "feature")
     first.reload()
-    assert first.values() == {name: b"old" for name in "cegi"} | {"a": b"1", "new": b"1"}
+    assert first.values() == dict.fromkeys("cegi", b"old") | {"a": b"1", "new": b"1"}

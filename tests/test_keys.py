@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from conftest import PASSWORD, VARIABLE, Database, master_key, refused
 
 VIEW = "omni_credentials.credentials"

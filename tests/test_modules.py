@@ -8,13 +8,12 @@ import subprocess
 import threading
 from pathlib import Path
 
-import psycopg
 import pytest
 from conftest import MASTER_KEY, PASSWORD, VARIABLE, Database, drop_database, fresh_database, new_server, refused
 from readers import undisturbed
 from standbys import eventually
-from throwaway import Server
 from test_concurrency import Background
+from throwaway import Server
 
 MODULES = Path(os.environ["OMNI_CREDENTIALS_MODULES"])
 XCHACHA = (MODULES / "xchacha20poly1305.wasm").read_bytes()
@@ -134,7 +133,7 @@ def test_remove_what_nobody_uses(db: Database) -> None:
         db.run("select omni_credentials.remove_module('xchacha20poly1305')")
 
 
-def test_another_copys_settings_keep_a_module(db: Database) -> None:
+def test_settings_of_another_instance_keep_a_module(db: Database) -> None:
     install(db)
     db.run("create schema \"Other \"\"one\"")
     db.run("select omni_credentials.instantiate('\"Other \"\"one\"')")

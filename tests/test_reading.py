@@ -219,7 +219,7 @@ class TestPreparedStatements:
         session.execute(f"prepare p (text) as select value from {VIEW} where name = $1")
         session.execute(f"prepare u (bytea) as update {VIEW} set value = $1")
         read = "execute p ('n')"
-        for round in range(7):
+        for _ in range(7):
             # Past five executions the plan is a generic one.
             assert session.execute(read).fetchall() == [(b"v",)]
         db.run("select omni_credentials.rotate_key()")

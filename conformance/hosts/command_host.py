@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "independent"))
-from omni_credentials_format import File, Identity, Keyring, StoredKeyring, base64_lines, canonical_scope  # noqa: E402
+from omni_credentials_format import File, Identity, Keyring, StoredKeyring, base64_lines, canonical_scope
 
 RELEASE = Path(os.environ["CARGO_TARGET_DIR"]) / "release"
 FIELDS = ("name", "kind", "principal", "scope")

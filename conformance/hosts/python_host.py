@@ -193,7 +193,7 @@ def _store(module: Module, request: Request) -> Iterator[Store]:
 
 def _records(files: Files, document: Document, keys: Keyring) -> list[dict[str, object]]:
     return [
-        dict(zip(RawIdentity._fields, (field.decode() for field in entry.identity)))
+        dict(zip(RawIdentity._fields, (field.decode() for field in entry.identity), strict=True))
         | {"value": None if entry.deleted else keys.open(entry.identity, entry.sealed)}
         for entry in files.entries(document)
     ]

@@ -9,9 +9,15 @@ import os
 from pathlib import Path
 
 import pytest
-
 from omni_credentials_format import (
-    SUITES, File, Identity, Keyring, Refused, canonical_scope, kek, parse_file,
+    SUITES,
+    File,
+    Identity,
+    Keyring,
+    Refused,
+    canonical_scope,
+    kek,
+    parse_file,
 )
 
 VECTORS = Path(__file__).resolve().parent.parent / "vectors"

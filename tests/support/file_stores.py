@@ -106,7 +106,7 @@ def in_threads(*functions: Callable[[], None]) -> None:
     def guarded(function):
         try:
             function()
-        except BaseException as error:  # noqa: BLE001 - shown below
+        except BaseException as error:
             errors.append(error)
 
     threads = [threading.Thread(target=guarded, args=(function,)) for function in functions]

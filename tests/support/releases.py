@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class History:
     @property
     def steps(self) -> list[tuple[str, str]]:
         versions = [*self.released, *([self.next] if self.next else [])]
-        return list(zip(versions, versions[1:]))
+        return list(itertools.pairwise(versions))
 
 
 def problems(history: History, scripts: Path, made: str) -> list[str]:

@@ -61,7 +61,7 @@ def _ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
 
 def trace(command: list[str | Path], folder: Path, **popen) -> list[Call]:
     """Runs a program in `folder` to its end; it must succeed."""
-    process = subprocess.Popen(command, cwd=folder, preexec_fn=lambda: _ptrace(TRACEME, 0), **popen)  # noqa: PLW1509
+    process = subprocess.Popen(command, cwd=folder, preexec_fn=lambda: _ptrace(TRACEME, 0), **popen)
     try:
         calls, status = _follow(process.pid, folder)
     except BaseException:
