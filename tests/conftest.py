@@ -92,6 +92,10 @@ class Database:
         """What an administrator does for an application's role."""
         self.run("select omni_credentials.grant_access(%s::regrole, %s, %s::regnamespace)", user, privileges, schema)
 
+    def allow(self, user: str, variable: str = VARIABLE) -> None:
+        """What a superuser does for a role that is to own copies."""
+        self.run("select omni_credentials.allow_variable(%s::regrole, %s)", user, variable)
+
     def close(self) -> None:
         for connection in self._connections:
             connection.close()

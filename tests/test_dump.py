@@ -218,6 +218,43 @@ def test_only_the_roles_are_missing(source: Database, target: Server, tmp_path: 
         admin.execute("drop role only_here")
 
 
+@pytest.mark.parametrize("format", ["plain", "custom"])
+def test_copies_of_a_role_that_is_no_superuser(source: Database, target: Server, tmp_path: Path, format: str) -> None:
+    """Who may use which variable comes along, and the rows of the copy may come before that."""
+    for function in (
+        "instantiate", "encrypted_credentials_check", "encrypted_credentials_changed", "credentials_store_changed",
+        "replace_config", "credentials_write", "open_credential", "seal_credential", "file_store_reload", "file_store_sync",
+        "file_store_status",
+    ):
+        source.run(f"grant execute on function omni_credentials.{function} to dumped_app")
+    source.run("create schema early authorization dumped_app")
+    source.run("create role gone")
+    source.allow("gone")
+    source.run("drop role gone")
+    source.allow("dumped_app")
+    source.run("select omni_credentials.instantiate('early')", user="dumped_app")
+    source.run("insert into early.credentials (name, value) values ('n', 'v')", user="dumped_app")
+    file = tmp_path / "dump"
+    restored = fresh_target(target)
+    run(source.server, "pg_dump", f"-F{format[0]}", "-f", str(file), database=source.name)
+    if format == "plain":
+        run(target, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(file), database=restored.name)
+    else:
+        run(target, "pg_restore", "--exit-on-error", str(file), database=restored.name)
+    assert restored.run("select role::text, variable from omni_credentials.allowed_variables") == [("dumped_app", VARIABLE)]
+    assert restored.run("select name, value from early.credentials", user="dumped_app") == [("n", b"v")]
+    restored.run("select early.set_credential('n', 'w')", user="dumped_app")
+    # The tables hang together as before.
+    with refused("2BP01", "other objects depend on it"):
+        restored.run("drop table early.credentials_keyrings", user="dumped_app")
+    with refused("2BP01", "holds credentials"):
+        restored.run("drop table early.credentials_keyrings cascade", user="dumped_app")
+    restored.run("select omni_credentials.disallow_variable('dumped_app', %s)", VARIABLE)
+    with refused("42501", "may not use"):
+        restored.run("select value from early.credentials", user="dumped_app")
+    drop_database(restored)
+
+
 class TestPoliciesOfTheDefaultCopy:
     """pg_dump leaves out policies on tables of an extension; a lost restrictive one would open too much."""
 

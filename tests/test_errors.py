@@ -150,6 +150,7 @@ def test_contexts_are_short(role, db: Database, statement: str, sqlstate: str) -
     db.run('create type "Taken".credential_kind as enum ()')
     for function in ("instantiate", "grant_access", "privilege_list"):
         db.run(f"grant execute on function omni_credentials.{function} to {app}")
+    db.allow(app)
     view = "omni_credentials.credentials"
     db.run(f"insert into {view} (name, value) values ('a', 'x')", user=app)
     with refused(sqlstate) as met:

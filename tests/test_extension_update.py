@@ -54,7 +54,8 @@ def next_script() -> str:
             f"create or replace trigger credentials_write {trigger.format('omni_credentials')}"
             f" omni_credentials.credentials_write('{NEXT}');",
             "create function omni_credentials.added() returns integer language sql begin atomic select 1; end;",
-            "revoke all on function omni_credentials.added() from public;",
+            "select omni_credentials.only_for_owner('pg_catalog.pg_proc'::pg_catalog.regclass,"
+            " 'omni_credentials.added()'::pg_catalog.regprocedure);",
         ]
     )
 
@@ -130,6 +131,16 @@ class TestToTheNextVersion:
         assert running.execute("select value from omni_credentials.credentials").fetchall() == [(b"omni_credentials",)]
         assert {schema: filled.run(ROWS.format(schema)) for schema in SCHEMAS} == before
         assert ("p",) in filled.run("select polname from pg_policy")
+        check_use(filled)
+
+    def test_default_privileges_do_not_reach_what_it_adds(self, filled: Database) -> None:
+        filled.run("alter default privileges grant all on functions to app")
+        filled.run("alter default privileges revoke all on functions from postgres")
+        update(filled)
+        assert filled.run("select proacl::text from pg_proc where proname = 'added'") == [("{postgres=X/postgres}",)]
+        # What was given before stays given, also on a function that the update replaced.
+        verify = "select has_function_privilege('app', 'omni_credentials.verify(regnamespace)', 'execute')"
+        assert filled.run(verify) == [(True,)]
         check_use(filled)
 
     def test_each_copy_says_its_version(self, filled: Database) -> None:

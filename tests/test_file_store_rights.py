@@ -73,6 +73,7 @@ def test_the_owner_of_a_copy(role, db: Database) -> None:
         "instantiate_file_store", "detach_file_store", "file_store_reload", "file_store_status", "file_store_sync",
     ):
         db.run(f"grant execute on function omni_credentials.{function} to {owner}")
+    db.allow(owner)
     file = db.server.data / f"{db.name}.mine"
     with db.connect(owner) as session:
         session.execute("select omni_credentials.instantiate('mine')")

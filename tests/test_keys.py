@@ -301,6 +301,7 @@ class TestCopies:
                          "file_store_reload", "rotate_key", "rename_principal"):
             db.run(f"grant execute on function omni_credentials.{function} to {owner}")
         db.run("create schema mine", user=owner)
+        db.allow(owner)
         db.run("select omni_credentials.instantiate('mine')", user=owner)
         db.run("insert into mine.credentials (name, value) values ('n', 'v')", user=owner)
         db.run(f"grant usage on schema mine to {app}", user=owner)

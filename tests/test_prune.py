@@ -162,6 +162,7 @@ def test_rows_that_the_owner_does_not_see_count(role, db: Database) -> None:
         "file_store_reload", "file_store_sync", "file_store_status",
     ):
         db.run(f"grant execute on function omni_credentials.{function} to {owner}")
+    db.allow(owner)
     db.run("select omni_credentials.instantiate('theirs')", user=owner)
     db.run("insert into theirs.credentials (name, value) values ('own', 'value')", user=owner)
     db.run("insert into theirs.credentials (name, value, principal) values ('hidden', 'value', %s::regrole)", other)

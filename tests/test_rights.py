@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from conftest import Database, refused
+from conftest import Database, drop_database, refused
 
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
 SUBSETS = [subset for n in range(1, 5) for subset in itertools.combinations(PRIVILEGES, n)]
@@ -138,6 +138,67 @@ def test_members_share_their_group(role, db: Database) -> None:
     assert db.run(f"update {VIEW} set value = 'taken' returning name", user=other) == []
     assert db.run(f"delete from {VIEW} returning name", user=other) == []
     assert db.run(f"select distinct value from {VIEW}") == [(b"v",)]
+
+
+class TestMembership:
+    """Whose credentials a role reads and writes: those of the roles whose rights it has, not of those it administers."""
+
+    def check(self, db: Database, app: str, team: str, *, has_rights: bool) -> None:
+        names = [("shared",)] if has_rights else []
+        for user in (app, team):
+            db.grant(user)
+        db.run(f"insert into {VIEW} (name, value, principal) values ('shared', 'v', %s::regrole)", team)
+        ((sealed,),) = db.run(f"select value from {TABLE} where name = 'shared'")
+        assert db.run(f"select name from {VIEW} where value = 'v'", user=app) == names
+        assert db.run(f"select name from {TABLE}", user=app) == names
+        assert db.run(f"update {VIEW} set value = 'v' returning name", user=app) == names
+        opening = (
+            f"select omni_credentials.open_credential('{TABLE}'::regclass, 'shared', 'credential'::omni_credentials.credential_kind,"
+            f""" '{team}', '{{"all": true}}', %b)"""
+        )
+        writing = f"insert into {VIEW} (name, value, principal) values ('new', 'v', '{team}')"
+        if has_rights:
+            assert db.run(opening, sealed, user=app) == [(b"v",)]
+            db.run(writing, user=app)
+        else:
+            with refused("42501", "permission denied for credential"):
+                db.run(opening, sealed, user=app)
+            with refused("42501", "row-level security"):
+                db.run(writing, user=app)
+        assert db.run(f"delete from {VIEW} where name = 'shared' returning name", user=app) == names
+
+    def test_with_inherit(self, role, db: Database) -> None:
+        team = role("team")
+        self.check(db, role("app", f"in role {team}"), team, has_rights=True)
+
+    def test_noinherit(self, role, db: Database) -> None:
+        """On every version: a role that inherits nothing reads after SET ROLE only."""
+        team = role("team")
+        app = role("app", f"noinherit in role {team}")
+        self.check(db, app, team, has_rights=False)
+        with db.connect(app) as session:
+            session.execute(f"set role {team}")
+            assert session.execute(f"select name from {VIEW}").fetchall() == [("shared",)]
+
+    def test_the_creator_of_a_role(self, role, db: Database) -> None:
+        """From Postgres 16 on a member WITH ADMIN, without INHERIT and SET; before that none at all."""
+        boss = role("boss", "createrole")
+        team = f"made_by_{boss}"
+        db.run(f"create role {team} login", user=boss)
+        try:
+            self.check(db, boss, team, has_rights=False)
+        finally:
+            drop_database(db)
+            with Database(db.server, "postgres").connect() as admin:
+                admin.execute(f"drop role {team}")
+
+    @pytest.mark.parametrize("options", ["inherit false, set false", "inherit false, set true", "inherit true, set false"])
+    def test_options_of_a_membership(self, role, db: Database, options: str) -> None:
+        if db.server.installation.major < 16:
+            pytest.skip("memberships have no such options before Postgres 16")
+        team, app = role("team"), role("app")
+        db.run(f"grant {team} to {app} with {options}")
+        self.check(db, app, team, has_rights="inherit true" in options)
 
 
 def test_writing_for_another_principal(role, db: Database) -> None:

@@ -1,9 +1,14 @@
 -- The default copy, in the extension's own schema, and what a dump must carry of it.
 
-revoke all on all functions in schema omni_credentials from public;
+-- Before the first row is written, for everything made so far.
+select omni_credentials.only_for_owner(d.classid, d.objid)
+from pg_catalog.pg_depend d
+join pg_catalog.pg_extension e on d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass and d.refobjid = e.oid
+where e.extname = 'omni_credentials' and d.deptype = 'e';
+
 select omni_credentials.register_builtin_module();
+-- It sees to its own objects.
 select omni_credentials.instantiate();
-revoke all on all functions in schema omni_credentials from public;
 
 select pg_catalog.pg_extension_config_dump('omni_credentials.crypto_modules', '');
 select pg_catalog.pg_extension_config_dump('omni_credentials.credentials_config', '');
@@ -11,6 +16,9 @@ select pg_catalog.pg_extension_config_dump('omni_credentials.credentials_keyring
 select pg_catalog.pg_extension_config_dump('omni_credentials.encrypted_credentials', '');
 select pg_catalog.pg_extension_config_dump('omni_credentials.credentials_files', '');
 select pg_catalog.pg_extension_config_dump('omni_credentials.added_policies', '');
+-- A role that was dropped since would be restored as a number, and that may be another role's there.
+select pg_catalog.pg_extension_config_dump('omni_credentials.allowed_variables',
+    'where exists (select from pg_catalog.pg_roles r where r.oid operator(pg_catalog.=) role::pg_catalog.oid)');
 
 -- From here on, changes of the default copy's policies are noted.
 create event trigger omni_credentials_note_policies on ddl_command_end

@@ -3,13 +3,55 @@
 -- The functions in the library, and what all copies share.
 -- Nothing here is granted to PUBLIC; omni_credentials.grant_access gives a role what it needs.
 
+-- What a session has set does not reach the objects that this script makes. The settings end with the script.
+set local search_path = pg_catalog, pg_temp;
+set local default_table_access_method = heap;
+set local default_tablespace = '';
+
+-- CREATE EXTENSION uses a schema of the name that exists, whoever owns it. Its owner could rename it and put another one
+-- in its place, and what another role made in it would be among the objects of the extension.
+do $check$
+declare
+    made record;
+    grantee text;
+begin
+    select n.oid, n.nspname, n.nspowner, n.nspacl, r.rolname, r.rolsuper into strict made
+    from pg_catalog.pg_extension e
+    join pg_catalog.pg_namespace n on n.oid = e.extnamespace
+    join pg_catalog.pg_roles r on r.oid = n.nspowner
+    where e.extname = 'omni_credentials';
+    if made.rolname <> current_user and not made.rolsuper then
+        raise exception using
+            errcode = 'duplicate_schema',
+            message = pg_catalog.format('schema %I exists and belongs to role %I, which is no superuser', made.nspname, made.rolname),
+            hint = 'Rename or drop that schema. CREATE EXTENSION makes its own.';
+    end if;
+    if exists (
+        select from pg_catalog.pg_depend d
+        where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass and d.refobjid = made.oid
+          and d.classid <> 'pg_catalog.pg_extension'::pg_catalog.regclass)
+    then
+        raise exception using
+            errcode = 'duplicate_schema',
+            message = pg_catalog.format('schema %I exists and is not empty', made.nspname),
+            hint = 'Rename or drop that schema. CREATE EXTENSION makes its own.';
+    end if;
+    for grantee in
+        select distinct case a.grantee when 0 then 'public' else a.grantee::pg_catalog.regrole::text end
+        from pg_catalog.aclexplode(made.nspacl) a where a.grantee <> made.nspowner
+    loop
+        execute pg_catalog.format('revoke all on schema %I from %s', made.nspname, grantee);
+    end loop;
+end
+$check$;
+
 create function omni_credentials.open_credential(
     store oid, name text, kind anyenum, principal regrole, scope jsonb, sealed bytea)
 returns bytea
 language c stable strict parallel safe cost 100
 as 'MODULE_PATHNAME', 'open_credential_wrapper';
 comment on function omni_credentials.open_credential(oid, text, anyenum, regrole, jsonb, bytea) is
-'Opens a sealed value for its credential; what the credentials view calls. For roles that may select from that view, and are members of the principal, past row-level security, or shown the row by the policies. Roles that may only change or delete get the sealed value as it is.';
+'Opens a sealed value for its credential; what the credentials view calls. For roles that may select from that view, and have the rights of the principal, are past row-level security, or are shown the row by the policies. Roles that may only change or delete get the sealed value as it is.';
 
 create function omni_credentials.seal_credential(
     store oid, name text, kind anyenum, principal regrole, scope jsonb, value bytea)
@@ -141,7 +183,7 @@ comment on function omni_credentials.rename_principal(text, regrole, regnamespac
 -- A copy keeps the objects that it was made with. Its version is an argument of its trigger, so that dumps carry it.
 create view omni_credentials.copies as
     select v.relnamespace::pg_catalog.regnamespace as schema,
-           pg_catalog.convert_from(pg_catalog.btrim(t.tgargs, '\x00'), 'UTF8') as version
+           pg_catalog.convert_from(pg_catalog.btrim(t.tgargs, E'\\x00'), 'UTF8') as version
     from pg_catalog.pg_trigger t
     join pg_catalog.pg_class v on v.oid operator(pg_catalog.=) t.tgrelid
     where t.tgfoid operator(pg_catalog.=) 'omni_credentials.credentials_write()'::pg_catalog.regprocedure
@@ -162,7 +204,7 @@ create table omni_credentials.crypto_modules (
     suite text not null,
     installed_by name not null default current_user,
     installed_at timestamptz not null default pg_catalog.now()
-);
+) using heap;
 alter table omni_credentials.crypto_modules alter column wasm set storage external;
 comment on table omni_credentials.crypto_modules is
 'The crypto modules of this database: WebAssembly components, known by their SHA-256 digest.';
@@ -185,8 +227,13 @@ create function omni_credentials.skip_known_module() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    known boolean;
 begin
-    if exists (select from omni_credentials.crypto_modules m where m.digest = new.digest) then
+    -- Here and below, the schema of the extension is where the catalogs say, under whatever name.
+    execute pg_catalog.format('select exists (select from %I.%I m where m.digest = $1)', tg_table_schema, tg_table_name)
+        into known using new.digest;
+    if known then
         return null;
     end if;
     return new;
@@ -219,7 +266,7 @@ language sql volatile
 begin atomic
     select omni_credentials.install_module(
         install_module.name, install_module.wasm,
-        pg_catalog.decode(pg_catalog.regexp_replace(install_module.digest, '^\\x', ''), 'hex'));
+        pg_catalog.decode(pg_catalog.regexp_replace(install_module.digest, E'^\\\\x', ''), 'hex'));
 end;
 comment on function omni_credentials.install_module(text, bytea, text) is
 'The same with the digest in hexadecimal.';
@@ -261,6 +308,78 @@ $$;
 comment on function omni_credentials.replace_config() is
 'Lets the settings in a dump take the place of those that CREATE EXTENSION made.';
 
+create function omni_credentials.only_for_owner(class oid, object oid) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    made record;
+    usual aclitem[];
+    other text;
+begin
+    if class = 'pg_class'::regclass then
+        select 'table' as kind, c.oid::regclass::text as name, c.relowner as owner, c.relacl as acl, 'r'::"char" as letter into made
+        from pg_class c where c.oid = object and c.relkind in ('r', 'v');
+    elsif class = 'pg_proc'::regclass then
+        select 'function' as kind, p.oid::regprocedure::text as name, p.proowner as owner, p.proacl as acl, 'f'::"char" as letter into made
+        from pg_proc p where p.oid = object;
+    elsif class = 'pg_type'::regclass then
+        select 'type' as kind, t.oid::regtype::text as name, t.typowner as owner, t.typacl as acl, 'T'::"char" as letter into made
+        from pg_type t where t.oid = object and t.typtype in ('d', 'e', 'r');
+    else
+        return;
+    end if;
+    if not found then
+        return;
+    end if;
+    usual := acldefault(made.letter, made.owner);
+    for other in
+        select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end
+        from aclexplode(coalesce(made.acl, usual)) a where a.grantee <> made.owner
+    loop
+        execute format('revoke all on %s %s from %s', made.kind, made.name, other);
+    end loop;
+    if exists (
+        select a.privilege_type from aclexplode(usual) a where a.grantee = made.owner
+        except select a.privilege_type from aclexplode(coalesce(made.acl, usual)) a where a.grantee = made.owner)
+    then
+        execute format('grant all on %s %s to %s', made.kind, made.name, made.owner::regrole);
+    end if;
+end
+$$;
+comment on function omni_credentials.only_for_owner(oid, oid) is
+'Takes back what default privileges gave to others on an object that a script of the extension made, and gives the owner what they took.';
+
+-- Environment variables
+
+create table omni_credentials.allowed_variables (
+    role regrole,
+    variable text collate pg_catalog."C" check (pg_catalog.octet_length(variable) between 1 and 255),
+    primary key (role, variable)
+) using heap;
+comment on table omni_credentials.allowed_variables is
+'Which roles may use which variable of the server''s environment as the master secret of their copies. Superusers may use any.';
+comment on column omni_credentials.allowed_variables.role is 'The owner of copies: this role, not its members.';
+comment on column omni_credentials.allowed_variables.variable is 'The variable; the same name with _FILE appended goes with it.';
+create trigger allowed_variables_changed after insert or update or delete or truncate on omni_credentials.allowed_variables
+    for each statement execute function omni_credentials.credentials_store_changed();
+alter table omni_credentials.allowed_variables enable always trigger allowed_variables_changed;
+comment on trigger allowed_variables_changed on omni_credentials.allowed_variables is 'Every session looks again who may use what.';
+
+create function omni_credentials.allow_variable(role regrole, variable text) returns void
+language c volatile
+set search_path = pg_catalog, pg_temp
+as 'MODULE_PATHNAME', 'allow_variable_wrapper';
+comment on function omni_credentials.allow_variable(regrole, text) is
+'Lets a role use a variable of the server''s environment as the master secret of the copies that it owns. Superusers only.';
+
+create function omni_credentials.disallow_variable(role regrole, variable text) returns void
+language c volatile
+set search_path = pg_catalog, pg_temp
+as 'MODULE_PATHNAME', 'disallow_variable_wrapper';
+comment on function omni_credentials.disallow_variable(regrole, text) is
+'Takes back what allow_variable gave. Copies of the role with that variable are closed until it is back. Superusers only.';
+
 -- Rights
 
 create function omni_credentials.privilege_list(grantee regrole, privileges text, schema regnamespace) returns text[]
@@ -271,17 +390,16 @@ comment on function omni_credentials.privilege_list(regrole, text, regnamespace)
 
 create function omni_credentials.privileges_held(grantee regrole, schema regnamespace) returns text[]
 language sql stable
-set search_path = pg_catalog, pg_temp
-as $$
-    select coalesce(array_agg(distinct a.privilege_type), '{}')
+begin atomic
+    select coalesce(pg_catalog.array_agg(distinct a.privilege_type), '{}')
     from pg_catalog.pg_trigger t
-    join pg_catalog.pg_class v on v.oid = t.tgrelid,
+    join pg_catalog.pg_class v on v.oid operator(pg_catalog.=) t.tgrelid,
     pg_catalog.aclexplode(v.relacl) a
-    where t.tgfoid = 'omni_credentials.credentials_write()'::pg_catalog.regprocedure
-      and v.relname = 'credentials'
-      and (privileges_held.schema is null or v.relnamespace = privileges_held.schema)
-      and a.grantee = privileges_held.grantee
-$$;
+    where t.tgfoid operator(pg_catalog.=) 'omni_credentials.credentials_write()'::pg_catalog.regprocedure
+      and v.relname operator(pg_catalog.=) 'credentials'
+      and (privileges_held.schema is null or v.relnamespace operator(pg_catalog.=) privileges_held.schema)
+      and a.grantee operator(pg_catalog.=) privileges_held.grantee;
+end;
 comment on function omni_credentials.privileges_held(regrole, regnamespace) is
 'What a role was granted on the credentials view of a copy, or with NULL on that of any copy.';
 
@@ -294,10 +412,12 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    list text[] := omni_credentials.privilege_list(grantee, privileges, schema);
+    ours text := (select e.extnamespace::pg_catalog.regnamespace from pg_catalog.pg_extension e where e.extname = 'omni_credentials');
+    list text[];
     held text[];
 begin
-    execute format('grant usage on schema omni_credentials, %s to %s', schema, grantee);
+    execute format('select %s.privilege_list($1, $2, $3)', ours) into list using grantee, privileges, schema;
+    execute format('grant usage on schema %s, %s to %s', ours, schema, grantee);
     execute format('grant usage on type %s.credential_kind to %s', schema, grantee);
     execute format('grant %s on %s.credentials, %s.encrypted_credentials to %s',
         array_to_string(list, ', '), schema, schema, grantee);
@@ -305,15 +425,15 @@ begin
         -- A change through the view first looks at the sealed value that it replaces. It does not open for a role
         -- that may not SELECT from the view.
         execute format('grant select on %s.encrypted_credentials to %s', schema, grantee);
-        execute format('grant execute on function omni_credentials.open_credential(oid, text, anyenum, regrole, jsonb, bytea) to %s', grantee);
+        execute format('grant execute on function %s.open_credential(oid, text, anyenum, regrole, jsonb, bytea) to %s', ours, grantee);
     end if;
     if list && '{SELECT}' then
-        execute format('grant execute on function omni_credentials.verify(regnamespace) to %s', grantee);
+        execute format('grant execute on function %s.verify(regnamespace) to %s', ours, grantee);
     end if;
     if list && '{INSERT, UPDATE}' then
-        execute format('grant execute on function omni_credentials.seal_credential(oid, text, anyenum, regrole, jsonb, bytea) to %s', grantee);
+        execute format('grant execute on function %s.seal_credential(oid, text, anyenum, regrole, jsonb, bytea) to %s', ours, grantee);
     end if;
-    held := omni_credentials.privileges_held(grantee, schema);
+    execute format('select %s.privileges_held($1, $2)', ours) into held using grantee, schema;
     if held @> '{INSERT, UPDATE}' then
         execute format('grant execute on function %1$s.set_credential(text, bytea, %1$s.credential_kind, regrole, jsonb) to %2$s', schema, grantee);
     end if;
@@ -331,12 +451,14 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    list text[] := omni_credentials.privilege_list(grantee, privileges, schema);
+    ours text := (select e.extnamespace::pg_catalog.regnamespace from pg_catalog.pg_extension e where e.extname = 'omni_credentials');
+    list text[];
     held text[];
 begin
+    execute format('select %s.privilege_list($1, $2, $3)', ours) into list using grantee, privileges, schema;
     execute format('revoke %s on %s.credentials, %s.encrypted_credentials from %s',
         array_to_string(list, ', '), schema, schema, grantee);
-    held := omni_credentials.privileges_held(grantee, schema);
+    execute format('select %s.privileges_held($1, $2)', ours) into held using grantee, schema;
     if not held && '{SELECT, UPDATE, DELETE}' then
         execute format('revoke select on %s.encrypted_credentials from %s', schema, grantee);
     else
@@ -349,28 +471,65 @@ begin
         execute format('revoke usage on type %s.credential_kind from %s', schema, grantee);
     end if;
     -- What all copies share, unless another copy still needs it.
-    held := omni_credentials.privileges_held(grantee, null);
+    execute format('select %s.privileges_held($1, null)', ours) into held using grantee;
     if not held && '{SELECT, UPDATE, DELETE}' then
-        execute format('revoke execute on function omni_credentials.open_credential(oid, text, anyenum, regrole, jsonb, bytea) from %s', grantee);
+        execute format('revoke execute on function %s.open_credential(oid, text, anyenum, regrole, jsonb, bytea) from %s', ours, grantee);
     end if;
     if not held && '{SELECT}' then
-        execute format('revoke execute on function omni_credentials.verify(regnamespace) from %s', grantee);
+        execute format('revoke execute on function %s.verify(regnamespace) from %s', ours, grantee);
     end if;
     if not held && '{INSERT, UPDATE}' then
-        execute format('revoke execute on function omni_credentials.seal_credential(oid, text, anyenum, regrole, jsonb, bytea) from %s', grantee);
+        execute format('revoke execute on function %s.seal_credential(oid, text, anyenum, regrole, jsonb, bytea) from %s', ours, grantee);
     end if;
     if held = '{}' then
-        execute format('revoke usage on schema omni_credentials from %s', grantee);
+        execute format('revoke usage on schema %s from %s', ours, grantee);
     end if;
 end
 $$;
 comment on function omni_credentials.revoke_access(regrole, text, regnamespace) is
 'Takes back what grant_access gave, but for USAGE on the schema of another copy than the default one.';
 
--- DROP EXTENSION
+-- DROP EXTENSION, and dropping a copy in parts
+--
+-- These functions run for everybody's commands, so that they do nothing unless objects of the extension are concerned,
+-- and need no library.
+
+create function omni_credentials.watch_drops() returns void
+language c as 'MODULE_PATHNAME', 'watch_drops_wrapper';
+comment on function omni_credentials.watch_drops() is
+'Has this session look at the default copy before it is dropped. What guard_drop calls.';
 
 create function omni_credentials.guard_drop() returns event_trigger
-language c as 'MODULE_PATHNAME', 'guard_drop_wrapper';
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    ours text;
+    holds boolean;
+    reading refcursor;
+begin
+    select n.nspname into ours
+    from pg_extension e
+    join pg_namespace n on n.oid = e.extnamespace
+    join pg_class c on c.relnamespace = n.oid
+    where e.extname = 'omni_credentials' and c.relname = 'encrypted_credentials' and c.relkind = 'r'
+      -- No command of another role can drop the extension.
+      and pg_has_role(c.relowner, 'USAGE');
+    if not found then
+        return;
+    end if;
+    execute format('select exists (select from only %I.encrypted_credentials)', ours) into holds;
+    if not holds then
+        return;
+    end if;
+    begin
+        execute format('select %I.watch_drops()', ours);
+    exception when others then
+        -- The library is missing. Postgres drops no table that an open cursor of the session reads.
+        open reading for execute format('select from only %I.encrypted_credentials', ours);
+    end;
+end
+$$;
 comment on function omni_credentials.guard_drop() is
 'Refuses to drop the extension while its own copy holds credentials.';
 
@@ -379,6 +538,64 @@ create event trigger omni_credentials_guard_drop on ddl_command_start
     execute function omni_credentials.guard_drop();
 comment on event trigger omni_credentials_guard_drop is
 'Dropping the extension, or its schema, does not destroy credentials in silence.';
+
+create function omni_credentials.guard_tables() returns event_trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    gone record;
+    kept oid;
+    holds boolean;
+begin
+    for gone in
+        select d.schema_name, d.object_name, d.object_name = 'encrypted_credentials' as values_gone
+        from pg_event_trigger_dropped_objects() d
+        where d.object_type = 'table' and not d.is_temporary
+          and d.object_name in ('encrypted_credentials', 'credentials_keyrings', 'credentials_config', 'credentials_files')
+    loop
+        -- The other half of the copy, where the command has left it: the values, or what they were sealed with.
+        select c.oid into kept
+        from pg_class c
+        join pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = gone.schema_name and c.relkind = 'r'
+          and c.relname = case when gone.values_gone then 'credentials_keyrings' else 'encrypted_credentials' end
+          and exists (
+              select from pg_trigger t
+              join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = t.tgfoid and d.deptype = 'e'
+              join pg_extension e on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid
+              where t.tgrelid = c.oid and e.extname = 'omni_credentials');
+        continue when not found;
+        if has_table_privilege(kept, 'SELECT') and not row_security_active(kept) then
+            execute format('select exists (select from only %s)', kept::regclass) into holds;
+        else
+            holds := pg_relation_size(kept) > 0;
+        end if;
+        if not holds then
+            continue;
+        elsif gone.values_gone then
+            raise exception using
+                errcode = 'dependent_objects_still_exist',
+                message = format('cannot drop table %I.%I and keep the keyring of its values', gone.schema_name, gone.object_name),
+                hint = format('To destroy the credentials, drop what belongs together in one command: drop schema %1$I cascade,'
+                    ' or drop table %1$I.encrypted_credentials, %1$I.credentials_keyrings cascade.', gone.schema_name);
+        else
+            raise exception using
+                errcode = 'dependent_objects_still_exist',
+                message = format('cannot drop table %I.%I because %1$I.encrypted_credentials holds credentials', gone.schema_name, gone.object_name),
+                hint = format('To destroy the credentials: truncate %1$I.encrypted_credentials, or drop schema %1$I cascade.', gone.schema_name);
+        end if;
+    end loop;
+end
+$$;
+comment on function omni_credentials.guard_tables() is
+'Refuses to drop one table of a copy that holds credentials and keep the others.';
+
+create event trigger omni_credentials_guard_tables on sql_drop
+    when tag in ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED', 'DROP TYPE', 'DROP EXTENSION')
+    execute function omni_credentials.guard_tables();
+comment on event trigger omni_credentials_guard_tables is
+'The tables of a copy that holds credentials go together or not at all.';
 
 -- Policies on the default copy. pg_dump leaves out policies on tables of an extension, and a restore without a
 -- restrictive one would open more than there was before. So they are written down in a table that is dumped.
@@ -390,24 +607,28 @@ create table omni_credentials.added_policies (
     roles regrole[],
     using_expression text,
     check_expression text
-);
+) using heap;
 comment on table omni_credentials.added_policies is
 'The policies of the default copy since the first change to them, as a dump carries them. A row without a command is for a policy that was dropped.';
 
 create function omni_credentials.current_policies() returns setof omni_credentials.added_policies
 language sql stable
-set search_path = pg_catalog, pg_temp
-as $$
-    select p.polname, p.polpermissive, p.polcmd, p.polroles::regrole[],
-        pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)
-    from pg_policy p where p.polrelid = 'omni_credentials.encrypted_credentials'::regclass
+begin atomic
+    with ours as (
+        select c.oid from pg_catalog.pg_class c
+        join pg_catalog.pg_extension e on e.extnamespace operator(pg_catalog.=) c.relnamespace
+        where e.extname operator(pg_catalog.=) 'omni_credentials'
+          and c.relname operator(pg_catalog.=) 'encrypted_credentials'
+    )
+    select p.polname, p.polpermissive, p.polcmd, p.polroles::pg_catalog.regrole[],
+        pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid)
+    from pg_catalog.pg_policy p join ours on p.polrelid operator(pg_catalog.=) ours.oid
     union all
     select 'encrypted_credentials_principal', null, null, null, null, null
     where not exists (
-        select from pg_policy p
-        where p.polrelid = 'omni_credentials.encrypted_credentials'::regclass
-          and p.polname = 'encrypted_credentials_principal')
-$$;
+        select from pg_catalog.pg_policy p join ours on p.polrelid operator(pg_catalog.=) ours.oid
+        where p.polname operator(pg_catalog.=) 'encrypted_credentials_principal');
+end;
 comment on function omni_credentials.current_policies() is
 'The policies of the default copy as the catalog has them.';
 
@@ -416,27 +637,32 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    ours oid := (
-        select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = 'omni_credentials' and c.relname = 'encrypted_credentials');
+    ours text;
+    guarded oid;
     touched boolean;
 begin
     -- Inside restore_policy there is nothing to note, and most policies are on tables of somebody else.
     if pg_trigger_depth() > 0 then
         return;
-    elsif tg_event = 'sql_drop' then
+    end if;
+    select n.nspname, c.oid into ours, guarded
+    from pg_extension e
+    join pg_namespace n on n.oid = e.extnamespace
+    join pg_class c on c.relnamespace = n.oid
+    where e.extname = 'omni_credentials' and c.relname = 'encrypted_credentials';
+    if tg_event = 'sql_drop' then
         touched := exists (
             select from pg_event_trigger_dropped_objects() d
             where d.object_type = 'policy'
-              and d.address_names[1:2] = array['omni_credentials', 'encrypted_credentials']);
+              and d.address_names[1:2] = array[ours, 'encrypted_credentials']);
     else
         touched := exists (
             select from pg_event_trigger_ddl_commands() d join pg_policy p on p.oid = d.objid
-            where d.classid = 'pg_policy'::regclass and p.polrelid = ours);
+            where d.classid = 'pg_policy'::regclass and p.polrelid = guarded);
     end if;
     if touched then
-        delete from omni_credentials.added_policies;
-        insert into omni_credentials.added_policies select * from omni_credentials.current_policies();
+        execute format('delete from %I.added_policies', ours);
+        execute format('insert into %1$I.added_policies select * from %1$I.current_policies()', ours);
     end if;
 end
 $$;
@@ -447,14 +673,19 @@ create function omni_credentials.restore_policy() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    known boolean;
 begin
-    if exists (select from omni_credentials.current_policies() p where p::text = new::text) then
+    execute format('select exists (select from %I.current_policies() p where p::text = $1)', tg_table_schema)
+        into known using new::text;
+    if known then
         return new;
     end if;
-    execute format('drop policy if exists %I on omni_credentials.encrypted_credentials', new.name);
+    execute format('drop policy if exists %I on %I.encrypted_credentials', new.name, tg_table_schema);
     if new.command is not null then
-        execute format('create policy %I on omni_credentials.encrypted_credentials as %s for %s to %s%s%s',
+        execute format('create policy %I on %I.encrypted_credentials as %s for %s to %s%s%s',
             new.name,
+            tg_table_schema,
             case when new.permissive then 'permissive' else 'restrictive' end,
             case new.command when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete' else 'all' end,
             (select string_agg(case when r = 0 then 'public' else r::text end, ', ') from unnest(new.roles) r),

@@ -1,10 +1,14 @@
 -- One copy of the credential store. Names after a colon are filled in by instantiate(), quoted as they must be; the
--- version is that of the extension whose script this is part of.
+-- version is that of the extension whose script this is part of. `others` are PUBLIC and the roles that default privileges
+-- of the owner name.
+
+-- What the session has set does not reach the objects made here. The settings end with instantiate().
+set local default_table_access_method = heap;
+set local default_tablespace = '';
 
 create type :schema.credential_kind as enum (
     'credential', 'api_key', 'api_secret', 'password', 'token', 'token[jwt]', 'token[oauth]',
     'ssh', 'certificate', 'otp', 'saml_assertion');
-revoke all on type :schema.credential_kind from public;
 comment on type :schema.credential_kind is 'What sort of thing a credential is.';
 
 create table :schema.credentials_config (
@@ -15,7 +19,7 @@ create table :schema.credentials_config (
     kdf_passes integer,
     kdf_lanes integer,
     check (pg_catalog.num_nonnulls(kdf_memory_kib, kdf_passes, kdf_lanes) in (0, 3))
-);
+) using heap;
 comment on table :schema.credentials_config is 'The settings of this copy: one row.';
 comment on column :schema.credentials_config.singleton is 'Keeps it one row.';
 comment on column :schema.credentials_config.environment_variable is 'The variable of the server''s environment that holds the master secret; with _FILE appended, one that names a file with it.';
@@ -23,26 +27,24 @@ comment on column :schema.credentials_config.module is 'SHA-256 of the crypto mo
 comment on column :schema.credentials_config.kdf_memory_kib is 'Argon2id memory for new keyrings, in KiB; NULL leaves all three costs to the module.';
 comment on column :schema.credentials_config.kdf_passes is 'Argon2id passes.';
 comment on column :schema.credentials_config.kdf_lanes is 'Argon2id lanes.';
-insert into :schema.credentials_config (environment_variable, kdf_memory_kib, kdf_passes, kdf_lanes)
-values (:env_var, :costs);
 
 create table :schema.credentials_keyrings (
     id integer primary key,
     module bytea not null check (pg_catalog.octet_length(module) = 32),
     keyring bytea not null
-);
+) using heap;
 comment on table :schema.credentials_keyrings is 'The keyrings of this copy, wrapped under the master secret. The highest id is current; a copy has none before its first credential.';
 comment on column :schema.credentials_keyrings.id is 'Counts up with each new keyring.';
 comment on column :schema.credentials_keyrings.keyring is 'Data keys, wrapped (FORMAT.md, section 4).';
 comment on column :schema.credentials_keyrings.module is 'SHA-256 of the crypto module that the keyring is for.';
 
 create table :schema.encrypted_credentials (
-    name text not null,
+    name text collate pg_catalog."C" not null,
     value bytea not null,
     kind :schema.credential_kind not null default 'credential',
     principal regrole not null default pg_catalog.quote_ident(current_user)::pg_catalog.regrole,
     scope jsonb not null default '{"all": true}'
-);
+) using heap;
 alter table :schema.encrypted_credentials alter column value set storage external;
 create unique index encrypted_credentials_uniq on :schema.encrypted_credentials (name, kind, principal, scope);
 -- So that logical replication can carry updates and deletes.
@@ -57,37 +59,63 @@ comment on column :schema.encrypted_credentials.scope is 'Where it is valid; up 
 
 alter table :schema.encrypted_credentials enable row level security;
 create policy encrypted_credentials_principal on :schema.encrypted_credentials
-    using (pg_catalog.pg_has_role(principal::pg_catalog.oid, 'MEMBER'))
-    with check (pg_catalog.pg_has_role(principal::pg_catalog.oid, 'MEMBER'));
-comment on policy encrypted_credentials_principal on :schema.encrypted_credentials is 'A role reads and writes the credentials of the roles that it is a member of.';
+    using (pg_catalog.pg_has_role(principal::pg_catalog.oid, 'USAGE'))
+    with check (pg_catalog.pg_has_role(principal::pg_catalog.oid, 'USAGE'));
+comment on policy encrypted_credentials_principal on :schema.encrypted_credentials is 'A role reads and writes the credentials of the roles whose rights it has.';
 
 create trigger encrypted_credentials_check before insert or update on :schema.encrypted_credentials
-    for each row execute function omni_credentials.encrypted_credentials_check();
+    for each row execute function :extension.encrypted_credentials_check();
 create trigger encrypted_credentials_changed after insert or update or delete or truncate on :schema.encrypted_credentials
-    for each statement execute function omni_credentials.encrypted_credentials_changed();
+    for each statement execute function :extension.encrypted_credentials_changed();
 create trigger credentials_keyrings_changed after insert or update or delete or truncate on :schema.credentials_keyrings
-    for each statement execute function omni_credentials.credentials_store_changed();
+    for each statement execute function :extension.credentials_store_changed();
 create trigger credentials_config_changed after insert or update or delete or truncate on :schema.credentials_config
-    for each statement execute function omni_credentials.credentials_store_changed();
+    for each statement execute function :extension.credentials_store_changed();
 create trigger credentials_config_replace before insert on :schema.credentials_config
-    for each row execute function omni_credentials.replace_config();
+    for each row execute function :extension.replace_config();
 comment on trigger encrypted_credentials_check on :schema.encrypted_credentials is 'A sealed value must open for its row.';
 comment on trigger encrypted_credentials_changed on :schema.encrypted_credentials is 'File stores follow at commit.';
 comment on trigger credentials_keyrings_changed on :schema.credentials_keyrings is 'Every session reads the keyrings again.';
 comment on trigger credentials_config_changed on :schema.credentials_config is 'Every session reads the settings again.';
 comment on trigger credentials_config_replace on :schema.credentials_config is 'A dump''s settings take the place of those of CREATE EXTENSION.';
 
+create table :schema.credentials_files (
+    filename text collate pg_catalog."C" primary key,
+    generation bigint,
+    synchronized_at timestamptz,
+    unloaded integer not null default 0,
+    file_digest bytea,
+    base bytea not null default '',
+    pending_digest bytea,
+    pending_base bytea,
+    written_as bigint
+) using heap;
+alter table :schema.credentials_files alter column base set storage external;
+alter table :schema.credentials_files alter column pending_base set storage external;
+comment on table :schema.credentials_files is 'What is known of the files that mirror this copy. To read it: credential_file_stores.';
+comment on column :schema.credentials_files.filename is 'As registered; relative to the data directory unless absolute.';
+comment on column :schema.credentials_files.generation is 'The highest generation of the file that this copy has read or written.';
+comment on column :schema.credentials_files.synchronized_at is 'When this copy last read or wrote the file.';
+comment on column :schema.credentials_files.unloaded is 'How many records of the file the table did not have then.';
+comment on column :schema.credentials_files.file_digest is 'SHA-256 of the file then.';
+comment on column :schema.credentials_files.base is 'What file and table agreed on then: a manifest (FORMAT.md, section 8).';
+comment on column :schema.credentials_files.pending_digest is 'SHA-256 of the file that the last commit wrote, until it is seen in place.';
+comment on column :schema.credentials_files.pending_base is 'The manifest that goes with it.';
+comment on column :schema.credentials_files.written_as is 'What the extension marks a row with that it wrote. It does not fit a row that a dump brought, whose file rests until it is loaded or written again.';
+
 create view :schema.credentials with (security_invoker = true) as
     select c.name,
-           omni_credentials.open_credential(c.tableoid, c.name, c.kind, c.principal, c.scope, c.value) as value,
+           :extension.open_credential(c.tableoid, c.name, c.kind, c.principal, c.scope, c.value) as value,
            c.kind, c.principal, c.scope
-    from :schema.encrypted_credentials c;
+    from :schema.encrypted_credentials c
+    -- Always true, and gone when a query is planned: none of these is dropped before the view is.
+    where pg_catalog.num_nonnulls(:keyrings::pg_catalog.regclass, :config::pg_catalog.regclass, :files::pg_catalog.regclass) operator(pg_catalog.=) 3;
 alter view :schema.credentials
     alter column kind set default 'credential',
     alter column principal set default pg_catalog.quote_ident(current_user)::pg_catalog.regrole,
     alter column scope set default '{"all": true}';
 create trigger credentials_write instead of insert or update or delete on :schema.credentials
-    for each row execute function omni_credentials.credentials_write('@CARGO_VERSION@');
+    for each row execute function :extension.credentials_write('@CARGO_VERSION@');
 comment on trigger credentials_write on :schema.credentials is 'Seals values and writes encrypted_credentials as the caller.';
 comment on view :schema.credentials is 'Credentials in the clear, for the roles that they belong to.';
 comment on column :schema.credentials.name is 'What the credential is called.';
@@ -108,42 +136,17 @@ begin atomic
     insert into :schema.encrypted_credentials as c (name, value, kind, principal, scope)
     values (
         set_credential.name,
-        omni_credentials.seal_credential(
+        :extension.seal_credential(
             :table::pg_catalog.regclass,
             set_credential.name, set_credential.kind, set_credential.principal, set_credential.scope, set_credential.value),
         set_credential.kind, set_credential.principal, set_credential.scope)
     on conflict (name, kind, principal, scope) do update set value = excluded.value;
 end;
 comment on function :schema.set_credential is 'Sets a credential, whether it exists or not.';
-revoke all on function :schema.set_credential from public;
-
-create table :schema.credentials_files (
-    filename text primary key,
-    generation bigint,
-    synchronized_at timestamptz,
-    unloaded integer not null default 0,
-    file_digest bytea,
-    base bytea not null default '',
-    pending_digest bytea,
-    pending_base bytea,
-    written_as bigint
-);
-alter table :schema.credentials_files alter column base set storage external;
-alter table :schema.credentials_files alter column pending_base set storage external;
-comment on table :schema.credentials_files is 'What is known of the files that mirror this copy. To read it: credential_file_stores.';
-comment on column :schema.credentials_files.filename is 'As registered; relative to the data directory unless absolute.';
-comment on column :schema.credentials_files.generation is 'The highest generation of the file that this copy has read or written.';
-comment on column :schema.credentials_files.synchronized_at is 'When this copy last read or wrote the file.';
-comment on column :schema.credentials_files.unloaded is 'How many records of the file the table did not have then.';
-comment on column :schema.credentials_files.file_digest is 'SHA-256 of the file then.';
-comment on column :schema.credentials_files.base is 'What file and table agreed on then: a manifest (FORMAT.md, section 8).';
-comment on column :schema.credentials_files.pending_digest is 'SHA-256 of the file that the last commit wrote, until it is seen in place.';
-comment on column :schema.credentials_files.pending_base is 'The manifest that goes with it.';
-comment on column :schema.credentials_files.written_as is 'What the extension marks a row with that it wrote. It does not fit a row that a dump brought, whose file rests until it is loaded or written again.';
 
 create view :schema.credential_file_stores as
     select s.filename, s.generation, s.synchronized_at, s.in_step, s.reason
-    from omni_credentials.file_store_status(:namespace::pg_catalog.regnamespace) s;
+    from :extension.file_store_status(:namespace::pg_catalog.regnamespace) s;
 comment on view :schema.credential_file_stores is 'The files that mirror this copy, and whether they are in step.';
 comment on column :schema.credential_file_stores.filename is 'As registered; relative to the data directory unless absolute.';
 comment on column :schema.credential_file_stores.generation is 'The highest generation of the file that this copy has read or written.';
@@ -157,19 +160,38 @@ returns table (name text, kind text, principal text, scope jsonb, action text, r
 language sql
 begin atomic
     select r.name, r.kind, r.principal, r.scope, r.action, r.reason
-    from omni_credentials.file_store_reload(
+    from :extension.file_store_reload(
         :namespace::pg_catalog.regnamespace,
         credential_file_store_reload.filename, credential_file_store_reload.prefer, credential_file_store_reload.dry_run) r;
 end;
 comment on function :schema.credential_file_store_reload is 'Imports the changes in a registered file. Says what it added, changed, removed and skipped. Where file and table changed the same credential, prefer => ''file'' or ''table'' decides.';
-revoke all on function :schema.credential_file_store_reload from public;
 
 create function :schema.credential_file_store_sync(filename text)
 returns void
 language sql
 begin atomic
-    select omni_credentials.file_store_sync(
+    select :extension.file_store_sync(
         :namespace::pg_catalog.regnamespace, credential_file_store_sync.filename);
 end;
 comment on function :schema.credential_file_store_sync is 'Writes a registered file again before the transaction commits, if it is behind the table. Changes in the file stay there.';
-revoke all on function :schema.credential_file_store_sync from public;
+
+-- For the owner, who gives access with grant_access. No row is written before this.
+revoke all on
+    :schema.credentials_config, :schema.credentials_keyrings, :schema.encrypted_credentials, :schema.credentials_files,
+    :schema.credentials, :schema.credential_file_stores
+    from :others;
+grant all on
+    :schema.credentials_config, :schema.credentials_keyrings, :schema.encrypted_credentials, :schema.credentials_files,
+    :schema.credentials, :schema.credential_file_stores
+    to current_user;
+revoke all on function
+    :schema.set_credential, :schema.credential_file_store_reload, :schema.credential_file_store_sync
+    from :others;
+grant all on function
+    :schema.set_credential, :schema.credential_file_store_reload, :schema.credential_file_store_sync
+    to current_user;
+revoke all on type :schema.credential_kind from :others;
+grant all on type :schema.credential_kind to current_user;
+
+insert into :schema.credentials_config (environment_variable, kdf_memory_kib, kdf_passes, kdf_lanes)
+values (:env_var, :costs);

@@ -28,6 +28,14 @@ pub(crate) enum Error {
         "the master secret in environment variable {variable} is not the one that {what} was sealed with"
     )]
     MasterSecretWrong { variable: String, what: String },
+    /// No superuser lets the owner of the instance use that variable.
+    #[error("role {role} may not use environment variable {variable} as a master secret")]
+    VariableNotAllowed { variable: String, role: String },
+    /// Cheap to guess at.
+    #[error(
+        "the key derivation costs of schema {schema} are below {memory_kib} KiB, {passes} passes and {lanes} lane"
+    )]
+    CostsTooLow { schema: String, memory_kib: u32, passes: u32, lanes: u32 },
     /// The keyring was altered.
     #[error("the keyring of schema {schema} was altered")]
     KeyringTampered { schema: String },
@@ -220,6 +228,14 @@ impl Error {
                 C::ERRCODE_INVALID_PASSWORD,
                 Some(format!("Start the server with the {variable} that was in use before. Nothing was written. To change the secret: omni_credentials.rotate_master_secret().")),
             ),
+            Self::VariableNotAllowed { variable, role } => (
+                C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                Some(format!("A superuser decides which role may: select omni_credentials.allow_variable({}, {}).", quote(quote_identifier(role)), quote(variable))),
+            ),
+            Self::CostsTooLow { .. } => (
+                C::ERRCODE_INVALID_PARAMETER_VALUE,
+                Some("Only superusers own instances with lower costs. Without costs the module chooses them: set kdf_memory_kib, kdf_passes and kdf_lanes to NULL.".into()),
+            ),
             Self::KeyringTampered { schema } => (
                 C::ERRCODE_DATA_CORRUPTED,
                 Some(format!("Restore {schema}.credentials_keyrings from a backup.")),
@@ -274,7 +290,7 @@ impl Error {
             ),
             Self::NotPermitted { .. } => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                Some("Read it through the credentials view, as a member of its principal.".into()),
+                Some("Read it through the credentials view, as a role with the rights of its principal.".into()),
             ),
             Self::NotOwner { .. } => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,

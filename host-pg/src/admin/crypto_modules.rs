@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 
 use crate::error::{Error, given, or_raise};
 use crate::keys::modules;
+use crate::postgres::catalog;
 use crate::postgres::heap::Visit;
 use crate::postgres::tables::crypto_modules as columns;
 
@@ -66,8 +67,8 @@ pub(crate) fn resolve(module: &str) -> Result<Digest, Error> {
 
 /// Fails for everybody but superusers.
 pub(crate) fn must_be_superuser() -> Result<(), Error> {
-    // SAFETY: a catalog lookup.
-    if unsafe { pg_sys::superuser() } { Ok(()) } else { Err(Error::NotSuperuser) }
+    // SAFETY: a variable of the session.
+    if catalog::is_superuser(unsafe { pg_sys::GetUserId() }) { Ok(()) } else { Err(Error::NotSuperuser) }
 }
 
 fn install(name: &str, wasm: &[u8], digest: &[u8]) -> Result<(), Error> {
@@ -104,7 +105,7 @@ fn remove(module: &str) -> Result<(), Error> {
     let digest = resolve(module)?;
     // The guard looks at who refers to it.
     Spi::run_with_args(
-        "delete from omni_credentials.crypto_modules where digest operator(pg_catalog.=) $1",
+        &format!("delete from {} where digest operator(pg_catalog.=) $1", qualified_table()?),
         &[digest.as_bytes().as_slice().into()],
     )?;
     Ok(())
@@ -115,13 +116,22 @@ fn register_builtin() -> Result<(), Error> {
     store(None, modules::BUILTIN, &digest)
 }
 
+/// `crypto_modules`, for SQL.
+fn qualified_table() -> Result<String, Error> {
+    let table = modules::table(pg_sys::AccessShareLock)?;
+    let missing = || Error::Internal("omni_credentials.crypto_modules is missing".to_owned());
+    Ok(catalog::qualified(table.ok_or_else(missing)?.oid()))
+}
+
 /// Without a name it gets the one that the module calls itself.
 fn store(name: Option<&str>, wasm: &[u8], digest: &Digest) -> Result<(), Error> {
     let about = modules::candidate(wasm, digest)?.describe().map_err(modules::module_error)?;
     let name = name.unwrap_or(&about.name);
     Spi::run_with_args(
-        "insert into omni_credentials.crypto_modules (digest, wasm, name, version, contract, suite) \
-         values ($1, $2, $3, $4, $5, $6)",
+        &format!(
+            "insert into {} (digest, wasm, name, version, contract, suite) values ($1, $2, $3, $4, $5, $6)",
+            qualified_table()?
+        ),
         &[
             digest.as_bytes().as_slice().into(),
             wasm.into(),

@@ -1,9 +1,10 @@
-//! `DROP EXTENSION` takes the default instance with it, whose tables the extension owns, and so does dropping its schema. It
-//! must not take sealed credentials along in silence.
+//! `DROP EXTENSION` takes the default instance with it, whose tables the extension owns, and so does dropping its
+//! schema. It must not take sealed credentials along in silence.
 //!
-//! When the extension is dropped, no trigger of the table fires, and an event trigger at the end finds the rows gone.
-//! So an event trigger at the start of the command loads this library, and a hook looks at the table just before
-//! Postgres drops it. Instances made by `instantiate` belong to the database and stay.
+//! When the extension is dropped, no trigger of the table fires, and an event trigger at the end of the command is gone
+//! itself. So one at the start of the command, `guard_drop` in `sql/functions.sql`, calls `watch_drops` where the table
+//! has rows, and a hook looks at the table just before Postgres drops it. Where this library is missing, `guard_drop`
+//! has another way. Instances made by `instantiate` belong to the database and stay.
 
 use std::cell::Cell;
 
@@ -11,22 +12,17 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::error::{Error, or_raise};
-use crate::postgres::catalog;
-use crate::postgres::fmgr::raw_function;
+use crate::postgres::catalog::Extension;
 use crate::postgres::heap::Table;
-
-raw_function!(guard_drop_wrapper, pg_finfo_guard_drop_wrapper, guard_drop);
 
 thread_local! {
     static INSTALLED: Cell<bool> = const { Cell::new(false) };
     static NEXT: Cell<pg_sys::object_access_hook_type> = const { Cell::new(None) };
 }
 
-/// Event trigger: from now on this backend looks before the table is dropped.
-///
-/// # Safety
-/// Called by Postgres.
-unsafe fn guard_drop(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+/// From now on this backend looks before the table is dropped.
+#[pg_extern(sql = false)]
+fn watch_drops() {
     if !INSTALLED.replace(true) {
         // SAFETY: a backend has one thread; the hook that was there before is kept and called by ours.
         unsafe {
@@ -34,7 +30,6 @@ unsafe fn guard_drop(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
             pg_sys::object_access_hook = Some(on_access);
         }
     }
-    pg_sys::Datum::null()
 }
 
 #[pg_guard]
@@ -56,8 +51,7 @@ unsafe extern "C-unwind" fn on_access(
 
 /// Refuses if `relation` is the default instance's table and not empty. Only with the extension can it be dropped.
 fn refuse_loss(relation: pg_sys::Oid) -> Result<(), Error> {
-    let table = catalog::extension_schema()
-        .and_then(|schema| catalog::relation_oid(schema, c"encrypted_credentials"));
+    let table = Extension::find().and_then(|extension| extension.table(c"encrypted_credentials"));
     if table == Some(relation) && !Table::open(relation, pg_sys::AccessShareLock)?.is_empty()? {
         return Err(Error::HoldsCredentials);
     }

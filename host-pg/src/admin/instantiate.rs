@@ -1,12 +1,13 @@
 //! Making an instance.
 
+use omni_credentials_host::Costs;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::error::{Error, given, or_raise, without_context};
-use crate::keys::master_secret;
-use crate::postgres::catalog;
+use crate::keys::{allowed_variables, master_secret};
+use crate::postgres::catalog::{self, Extension};
 
 #[pg_extern(sql = false)]
 fn instantiate(
@@ -29,27 +30,65 @@ fn run(schema: Option<pg_sys::Oid>, env_var: Option<&str>, costs: [Option<i32>; 
     if catalog::relation_oid(schema, c"encrypted_credentials").is_some() {
         return Err(Error::AlreadyInstantiated { schema: catalog::schema_name(schema) });
     }
+    may_use(env_var, costs, &catalog::schema_name(schema))?;
+    let extension = Extension::find().ok_or_else(|| missing("extension omni_credentials"))?;
+    let others = others(schema)?;
     let schema = quote_identifier(catalog::schema_name(schema));
+    let table = |name: &str| quote_literal(format!("{schema}.{name}"));
     let costs = costs.map(|cost| cost.map_or("null".to_owned(), |cost| cost.to_string())).join(", ");
     let values = [
         ("schema", schema.as_str()),
+        ("extension", &quote_identifier(catalog::schema_name(extension.schema))),
         ("env_var", &quote_literal(env_var)),
         ("costs", &costs),
-        ("table", &quote_literal(format!("{schema}.encrypted_credentials"))),
+        ("table", &table("encrypted_credentials")),
+        ("keyrings", &table("credentials_keyrings")),
+        ("config", &table("credentials_config")),
+        ("files", &table("credentials_files")),
         ("namespace", &quote_literal(&schema)),
+        ("others", &others),
     ];
-    let sql = fill(&template()?, &values);
+    let sql = fill(&template(&extension)?, &values);
     without_context(|| Spi::run(&sql))?;
     Ok(())
 }
 
+/// Fails unless the caller, who will own the instance, may use that variable and such costs.
+fn may_use(variable: &str, costs: [Option<i32>; 3], schema: &str) -> Result<(), Error> {
+    // SAFETY: a variable of the session.
+    let owner = [unsafe { pg_sys::GetUserId() }];
+    allowed_variables::must_be_allowed(variable, &owner)?;
+    // Costs that are not all given, or negative, are left to the table's constraints and to the module.
+    let costs = costs.map(|cost| cost.and_then(|cost| u32::try_from(cost).ok()));
+    let costs = match costs {
+        [Some(memory_kib), Some(passes), Some(lanes)] => Some(Costs { memory_kib, passes, lanes }),
+        _ => None,
+    };
+    allowed_variables::must_be_enough(costs, &owner, schema)
+}
+
+/// Everyone who may have rights to what the caller creates: PUBLIC, and the roles that its default privileges name.
+fn others(schema: pg_sys::Oid) -> Result<String, Error> {
+    const OTHERS: &str = "select pg_catalog.concat_ws(', ', 'public', \
+        pg_catalog.string_agg(distinct a.grantee::pg_catalog.regrole::pg_catalog.text, ', ')) \
+        from pg_catalog.pg_default_acl d, pg_catalog.aclexplode(d.defaclacl) a, pg_catalog.pg_roles me \
+        where me.rolname operator(pg_catalog.=) current_user and d.defaclrole operator(pg_catalog.=) me.oid \
+        and d.defaclnamespace operator(pg_catalog.=) any (array[0, $1]::pg_catalog.oid[]) \
+        and a.grantee operator(pg_catalog.<>) all (array[0, me.oid]::pg_catalog.oid[])";
+    let others = Spi::get_one_with_args::<String>(OTHERS, &[schema.into()])?;
+    Ok(others.unwrap_or_else(|| "public".to_owned()))
+}
+
+fn missing(object: &str) -> Error {
+    Error::Internal(format!("{object} is missing"))
+}
+
 /// The SQL for one instance. It is in the extension's script and not in the library: between an update of the library and
 /// ALTER EXTENSION UPDATE, a new instance must refer to what the database has.
-fn template() -> Result<String, Error> {
-    let signature = c"omni_credentials.instance_template()";
-    let Some(function) = catalog::function_oid(signature) else {
-        return Err(Error::Internal("omni_credentials.instance_template() is missing".to_owned()));
-    };
+fn template(extension: &Extension) -> Result<String, Error> {
+    let function = extension
+        .function("instance_template()")
+        .ok_or_else(|| missing("omni_credentials.instance_template()"))?;
     // SAFETY: a function of the extension without arguments, which gives a text that is not NULL. Called directly, since
     // its caller needs no right to it.
     let text =

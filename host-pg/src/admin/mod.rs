@@ -1,5 +1,6 @@
 //! Operations on a whole instance, on modules and on the extension itself.
 
+mod allowed_variables;
 mod crypto_modules;
 mod crypto_modules_guard;
 mod drop_guard;

@@ -10,7 +10,7 @@ use crate::admin::owner::{locked, must_own};
 use crate::error::{Error, given, or_raise};
 use crate::file_store;
 use crate::instance::{self, Handle};
-use crate::keys::{master_secret, modules};
+use crate::keys::{allowed_variables, master_secret, modules};
 use crate::postgres::catalog;
 use crate::rows::open;
 use crate::rows::scan::{Purpose, each_row};
@@ -120,6 +120,7 @@ fn rewrap(new_env_var: &str, schema: pg_sys::Oid) -> Result<(), Error> {
         (store.table, store.schema_name())
     };
     must_own(table)?;
+    allowed_variables::must_be_allowed(new_env_var, &handle.borrow().owners)?;
     let secret = master_secret::master_secret(new_env_var)?;
     handle.borrow_mut().rewrap(&secret)?;
     let config = format!("{}.credentials_config", spi::quote_identifier(&name));

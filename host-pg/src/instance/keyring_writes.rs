@@ -1,13 +1,13 @@
 //! Changes of the keyrings of an instance: every one goes through here, under a lock that makes writers wait.
 
-use omni_credentials_host::{self as host, Digest, Kek};
+use omni_credentials_host::{self as host, Costs, Digest, Kek};
 use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::instance::Instance;
 use crate::keys::kek_cache::{self, KeyId};
 use crate::keys::keyrings::StoredKeyring;
-use crate::keys::{master_secret, modules};
+use crate::keys::{allowed_variables, modules};
 use crate::postgres::heap::Visit;
 use crate::postgres::tables::keyrings;
 
@@ -41,9 +41,9 @@ impl Instance {
             self.keyrings.unlocked(0)?;
         }
         let module = modules::module(digest)?;
-        let secret = master_secret::master_secret(&self.settings.variable)?;
+        let secret = self.keyrings.variable.secret()?;
         let made = module
-            .create_keyring(&secret, self.settings.costs)
+            .create_keyring(&secret, self.costs()?)
             .map_err(|error| self.keyrings.secret_error(error, "this store"))?;
         kek_cache::remember(&KeyId::new(&secret, digest, &made.keyring), &made.kek);
         self.store_keyring(digest, &made.keyring, made.kek)
@@ -51,20 +51,26 @@ impl Instance {
 
     /// Wraps every keyring under another master secret.
     pub(crate) fn rewrap(&mut self, secret: &[u8]) -> Result<(), Error> {
+        let costs = self.costs()?;
         for index in 0..self.keyrings.loaded.len() {
             let kek = self.keyrings.kek(index)?;
             let Some(stored) = self.keyrings.loaded.get(index).map(|keyring| keyring.stored.clone()) else {
                 break;
             };
-            let made = modules::module(&stored.module)?
-                .rewrap(&stored.bytes, &kek, secret, self.settings.costs)
-                .map_err(|error| {
-                    self.keyrings.secret_error(error, &format!("schema {}", self.schema_name()))
-                })?;
+            let made = modules::module(&stored.module)?.rewrap(&stored.bytes, &kek, secret, costs).map_err(
+                |error| self.keyrings.secret_error(error, &format!("schema {}", self.schema_name())),
+            )?;
             kek_cache::remember(&KeyId::new(secret, &stored.module, &made.keyring), &made.kek);
             self.replace(&stored, &made.keyring, made.kek)?;
         }
         Ok(())
+    }
+
+    /// The costs of a new or rewrapped keyring, which whoever owns the settings wrote there.
+    fn costs(&self) -> Result<Option<Costs>, Error> {
+        let costs = self.settings.costs;
+        allowed_variables::must_be_enough(costs, &self.owners, &self.schema_name())?;
+        Ok(costs)
     }
 
     /// Removes the keyrings before the current one, if they are still these. That nothing refers to them is for the

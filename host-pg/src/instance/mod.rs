@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Unreadable, display_name};
 use crate::keys::keyrings::{Keyrings, StoredKeyring};
+use crate::keys::master_secret::Variable;
 use crate::keys::modules;
 use crate::postgres::heap::{Table, Visibility};
 use crate::postgres::tables;
@@ -32,6 +33,8 @@ pub(crate) struct Instance {
     pub(crate) view: Option<pg_sys::Oid>,
     config_table: pg_sys::Oid,
     keyrings_table: pg_sys::Oid,
+    /// Who owns these tables: one role, unless someone gave one of them away.
+    pub(crate) owners: Vec<pg_sys::Oid>,
     settings: Settings,
     /// The first one is current.
     keyrings: Keyrings,
@@ -156,7 +159,7 @@ impl Instance {
         invalidation::mark_at_end();
         // The secret of that time: the snapshot is of this run of the server, and so is the environment.
         let settings = read_settings(self.config_table, Visibility::BySnapshot)?;
-        self.pruned.replace(settings.variable, seen);
+        self.pruned.replace(Variable::new(settings.variable, &self.owners)?, seen);
         Ok(true)
     }
 
@@ -222,10 +225,15 @@ impl Instance {
             (config_table, tables::config::COLUMNS),
             (keyrings_table, tables::keyrings::COLUMNS),
         ];
+        let mut owners = Vec::new();
         for (part, columns) in columns {
             let part = Table::open(part, pg_sys::AccessShareLock)?;
-            if !catalog::may_instantiate(part.owner()) {
-                return Err(refused());
+            let owner = part.owner();
+            if !owners.contains(&owner) {
+                if !catalog::may_instantiate(owner) {
+                    return Err(refused());
+                }
+                owners.push(owner);
             }
             part.must_have(columns)?;
         }
@@ -239,6 +247,7 @@ impl Instance {
             view,
             config_table,
             keyrings_table,
+            owners,
             settings,
             keyrings,
             pruned,
@@ -258,7 +267,7 @@ impl Instance {
         self.keyrings.loaded = known;
         self.settings = read_settings(self.config_table, Visibility::Now)?;
         let stored = StoredKeyring::read_all(self.keyrings_table, Visibility::Now)?;
-        self.keyrings.replace(self.settings.variable.clone(), stored);
+        self.keyrings.replace(Variable::new(self.settings.variable.clone(), &self.owners)?, stored);
         self.stale = false;
         Ok(())
     }

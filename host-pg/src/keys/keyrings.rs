@@ -6,7 +6,8 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Unreadable};
 use crate::keys::kek_cache::{self, KeyId};
-use crate::keys::{master_secret, modules};
+use crate::keys::master_secret::Variable;
+use crate::keys::modules;
 use crate::postgres::catalog;
 use crate::postgres::heap::{self, Table, Visibility, Visit, datum};
 use crate::postgres::tables::keyrings;
@@ -24,7 +25,7 @@ pub(crate) struct StoredKeyring {
 pub(crate) struct Keyrings {
     pub(crate) schema: pg_sys::Oid,
     /// The environment variable with the master secret.
-    pub(crate) variable: String,
+    pub(crate) variable: Variable,
     pub(crate) loaded: Vec<LoadedKeyring>,
 }
 
@@ -82,12 +83,16 @@ impl StoredKeyring {
 impl Keyrings {
     /// No keyring.
     pub(crate) fn none(schema: pg_sys::Oid) -> Self {
-        Self { schema, variable: String::new(), loaded: Vec::new() }
+        Self { schema, variable: Variable::default(), loaded: Vec::new() }
     }
 
-    /// Takes these keyrings instead, and keeps what is unlocked of them.
-    pub(crate) fn replace(&mut self, variable: String, stored: Vec<StoredKeyring>) {
+    /// Takes these keyrings instead, and keeps what is unlocked of them, unless the variable may no longer be used.
+    pub(crate) fn replace(&mut self, variable: Variable, stored: Vec<StoredKeyring>) {
         let mut known = std::mem::take(&mut self.loaded);
+        if !variable.is_allowed() {
+            known.clear();
+            modules::release_unused();
+        }
         self.variable = variable;
         self.loaded = stored
             .into_iter()
@@ -176,7 +181,7 @@ impl Keyrings {
 
     /// Derives the KEK of any keyring with this master secret. `what` names it in errors.
     pub(crate) fn derive(&self, module: &Module, keyring: &[u8], what: &str) -> Result<Kek, Error> {
-        let secret = master_secret::master_secret(&self.variable)?;
+        let secret = self.variable.secret()?;
         let id = KeyId::new(&secret, module.digest(), keyring);
         if let Some(kek) = kek_cache::known(&id) {
             return Ok(kek);
@@ -189,7 +194,7 @@ impl Keyrings {
     /// What a failure of key derivation means to the person who set the secret.
     pub(crate) fn secret_error(&self, error: host::Error, what: &str) -> Error {
         use host::ErrorCode as E;
-        let variable = self.variable.clone();
+        let variable = self.variable.name.clone();
         match error {
             host::Error::Refused(failure) => match failure.code {
                 E::WrongMasterSecret => Error::MasterSecretWrong { variable, what: what.to_owned() },

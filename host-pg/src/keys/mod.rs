@@ -1,5 +1,6 @@
 //! Crypto modules, keyrings, the master secret, and derived keys.
 
+pub(crate) mod allowed_variables;
 pub(crate) mod kek_cache;
 pub(crate) mod kek_cache_shared;
 pub(crate) mod keyrings;

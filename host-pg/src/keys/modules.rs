@@ -7,7 +7,7 @@ use omni_credentials_host::{self as host, Config, Digest, Module, Runtime};
 use pgrx::pg_sys;
 
 use crate::error::Error;
-use crate::postgres::catalog;
+use crate::postgres::catalog::Extension;
 use crate::postgres::heap::{self, Table, Visibility, Visit};
 use crate::postgres::interrupt;
 use crate::postgres::tables::crypto_modules;
@@ -92,12 +92,12 @@ pub(crate) fn pin(digest: &Digest) -> Result<(), Error> {
 
 /// `crypto_modules`, if the extension is installed in this database.
 pub(crate) fn table(lock: u32) -> Result<Option<Table>, Error> {
-    let Some(schema) = catalog::extension_schema() else { return Ok(None) };
-    let table = Table::open_in(schema, c"crypto_modules", lock)?;
-    if let Some(table) = &table {
-        table.must_have(crypto_modules::COLUMNS)?;
-    }
-    Ok(table)
+    let Some(table) = Extension::find().and_then(|extension| extension.table(c"crypto_modules")) else {
+        return Ok(None);
+    };
+    let table = Table::open(table, lock)?;
+    table.must_have(crypto_modules::COLUMNS)?;
+    Ok(Some(table))
 }
 
 /// Turns a failure of the runtime, not of the data, into an error.

@@ -5,29 +5,91 @@ use std::path::PathBuf;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-/// The schema of the extension.
-pub(crate) fn extension_schema() -> Option<pg_sys::Oid> {
-    // SAFETY: a syscache lookup with a NUL-terminated name; `missing_ok` is set.
-    let oid = unsafe { pg_sys::get_namespace_oid(c"omni_credentials".as_ptr(), true) };
-    (oid != pg_sys::InvalidOid).then_some(oid)
+/// The extension in this database. Only a superuser can make its row in `pg_extension`; a schema, and whatever is in it,
+/// anyone can make, under any name. So objects of the extension are found by their membership in it.
+pub(crate) struct Extension {
+    oid: pg_sys::Oid,
+    /// Its schema, under whatever name.
+    pub(crate) schema: pg_sys::Oid,
+}
+
+impl Extension {
+    /// Finds the extension; `None` where it is not installed.
+    pub(crate) fn find() -> Option<Self> {
+        // SAFETY: a lookup with a NUL-terminated name; `missing_ok` is set.
+        let oid = unsafe { pg_sys::get_extension_oid(c"omni_credentials".as_ptr(), true) };
+        let schema = extension_schema(oid)?;
+        Some(Self { oid, schema })
+    }
+
+    /// One of its tables.
+    pub(crate) fn table(&self, name: &core::ffi::CStr) -> Option<pg_sys::Oid> {
+        relation_oid(self.schema, name).filter(|table| self.has(pg_sys::RelationRelationId, *table))
+    }
+
+    /// One of its functions, by the signature without the schema.
+    pub(crate) fn function(&self, signature: &str) -> Option<pg_sys::Oid> {
+        let schema = spi::quote_identifier(schema_name(self.schema));
+        let qualified = format!("{schema}.{signature}").into_datum()?;
+        // SAFETY: to_regprocedure takes a text and gives an oid, or NULL where there is no such function.
+        let function: Option<pg_sys::Oid> =
+            unsafe { pgrx::direct_function_call(pg_sys::to_regprocedure, &[Some(qualified)]) };
+        function.filter(|function| self.has(pg_sys::ProcedureRelationId, *function))
+    }
+
+    fn has(&self, class: pg_sys::Oid, object: pg_sys::Oid) -> bool {
+        // SAFETY: a scan of pg_depend by two oids.
+        unsafe { pg_sys::getExtensionOfObject(class, object) == self.oid }
+    }
 }
 
 /// Whether a role may make instances, and so may own one.
 pub(crate) fn may_instantiate(role: pg_sys::Oid) -> bool {
-    // SAFETY: a catalog lookup by oid.
-    if unsafe { pg_sys::superuser_arg(role) } {
-        return true;
-    }
-    let signature = c"omni_credentials.instantiate(pg_catalog.regnamespace, pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4)";
-    // SAFETY: a catalog lookup by oid.
-    function_oid(signature).is_some_and(|function| unsafe { may_execute(function, role) })
+    const INSTANTIATE: &str = "instantiate(pg_catalog.regnamespace, pg_catalog.text, pg_catalog.int4, \
+         pg_catalog.int4, pg_catalog.int4)";
+    is_superuser(role)
+        || Extension::find()
+            .and_then(|extension| extension.function(INSTANTIATE))
+            // SAFETY: a catalog lookup by oid.
+            .is_some_and(|function| unsafe { may_execute(function, role) })
 }
 
-/// A function by its qualified signature.
-pub(crate) fn function_oid(signature: &core::ffi::CStr) -> Option<pg_sys::Oid> {
-    let signature = signature.to_str().ok().and_then(IntoDatum::into_datum)?;
-    // SAFETY: to_regprocedure takes a text and gives an oid, or NULL where there is no such function.
-    unsafe { pgrx::direct_function_call(pg_sys::to_regprocedure, &[Some(signature)]) }
+/// Whether a role is a superuser.
+pub(crate) fn is_superuser(role: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog lookup by oid.
+    unsafe { pg_sys::superuser_arg(role) }
+}
+
+/// The schema of an extension, which no cache of the server knows.
+fn extension_schema(extension: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    if extension == pg_sys::InvalidOid {
+        return None;
+    }
+    // SAFETY: a scan of a catalog, which has a row for each of a few extensions; the schema is copied before it ends.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let catalog = pg_sys::table_open(pg_sys::ExtensionRelationId, lock);
+        let scan = pg_sys::systable_beginscan(
+            catalog,
+            pg_sys::InvalidOid,
+            false,
+            core::ptr::null_mut(),
+            0,
+            core::ptr::null_mut(),
+        );
+        let mut schema = None;
+        while schema.is_none() {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let row = &*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_extension>(tuple);
+            schema = (row.oid == extension).then_some(row.extnamespace);
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(catalog, lock);
+        schema
+    }
 }
 
 /// The data directory.

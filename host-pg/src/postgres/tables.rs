@@ -100,3 +100,14 @@ pub(crate) mod crypto_modules {
     pub(crate) const COLUMNS: &[Column] =
         &[Column::new("digest", BYTEA), Column::new("wasm", BYTEA), Column::new("name", TEXT)];
 }
+
+/// `allowed_variables`.
+pub(crate) mod allowed_variables {
+    use super::{Column, TEXT, Type};
+
+    pub(crate) const ROLE: usize = 0;
+    pub(crate) const VARIABLE: usize = 1;
+
+    pub(crate) const COLUMNS: &[Column] =
+        &[Column::new("role", Type::Is(pgrx::pg_sys::REGROLEOID)), Column::new("variable", TEXT)];
+}

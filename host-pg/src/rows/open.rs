@@ -165,13 +165,13 @@ pub(crate) fn may_see_values(handle: &instance::Handle) -> bool {
 const VALUE_COLUMN: pg_sys::AttrNumber = 2;
 
 /// Keeps `open_credential` from being an oracle: whoever holds sealed bytes from elsewhere, such as the file in a
-/// repository, may open them only as a member of the principal, past row-level security, or where the policies of the
-/// table show them this very row.
+/// repository, may open them only with the rights of the principal, past row-level security, or where the policies of
+/// the table show them this very row.
 fn may_read(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<(), Error> {
     // SAFETY: plain catalog lookups by oid; they raise errors, and do not keep pointers.
     let permitted = unsafe {
         let user = pg_sys::GetUserId();
-        pg_sys::is_member_of_role(user, fields.principal_oid())
+        pg_sys::has_privs_of_role(user, fields.principal_oid())
             || pg_sys::check_enable_rls(store, user, true) != RLS_ENABLED
     };
     if permitted || sees_row(store, fields, sealed)? {

@@ -49,7 +49,11 @@ fn check(call: &Call<'_>) -> Result<pg_sys::HeapTuple, Error> {
     }
     match open::open_unchecked(&handle, &fields, sealed) {
         Ok(_) => Ok(new.tuple),
-        Err(OpenError::Store(Error::MasterSecretMissing { .. })) if restoring => Ok(new.tuple),
+        Err(OpenError::Store(Error::MasterSecretMissing { .. } | Error::VariableNotAllowed { .. }))
+            if restoring =>
+        {
+            Ok(new.tuple)
+        }
         Err(OpenError::Store(error)) => Err(error),
         Err(OpenError::Value(reason)) => {
             Err(Error::SealedValueRefused { name: fields.display_name(), reason })
