@@ -168,7 +168,11 @@ def test_rows_that_the_owner_does_not_see_count(role, db: Database) -> None:
     db.run("insert into theirs.credentials (name, value, principal) values ('hidden', 'value', %s::regrole)", other)
     # Policies hold for the owner, too.
     db.run("alter table theirs.encrypted_credentials force row level security", user=owner)
-    assert db.run("select omni_credentials.use_module('theirs')", user=owner) == [(1,)]
+    assert db.run("select name from theirs.credentials", user=owner) == [("own",)]
+    ((hidden,),) = db.run("select value from theirs.encrypted_credentials where name = 'hidden'")
+    assert db.run("select omni_credentials.use_module('theirs')", user=owner) == [(2,)]
+    # As it came back from a backup.
+    db.run("update theirs.encrypted_credentials set value = %s where name = 'hidden'", hidden)
     with refused("2BP01", '"hidden"'):
         db.run("select omni_credentials.prune_keyrings('theirs')", user=owner)
     assert db.run("select count(value) from theirs.credentials") == [(2,)]

@@ -207,10 +207,11 @@ def test_writing_for_another_principal(role, db: Database) -> None:
     for statement in (
         f"insert into {VIEW} (name, value, principal) values ('n', 'v', '{victim}')",
         f"insert into {VIEW} (name, value, principal) select 'n', 'v', '{victim}'::regrole",
-        f"select omni_credentials.set_credential('n', 'v', principal => '{victim}')",
     ):
         with refused("42501", "row-level security"):
             db.run(statement, user=app)
+    with refused("42501", 'permission denied to seal credential "n"', hint="credentials view"):
+        db.run(f"select omni_credentials.set_credential('n', 'v', principal => '{victim}')", user=app)
     db.run(f"insert into {VIEW} (name, value) values ('own', 'v')", user=app)
     with refused("42501", "row-level security"):
         db.run(f"update {VIEW} set principal = '{victim}'", user=app)

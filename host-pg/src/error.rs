@@ -78,6 +78,18 @@ pub(crate) enum Error {
     /// The caller may neither act as the principal nor see such a row.
     #[error("permission denied for credential {name}")]
     NotPermitted { name: String },
+    /// The caller may write the table, but does not have the rights of the principal.
+    #[error("permission denied to seal credential {name} for its principal")]
+    SealNotPermitted { name: String },
+    /// A trigger that fires after ours can change a row that was checked.
+    #[error("trigger {trigger:?} of table {table} fires after the check of sealed values")]
+    LaterTrigger { trigger: String, table: String },
+    /// A row that maintenance must change stayed as it was.
+    #[error("{what} was not changed: a trigger, a rule or a policy of {table} prevents it")]
+    NotChanged { what: String, table: String },
+    /// The database's encoding cannot carry a name into SQL.
+    #[error("the name of {relation}, or of its schema, is not supported in this database's encoding")]
+    NameNotSupported { relation: String },
     /// Only the owner of the instance may do this.
     #[error("must be owner of {table}")]
     NotOwner { table: String },
@@ -291,6 +303,22 @@ impl Error {
             Self::NotPermitted { .. } => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 Some("Read it through the credentials view, as a role with the rights of its principal.".into()),
+            ),
+            Self::SealNotPermitted { .. } => (
+                C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                Some("Seal it as a role that has the rights of the principal, or write it through the credentials view, where the policies decide.".into()),
+            ),
+            Self::LaterTrigger { trigger, table } => (
+                C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                Some(format!("Rename the trigger so that it sorts before encrypted_credentials_check: alter trigger {} on {table} rename to {};", quote_identifier(trigger), quote_identifier(format!("a_{trigger}")))),
+            ),
+            Self::NotChanged { .. } => (
+                C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                Some("Nothing was changed. Remove what prevents it, or disable it for the time, and run this again.".into()),
+            ),
+            Self::NameNotSupported { .. } => (
+                C::ERRCODE_FEATURE_NOT_SUPPORTED,
+                Some("Rename the schema with ASCII letters only, or use a database in UTF-8.".into()),
             ),
             Self::NotOwner { .. } => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,

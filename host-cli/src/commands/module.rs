@@ -53,7 +53,7 @@ fn module(context: &Context, path: Option<PathBuf>) -> Result<Module, Error> {
 
 fn print(context: &Context, module: &Module) -> Result<(), Error> {
     if context.json {
-        return describe(module)?.print();
+        return output::json(&describe(module)?);
     }
     let it = module.describe()?;
     let (digest, imports) = (module.digest(), module.imports());

@@ -38,6 +38,6 @@ fn change(sql: &str, role: Option<pg_sys::Oid>, variable: Option<&str>) -> Resul
     let table = allowed_variables::table(pg_sys::AccessShareLock)?.ok_or_else(missing)?;
     // SAFETY: an oid is a regrole.
     let role = unsafe { pgrx::datum::DatumWithOid::new(pg_sys::Datum::from(role), pg_sys::REGROLEOID) };
-    Spi::run_with_args(&sql.replace("{}", &catalog::qualified(table.oid())), &[role, variable.into()])?;
+    Spi::run_with_args(&sql.replace("{}", &catalog::qualified(table.oid())?), &[role, variable.into()])?;
     Ok(())
 }

@@ -120,7 +120,7 @@ fn register_builtin() -> Result<(), Error> {
 fn qualified_table() -> Result<String, Error> {
     let table = modules::table(pg_sys::AccessShareLock)?;
     let missing = || Error::Internal("omni_credentials.crypto_modules is missing".to_owned());
-    Ok(catalog::qualified(table.ok_or_else(missing)?.oid()))
+    catalog::qualified(table.ok_or_else(missing)?.oid())
 }
 
 /// Without a name it gets the one that the module calls itself.

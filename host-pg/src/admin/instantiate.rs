@@ -3,7 +3,7 @@
 use omni_credentials_host::Costs;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use pgrx::spi::{quote_identifier, quote_literal};
+use pgrx::spi::quote_literal;
 
 use crate::error::{Error, given, or_raise, without_context};
 use crate::keys::{allowed_variables, master_secret};
@@ -33,12 +33,12 @@ fn run(schema: Option<pg_sys::Oid>, env_var: Option<&str>, costs: [Option<i32>; 
     may_use(env_var, costs, &catalog::schema_name(schema))?;
     let extension = Extension::find().ok_or_else(|| missing("extension omni_credentials"))?;
     let others = others(schema)?;
-    let schema = quote_identifier(catalog::schema_name(schema));
+    let schema = catalog::quoted_schema(schema)?;
     let table = |name: &str| quote_literal(format!("{schema}.{name}"));
     let costs = costs.map(|cost| cost.map_or("null".to_owned(), |cost| cost.to_string())).join(", ");
     let values = [
         ("schema", schema.as_str()),
-        ("extension", &quote_identifier(catalog::schema_name(extension.schema))),
+        ("extension", &catalog::quoted_schema(extension.schema)?),
         ("env_var", &quote_literal(env_var)),
         ("costs", &costs),
         ("table", &table("encrypted_credentials")),

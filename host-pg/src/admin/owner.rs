@@ -1,12 +1,16 @@
-//! What maintenance of a whole instance has in common: it is for the owner, and writers wait.
+//! What maintenance of a whole instance has in common: it is for the owner, writers wait, every row counts, and SQL runs as
+//! the owner, in a restricted operation, whoever asked for it.
 
+use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::error::Error;
 use crate::instance::{self, Handle};
-use crate::postgres::catalog;
-use crate::postgres::heap;
+use crate::postgres::as_owner::as_owner;
+use crate::postgres::{catalog, heap};
+use crate::rows::columns::Fields;
+use crate::rows::statement::{IDENTITY_MATCHES, arguments, first_bytes, qualified};
 
 /// An instance whose owner asks, with its writers waiting: a row that they seal with the old key would be left behind.
 pub(crate) fn locked(schema: pg_sys::Oid) -> Result<Handle, Error> {
@@ -18,23 +22,74 @@ pub(crate) fn locked(schema: pg_sys::Oid) -> Result<Handle, Error> {
             "this needs a READ COMMITTED transaction: the snapshot of this one may lack rows".to_owned(),
         ));
     }
-    lock(table)?;
+    // The lock stays to the end of the transaction. Whoever owned the table may have lost it while we waited.
+    drop(heap::Table::open(table, pg_sys::ShareRowExclusiveLock)?);
+    must_own(table)?;
     // Again, now that no one else changes the keyring.
     instance::of_table(table)
 }
 
-fn lock(table: pg_sys::Oid) -> Result<(), Error> {
-    Spi::run(&format!("lock table {} in share row exclusive mode", catalog::qualified_name(table)))?;
-    Ok(())
-}
-
-/// Keys are for the owner of the instance and for superusers.
-pub(super) fn must_own(table: pg_sys::Oid) -> Result<(), Error> {
+/// Keys are for the owner of the instance and for superusers. Gives the owner.
+pub(super) fn must_own(table: pg_sys::Oid) -> Result<pg_sys::Oid, Error> {
     let owner = heap::Table::open(table, pg_sys::AccessShareLock)?.owner();
     // SAFETY: catalog lookups by oid.
     if unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), owner) } {
-        Ok(())
+        Ok(owner)
     } else {
         Err(Error::NotOwner { table: catalog::qualified_name(table) })
+    }
+}
+
+/// Runs SQL on the tables of an instance, whose triggers and policies are its owner's code.
+pub(super) fn as_owner_of<T>(handle: &Handle, run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let table = handle.borrow().table;
+    as_owner(must_own(table)?, run)
+}
+
+/// Changes one row of `encrypted_credentials`, under `as_owner_of`. `values` are the parameters from $6 on; $6 is the new
+/// value, and `also` gives the others to columns. A row that stays as it was is an error: it would be counted as sealed
+/// again, and is not.
+pub(super) fn change_row(
+    table: pg_sys::Oid,
+    fields: &Fields,
+    sealed: pg_sys::Datum,
+    also: &str,
+    values: Vec<DatumWithOid<'static>>,
+) -> Result<(), Error> {
+    let sql = format!(
+        "update {} set value = $6{also} where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5 {}",
+        qualified(table),
+        returning("value", "$6")
+    );
+    let mut parameters = arguments(fields, Some(sealed));
+    parameters.extend(values);
+    change_one(table, &sql, &parameters, || format!("credential {}", fields.display_name()))
+}
+
+/// Changes one of the settings of an instance.
+pub(super) fn change_setting(
+    handle: &Handle,
+    column: &'static str,
+    value: DatumWithOid<'_>,
+) -> Result<(), Error> {
+    let table = handle.borrow().config_table;
+    let sql = format!("update {} set {column} = $1 {}", qualified(table), returning(column, "$1"));
+    as_owner(must_own(table)?, || change_one(table, &sql, &[value], || format!("setting {column}")))
+}
+
+/// Has a statement tell whether the row has the new value: a trigger may have put back the old one.
+fn returning(column: &str, new: &str) -> String {
+    format!("returning case when {column} operator(pg_catalog.=) {new} then pg_catalog.int4send(1) end")
+}
+
+fn change_one(
+    table: pg_sys::Oid,
+    sql: &str,
+    parameters: &[DatumWithOid<'_>],
+    what: impl FnOnce() -> String,
+) -> Result<(), Error> {
+    match Spi::connect_mut(|client| first_bytes(client, sql, parameters))? {
+        Some(_) => Ok(()),
+        None => Err(Error::NotChanged { what: what(), table: qualified(table) }),
     }
 }

@@ -4,18 +4,18 @@
 //! still see the older rows, and find their keyring with that snapshot (`Instance::open_as_seen`). Files and dumps
 //! from before the move carry their keyring themselves.
 
-use pgrx::PgMemoryContexts;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::admin::owner::locked;
 use crate::error::{Error, given, or_raise};
 use crate::file_store;
-use crate::instance::{self, Handle, Instance};
+use crate::instance::{Handle, Instance};
 use crate::postgres::catalog;
-use crate::postgres::heap::Visit;
+use crate::postgres::heap::Visibility;
 use crate::postgres::varlena::Detoasted;
 use crate::rows::columns::Fields;
+use crate::rows::every::every_row;
 use crate::rows::identity;
 
 #[pg_extern(sql = false)]
@@ -39,22 +39,12 @@ fn prune(schema: pg_sys::Oid) -> Result<i64, Error> {
 /// Looks at every row, not only at those that the caller's policies show.
 fn rows_must_not_need_superseded(handle: &Handle) -> Result<(), Error> {
     let table = handle.borrow().table;
-    let mut memory = PgMemoryContexts::new("omni_credentials row");
-    instance::table_of_credentials(table)?.scan(|row| {
-        let (fields, sealed) = Fields::of_row(row)
-            .ok_or_else(|| Error::Internal(format!("{} has a NULL", catalog::relation_name(table))))?;
-        // What a row takes is given back after it: values can have a mebibyte each.
-        // SAFETY: the closure keeps nothing that it allocates there.
-        let needed = unsafe {
-            let needed = memory.switch_to(|_| needs_superseded(&mut handle.borrow_mut(), &fields, sealed));
-            memory.reset();
-            needed?
-        };
-        if needed {
-            let schema = catalog::schema_name(handle.borrow().schema);
-            return Err(Error::KeyringSealsRow { schema, name: fields.display_name() });
+    every_row(table, Visibility::Now, |fields, sealed| {
+        if !needs_superseded(&mut handle.borrow_mut(), fields, sealed)? {
+            return Ok(());
         }
-        Ok(Visit::Continue)
+        let schema = catalog::schema_name(handle.borrow().schema);
+        Err(Error::KeyringSealsRow { schema, name: fields.display_name() })
     })
 }
 

@@ -1,60 +1,72 @@
 //! `rename_principal`: seals again what was sealed for a role under its old name.
 
 use pgrx::datum::DatumWithOid;
-use pgrx::pg_sys;
-use pgrx::prelude::*;
+use pgrx::{IntoDatum, fcinfo, pg_sys};
 
+use crate::admin::owner::{as_owner_of, change_row, locked};
 use crate::error::{Error, given, or_raise};
 use crate::instance::{self, Handle};
-use crate::postgres::catalog;
+use crate::postgres::fmgr::raw_function;
+use crate::postgres::heap::Visibility;
 use crate::postgres::varlena::Detoasted;
-use crate::rows::scan::{Purpose, Row, each_row};
-use crate::rows::statement::{IDENTITY_MATCHES, arguments, change};
+use crate::postgres::{catalog, encoding};
+use crate::rows::columns::Fields;
+use crate::rows::every::every_row;
 use crate::rows::{identity, open};
 
-#[pg_extern(sql = false)]
-fn rename_principal(
-    old_name: Option<&str>,
-    principal: Option<pg_sys::Oid>,
-    schema: Option<pg_sys::Oid>,
-) -> i64 {
-    or_raise(
-        given(old_name, "old_name")
-            .and_then(|old_name| rename(old_name, given(principal, "principal")?, given(schema, "schema")?)),
-    )
+raw_function!(rename_principal_wrapper, pg_finfo_rename_principal_wrapper, rename_principal);
+
+/// `rename_principal(old_name text, principal regrole, schema regnamespace) returns bigint`.
+///
+/// # Safety
+/// Called by Postgres with these types.
+unsafe fn rename_principal(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the declared argument types. The name is taken as bytes: it is in the encoding of the database.
+    let (old_name, principal, schema) = unsafe {
+        let old_name = if fcinfo::pg_arg_is_null(fcinfo, 0) {
+            None
+        } else {
+            Some(Detoasted::new(fcinfo::pg_getarg_datum_raw(fcinfo, 0)))
+        };
+        (old_name, fcinfo::pg_getarg::<pg_sys::Oid>(fcinfo, 1), fcinfo::pg_getarg::<pg_sys::Oid>(fcinfo, 2))
+    };
+    let renamed = given(old_name.as_ref(), "old_name").and_then(|old_name| {
+        rename(&encoding::to_utf8(old_name.bytes()), given(principal, "principal")?, given(schema, "schema")?)
+    });
+    or_raise(renamed).into_datum().unwrap_or(pg_sys::Datum::null())
 }
 
-fn rename(old_name: &str, principal: pg_sys::Oid, schema: pg_sys::Oid) -> Result<i64, Error> {
-    let handle = instance::of_schema(schema)?;
-    let table = handle.borrow().table;
+fn rename(old_name: &[u8], principal: pg_sys::Oid, schema: pg_sys::Oid) -> Result<i64, Error> {
     if catalog::role_name(principal).is_none() {
         return Err(Error::InvalidArgument(format!("role {} does not exist", principal.to_u32())));
     }
-    let sql = format!(
-        "update {} set principal = $6, value = $7 where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5",
-        catalog::qualified_name(table)
-    );
+    let handle = locked(schema)?;
+    let table = handle.borrow().table;
     let mut count = 0_i64;
-    each_row(table, Purpose::Change, |row| {
-        let belongs = row.fields.principal_oid() == principal
-            || catalog::role_name(row.fields.principal_oid()).is_none();
-        if !belongs || open::readable(&handle, &row.fields, row.sealed)?.is_ok() {
-            return Ok(());
-        }
-        let Some(value) = open_as(&handle, &row, old_name)? else {
-            return Ok(());
-        };
-        let mut to = row.fields;
-        to.principal = pg_sys::Datum::from(principal);
-        let sealed = open::seal(table, &to, &value)?;
-        let mut parameters = arguments(&row.fields, Some(row.sealed));
-        // SAFETY: an oid, and a bytea made just now.
-        parameters.extend(unsafe {
-            [DatumWithOid::new(to.principal, pg_sys::REGROLEOID), DatumWithOid::new(sealed, pg_sys::BYTEAOID)]
-        });
-        let changed = Spi::connect_mut(|client| change(client, &sql, &parameters))?;
-        count = count.saturating_add(i64::try_from(changed).unwrap_or(0));
-        Ok(())
+    as_owner_of(&handle, || {
+        every_row(table, Visibility::Now, |fields, sealed| {
+            let belongs =
+                fields.principal_oid() == principal || catalog::role_name(fields.principal_oid()).is_none();
+            if !belongs || open::readable(&handle, fields, sealed)?.is_ok() {
+                return Ok(());
+            }
+            let Some(value) = open_as(&handle, fields, sealed, old_name)? else {
+                return Ok(());
+            };
+            let mut to = *fields;
+            to.principal = pg_sys::Datum::from(principal);
+            let again = open::seal(table, &to, &value)?;
+            // SAFETY: an oid, and a bytea made just now.
+            let values = unsafe {
+                vec![
+                    DatumWithOid::new(again, pg_sys::BYTEAOID),
+                    DatumWithOid::new(to.principal, pg_sys::REGROLEOID),
+                ]
+            };
+            change_row(table, fields, sealed, ", principal = $7", values)?;
+            count = count.saturating_add(1);
+            Ok(())
+        })
     })?;
     Ok(count)
 }
@@ -62,15 +74,14 @@ fn rename(old_name: &str, principal: pg_sys::Oid, schema: pg_sys::Oid) -> Result
 /// Opens a row as if its principal had another name; `None` where that does not open it either.
 fn open_as(
     handle: &Handle,
-    row: &Row,
-    principal: &str,
+    fields: &Fields,
+    sealed: pg_sys::Datum,
+    principal: &[u8],
 ) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Error> {
     // SAFETY: the datum of a bytea that is not NULL.
-    let sealed = unsafe { Detoasted::new(row.sealed) };
+    let sealed = unsafe { Detoasted::new(sealed) };
     let mut store = handle.borrow_mut();
-    match identity::with_identity(&row.fields, Some(principal), |identity| {
-        store.open(identity, sealed.bytes())
-    }) {
+    match identity::with_identity(fields, Some(principal), |identity| store.open(identity, sealed.bytes())) {
         Ok(Ok(value)) => Ok(Some(value)),
         Ok(Err(instance::OpenError::Store(error))) => Err(error),
         Ok(Err(instance::OpenError::Value(_))) | Err(_) => Ok(None),

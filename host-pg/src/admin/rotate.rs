@@ -1,20 +1,19 @@
-//! `rotate_key`, `use_module` and `rotate_master_secret`. Rows are read and written with the caller's rights; keys only
-//! by the owner of the instance. Each is one statement, so it is all or nothing.
+//! `rotate_key`, `use_module` and `rotate_master_secret`: for the owner of the instance, and every row of it, whoever may
+//! see it. Each is one statement, so it is all or nothing.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::admin::crypto_modules;
-use crate::admin::owner::{locked, must_own};
+use crate::admin::owner::{as_owner_of, change_row, change_setting, locked, must_own};
 use crate::error::{Error, given, or_raise};
 use crate::file_store;
 use crate::instance::{self, Handle};
 use crate::keys::{allowed_variables, master_secret, modules};
-use crate::postgres::catalog;
+use crate::postgres::heap::Visibility;
+use crate::rows::every::every_row;
 use crate::rows::open;
-use crate::rows::scan::{Purpose, each_row};
-use crate::rows::statement::{IDENTITY_MATCHES, arguments, change};
 use crate::settings::{self, OnUnreadable};
 
 #[pg_extern(sql = false)]
@@ -46,10 +45,7 @@ fn rotate(schema: pg_sys::Oid) -> Result<i64, Error> {
 /// Moves an instance to a fresh keyring, made with another module or, with `None`, with the one it has.
 fn move_to(schema: pg_sys::Oid, module: Option<&str>) -> Result<i64, Error> {
     let handle = locked(schema)?;
-    let (table, name) = {
-        let store = handle.borrow();
-        (store.table, store.schema_name())
-    };
+    let table = handle.borrow().table;
     let digest = match module {
         Some(module) => crypto_modules::resolve(module)?,
         None => handle.borrow().module_for_new_keyring()?,
@@ -57,11 +53,7 @@ fn move_to(schema: pg_sys::Oid, module: Option<&str>) -> Result<i64, Error> {
     modules::module(&digest)?;
     if module.is_some() {
         modules::pin(&digest)?;
-        let config = format!("{}.credentials_config", spi::quote_identifier(&name));
-        Spi::run_with_args(
-            &format!("update {config} set module = $1"),
-            &[digest.as_bytes().as_slice().into()],
-        )?;
+        change_setting(&handle, "module", digest.as_bytes().as_slice().into())?;
     }
     if handle.borrow().current().is_none() {
         return Ok(0);
@@ -76,34 +68,31 @@ fn move_to(schema: pg_sys::Oid, module: Option<&str>) -> Result<i64, Error> {
 /// Seals every row again, with the current key.
 fn seal_again(handle: &Handle) -> Result<i64, Error> {
     let table = handle.borrow().table;
-    let sql = format!(
-        "update {} set value = $6 where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5",
-        catalog::qualified_name(table)
-    );
     let (mut count, mut unreadable) = (0_i64, 0_i64);
-    each_row(table, Purpose::Change, |row| {
-        let value = match open::open_unchecked(handle, &row.fields, row.sealed) {
-            Ok(value) => value,
-            Err(instance::OpenError::Store(error)) => return Err(error),
-            // As for reading: the setting says whether one bad row stops the others. It stays as it is.
-            Err(instance::OpenError::Value(_)) if settings::on_unreadable() == OnUnreadable::Null => {
-                unreadable = unreadable.saturating_add(1);
-                return Ok(());
+    as_owner_of(handle, || {
+        every_row(table, Visibility::Now, |fields, sealed| {
+            let value = match open::open_unchecked(handle, fields, sealed) {
+                Ok(value) => value,
+                Err(instance::OpenError::Store(error)) => return Err(error),
+                // As for reading: the setting says whether one bad row stops the others. It stays as it is.
+                Err(instance::OpenError::Value(_)) if settings::on_unreadable() == OnUnreadable::Null => {
+                    unreadable = unreadable.saturating_add(1);
+                    return Ok(());
+                }
+                Err(instance::OpenError::Value(reason)) => {
+                    return Err(Error::Unreadable { name: fields.display_name(), reason });
+                }
+            };
+            let again = open::seal(table, fields, &value)?;
+            // SAFETY: a bytea made just now.
+            let again = unsafe { DatumWithOid::new(again, pg_sys::BYTEAOID) };
+            change_row(table, fields, sealed, "", vec![again])?;
+            count = count.saturating_add(1);
+            if count % 10_000 == 0 {
+                pgrx::notice!("sealed {count} credentials with the new key");
             }
-            Err(instance::OpenError::Value(reason)) => {
-                return Err(Error::Unreadable { name: row.fields.display_name(), reason });
-            }
-        };
-        let sealed = open::seal(table, &row.fields, &value)?;
-        let mut parameters = arguments(&row.fields, Some(row.sealed));
-        // SAFETY: a bytea made just now.
-        parameters.push(unsafe { DatumWithOid::new(sealed, pg_sys::BYTEAOID) });
-        Spi::connect_mut(|client| change(client, &sql, &parameters))?;
-        count = count.saturating_add(1);
-        if count % 10_000 == 0 {
-            pgrx::notice!("sealed {count} credentials with the new key");
-        }
-        Ok(())
+            Ok(())
+        })
     })?;
     if unreadable > 0 {
         pgrx::warning!(
@@ -115,16 +104,12 @@ fn seal_again(handle: &Handle) -> Result<i64, Error> {
 
 fn rewrap(new_env_var: &str, schema: pg_sys::Oid) -> Result<(), Error> {
     let handle = instance::of_schema(schema)?;
-    let (table, name) = {
-        let store = handle.borrow();
-        (store.table, store.schema_name())
-    };
+    let table = handle.borrow().table;
     must_own(table)?;
     allowed_variables::must_be_allowed(new_env_var, &handle.borrow().owners)?;
     let secret = master_secret::master_secret(new_env_var)?;
     handle.borrow_mut().rewrap(&secret)?;
-    let config = format!("{}.credentials_config", spi::quote_identifier(&name));
-    Spi::run_with_args(&format!("update {config} set environment_variable = $1"), &[new_env_var.into()])?;
+    change_setting(&handle, "environment_variable", new_env_var.into())?;
     // The files carry the keyring, too.
     file_store::changed(table);
     Ok(())

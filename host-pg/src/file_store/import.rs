@@ -15,9 +15,9 @@ use super::{
 use crate::error::{Error, given, or_raise};
 use crate::instance::{self, Handle};
 use crate::postgres::catalog;
-use crate::postgres::fmgr::Jsonb;
+use crate::postgres::fmgr::{Jsonb, Text};
 
-type Report = (String, String, String, Jsonb, String, Option<String>);
+type Report = (Text, Text, Text, Jsonb, String, Option<String>);
 
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity, reason = "the columns of the SQL function")]
@@ -28,9 +28,9 @@ fn instantiate_file_store(
 ) -> TableIterator<
     'static,
     (
-        name!(name, String),
-        name!(kind, String),
-        name!(principal, String),
+        name!(name, Text),
+        name!(kind, Text),
+        name!(principal, Text),
         name!(scope, Jsonb),
         name!(action, String),
         name!(reason, Option<String>),
@@ -49,9 +49,9 @@ fn file_store_reload(
 ) -> TableIterator<
     'static,
     (
-        name!(name, String),
-        name!(kind, String),
-        name!(principal, String),
+        name!(name, Text),
+        name!(kind, Text),
+        name!(principal, Text),
         name!(scope, Jsonb),
         name!(action, String),
         name!(reason, Option<String>),
@@ -193,13 +193,12 @@ fn import(
 }
 
 fn report(outcomes: Vec<Outcome>) -> Vec<Report> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     outcomes
         .into_iter()
         .filter(|outcome| outcome.action != "unchanged")
         .map(|Outcome { entry, action, reason }| {
-            let scope = Jsonb(text(&entry.scope));
-            (text(&entry.name), text(&entry.kind), text(&entry.principal), scope, action.to_owned(), reason)
+            let Entry { name, kind, principal, scope, .. } = entry;
+            (Text(name), Text(kind), Text(principal), Jsonb(scope), action.to_owned(), reason)
         })
         .collect()
 }

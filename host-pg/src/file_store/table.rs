@@ -1,8 +1,8 @@
 //! The rows of an instance as records, and records as rows.
 
 use omni_credentials_host::{self as host, Entry};
+use pgrx::pg_sys;
 use pgrx::prelude::*;
-use pgrx::{IntoDatum, pg_sys};
 
 use crate::error::Error;
 use crate::instance;
@@ -86,12 +86,15 @@ pub(super) fn apply(
 
 /// The record's identity as datums of the table's types.
 fn fields_of(kind_type: pg_sys::Oid, entry: &Entry) -> Result<Fields, String> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (name, kind, role) = (text(&entry.name), text(&entry.kind), text(&entry.principal));
+    let text = |bytes: &[u8], field| {
+        String::from_utf8(bytes.to_vec()).map_err(|_| format!("the {field} is not UTF-8"))
+    };
+    let (kind, role) = (text(&entry.kind, "kind")?, text(&entry.principal, "principal")?);
     let principal = catalog::role_oid(&role).ok_or_else(|| format!("role {role:?} does not exist here"))?;
     let kind =
         catalog::enum_value(kind_type, &kind).ok_or_else(|| format!("kind {kind:?} does not exist here"))?;
-    let name = name.into_datum().ok_or("the name is empty")?;
-    let scope = fmgr::jsonb(&text(&entry.scope)).ok_or("the scope is not jsonb")?;
+    let foreign = |field| format!("the {field} has a character that this database's encoding lacks");
+    let name = fmgr::text(&entry.name).ok_or_else(|| foreign("name"))?;
+    let scope = fmgr::jsonb(&entry.scope).ok_or_else(|| foreign("scope"))?;
     Ok(Fields { name, kind, principal: pg_sys::Datum::from(principal), scope })
 }

@@ -31,7 +31,7 @@ pub(crate) struct Instance {
     pub(crate) table: pg_sys::Oid,
     /// The view `credentials`; `None` where it was dropped or is someone else's.
     pub(crate) view: Option<pg_sys::Oid>,
-    config_table: pg_sys::Oid,
+    pub(crate) config_table: pg_sys::Oid,
     keyrings_table: pg_sys::Oid,
     /// Who owns these tables: one role, unless someone gave one of them away.
     pub(crate) owners: Vec<pg_sys::Oid>,
@@ -237,8 +237,7 @@ impl Instance {
             }
             part.must_have(columns)?;
         }
-        let view = catalog::relation_oid(schema, c"credentials")
-            .filter(|view| catalog::owner(*view).is_some_and(catalog::may_instantiate));
+        let view = catalog::relation_oid(schema, c"credentials").filter(|view| belongs_to(*view, table));
         let settings = Settings { variable: String::new(), module: None, costs: None };
         let (keyrings, pruned) = (Keyrings::none(schema), Keyrings::none(schema));
         Ok(Self {
@@ -271,6 +270,18 @@ impl Instance {
         self.stale = false;
         Ok(())
     }
+}
+
+/// Whether a relation is a view of the table's owner or of a superuser. Only then do the rights that others have on it
+/// say anything.
+fn belongs_to(view: pg_sys::Oid, table: pg_sys::Oid) -> bool {
+    // SAFETY: catalog lookups by oid.
+    let is_view = u8::try_from(unsafe { pg_sys::get_rel_relkind(view) }) == Ok(pg_sys::RELKIND_VIEW);
+    let owner = catalog::owner(view);
+    is_view
+        && (owner == catalog::owner(table)
+            // SAFETY: as above.
+            || owner.is_some_and(|owner| unsafe { pg_sys::superuser_arg(owner) }))
 }
 
 /// Which field the module refused, and why.

@@ -49,7 +49,8 @@ pub(crate) fn must_be_allowed(variable: &str, roles: &[pg_sys::Oid]) -> Result<(
 
 /// The error for a role that may not use a variable.
 pub(crate) fn not_allowed(variable: &str, role: pg_sys::Oid) -> Error {
-    let role = catalog::role_name(role).unwrap_or_else(|| role.to_u32().to_string());
+    let role = catalog::role_name(role)
+        .map_or_else(|| role.to_u32().to_string(), |name| String::from_utf8_lossy(&name).into_owned());
     Error::VariableNotAllowed { variable: variable.to_owned(), role }
 }
 

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use crate::error::Error;
+use crate::postgres::encoding;
+
 /// The extension in this database. Only a superuser can make its row in `pg_extension`; a schema, and whatever is in it,
 /// anyone can make, under any name. So objects of the extension are found by their membership in it.
 pub(crate) struct Extension {
@@ -139,6 +142,37 @@ pub(crate) fn owner(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
     }
 }
 
+/// `schema.table`, quoted, for SQL text. A name that SQL text cannot hold is refused: another one would stand for another
+/// table.
+pub(crate) fn qualified(relation: pg_sys::Oid) -> Result<String, Error> {
+    // SAFETY: syscache lookups by oid, which give a palloc'ed string or null.
+    let (schema, name) = unsafe {
+        (pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation)), pg_sys::get_rel_name(relation))
+    };
+    // SAFETY: as above; no one else frees them.
+    let names = unsafe { [exact_name(schema), exact_name(name)] };
+    match names {
+        [Some(schema), Some(name)] => Ok(spi::quote_qualified_identifier(schema, name)),
+        _ => Err(Error::NameNotSupported { relation: relation_name(relation) }),
+    }
+}
+
+/// A schema, quoted, for SQL text; refused as `qualified` does.
+pub(crate) fn quoted_schema(schema: pg_sys::Oid) -> Result<String, Error> {
+    // SAFETY: get_namespace_name gives a palloc'ed string or null.
+    let name = unsafe { exact_name(pg_sys::get_namespace_name(schema)) };
+    name.map(spi::quote_identifier)
+        .ok_or_else(|| Error::NameNotSupported { relation: format!("schema {}", schema_name(schema)) })
+}
+
+/// # Safety
+/// `name` is null or a NUL-terminated palloc'ed string that no one else frees.
+unsafe fn exact_name(name: *mut core::ffi::c_char) -> Option<String> {
+    // SAFETY: see above.
+    let name = unsafe { owned_bytes(name) }?;
+    if encoding::fits_sql(&name) { String::from_utf8(name).ok() } else { None }
+}
+
 /// A relation's name for messages; its number where it has none.
 pub(crate) fn relation_name(oid: pg_sys::Oid) -> String {
     // SAFETY: get_rel_name gives a palloc'ed string or null.
@@ -167,29 +201,29 @@ pub(crate) fn schema_name(oid: pg_sys::Oid) -> String {
 /// # Safety
 /// `name` is null or a NUL-terminated palloc'ed string that no one else frees.
 unsafe fn owned_name(name: *mut core::ffi::c_char) -> Option<String> {
+    // SAFETY: see above.
+    unsafe { owned_bytes(name) }.map(|name| String::from_utf8_lossy(&encoding::to_utf8(&name)).into_owned())
+}
+
+/// # Safety
+/// As for `owned_name`.
+unsafe fn owned_bytes(name: *mut core::ffi::c_char) -> Option<Vec<u8>> {
     if name.is_null() {
         return None;
     }
     // SAFETY: see above.
     unsafe {
-        let text = core::ffi::CStr::from_ptr(name).to_string_lossy().into_owned();
+        let bytes = core::ffi::CStr::from_ptr(name).to_bytes().to_vec();
         pg_sys::pfree(name.cast());
-        Some(text)
+        Some(bytes)
     }
 }
 
-/// A role's name, or `None` where it is gone.
-pub(crate) fn role_name(role: pg_sys::Oid) -> Option<String> {
+/// A role's name in UTF-8, or `None` where it is gone. Where it is not UTF-8, the bytes that the server has.
+pub(crate) fn role_name(role: pg_sys::Oid) -> Option<Vec<u8>> {
     // SAFETY: with `noerr` the function gives a palloc'ed string or null.
-    unsafe {
-        let name = pg_sys::GetUserNameFromId(role, true);
-        if name.is_null() {
-            return None;
-        }
-        let owned = core::ffi::CStr::from_ptr(name).to_string_lossy().into_owned();
-        pg_sys::pfree(name.cast());
-        Some(owned)
-    }
+    unsafe { owned_bytes(pg_sys::GetUserNameFromId(role, true)) }
+        .map(|name| encoding::to_utf8(&name).into_owned())
 }
 
 /// The type that an enum's label belongs to.
@@ -199,7 +233,7 @@ pub(crate) fn enum_type(label: pg_sys::Datum) -> pg_sys::Oid {
 
 /// A label's oid in an enum, by its text.
 pub(crate) fn enum_value(enum_type: pg_sys::Oid, label: &str) -> Option<pg_sys::Datum> {
-    let label = std::ffi::CString::new(label).ok()?;
+    let label = std::ffi::CString::new(encoding::to_server(label.as_bytes())?).ok()?;
     // SAFETY: a syscache lookup by oid and NUL-terminated name; the oid is copied before the tuple is released.
     unsafe {
         let tuple = pg_sys::SearchSysCache2(
@@ -218,7 +252,7 @@ pub(crate) fn enum_value(enum_type: pg_sys::Oid, label: &str) -> Option<pg_sys::
 
 /// A role's oid by its exact name.
 pub(crate) fn role_oid(name: &str) -> Option<pg_sys::Oid> {
-    let name = std::ffi::CString::new(name).ok()?;
+    let name = std::ffi::CString::new(encoding::to_server(name.as_bytes())?).ok()?;
     // SAFETY: a lookup with a NUL-terminated name; `missing_ok` is set.
     let oid = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
     (oid != pg_sys::InvalidOid).then_some(oid)
@@ -229,11 +263,12 @@ pub(crate) fn oid(datum: pg_sys::Datum) -> pg_sys::Oid {
     pg_sys::Oid::from(u32::try_from(datum.value() & 0xffff_ffff).unwrap_or(0))
 }
 
-/// The label of an enum value, by its oid.
+/// The label of an enum value in UTF-8, by its oid.
 pub(crate) fn enum_label(label: pg_sys::Oid) -> Option<Vec<u8>> {
     with_enum(label, |form| {
         // SAFETY: the label is a NUL-terminated array inside the form.
-        unsafe { core::ffi::CStr::from_ptr((&raw const form.enumlabel.data).cast()) }.to_bytes().to_vec()
+        let label = unsafe { core::ffi::CStr::from_ptr((&raw const form.enumlabel.data).cast()) };
+        encoding::to_utf8(label.to_bytes()).into_owned()
     })
 }
 

@@ -1,4 +1,4 @@
-//! Functions that take Postgres's call as it is, and a jsonb result: what pgrx's typed arguments cannot say.
+//! Functions that take Postgres's call as it is, and text and jsonb results: what pgrx's typed arguments cannot say.
 
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::pg_sys;
@@ -6,6 +6,8 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
 use pgrx::prelude::*;
+
+use crate::postgres::encoding;
 
 /// Exports `$body` under the C symbol `$symbol`, which `sql/functions.sql` names.
 macro_rules! raw_function {
@@ -34,43 +36,65 @@ macro_rules! raw_function {
 }
 pub(crate) use raw_function;
 
-/// A jsonb result, made from its text by Postgres itself, so that numbers keep their digits.
-pub(crate) struct Jsonb(pub(crate) String);
+/// A text result, from UTF-8 into the encoding of the database. What is not UTF-8 came from the database, and goes back as
+/// it is.
+pub(crate) struct Text(pub(crate) Vec<u8>);
 
-/// jsonb from its text; an error is raised where it is none.
-pub(crate) fn jsonb(text: &str) -> Option<pg_sys::Datum> {
-    let text = std::ffi::CString::new(text).ok()?;
+/// A jsonb result, made from its text by Postgres itself, so that numbers keep their digits.
+pub(crate) struct Jsonb(pub(crate) Vec<u8>);
+
+/// text from UTF-8; `None` where the encoding of the database lacks a character.
+pub(crate) fn text(text: &[u8]) -> Option<pg_sys::Datum> {
+    let text = encoding::to_server(text)?;
+    let length = i32::try_from(text.len()).ok()?;
+    // SAFETY: the function copies `length` bytes.
+    Some(pg_sys::Datum::from(unsafe { pg_sys::cstring_to_text_with_len(text.as_ptr().cast(), length) }))
+}
+
+/// jsonb from its text in UTF-8; an error is raised where it is none, and `None` given where the encoding of the database
+/// lacks a character.
+pub(crate) fn jsonb(text: &[u8]) -> Option<pg_sys::Datum> {
+    let text = std::ffi::CString::new(encoding::to_server(text)?).ok()?;
     // SAFETY: jsonb_in takes a NUL-terminated string and copies what it keeps.
     unsafe {
         pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(pg_sys::Datum::from(text.as_ptr()))])
     }
 }
 
-impl IntoDatum for Jsonb {
-    fn into_datum(self) -> Option<pg_sys::Datum> {
-        jsonb(&self.0)
-    }
+/// Makes a type of a SQL result from a function that gives its datum.
+macro_rules! sql_result {
+    ($type:ty, $name:literal, $oid:expr, $make:path) => {
+        impl IntoDatum for $type {
+            fn into_datum(self) -> Option<pg_sys::Datum> {
+                $make(&self.0)
+            }
 
-    fn type_oid() -> pg_sys::Oid {
-        pg_sys::JSONBOID
-    }
+            fn type_oid() -> pg_sys::Oid {
+                $oid
+            }
+        }
+
+        // SAFETY: the datum is of the type, as IntoDatum makes it.
+        unsafe impl BoxRet for $type {
+            unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
+                // SAFETY: as above.
+                unsafe { fcinfo.return_optional_datum(self.into_datum()) }
+            }
+        }
+
+        // SAFETY: it is the type that IntoDatum makes.
+        unsafe impl SqlTranslatable for $type {
+            const TYPE_IDENT: &'static str = $name;
+            const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+            const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal($name));
+            const RETURN_SQL: Result<ReturnsRef, ReturnsError> =
+                Ok(ReturnsRef::One(SqlMappingRef::literal($name)));
+        }
+    };
 }
 
-// SAFETY: the datum is the jsonb that IntoDatum makes.
-unsafe impl BoxRet for Jsonb {
-    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
-        // SAFETY: as above.
-        unsafe { fcinfo.return_optional_datum(self.into_datum()) }
-    }
-}
-
-// SAFETY: `jsonb` is the type that IntoDatum makes.
-unsafe impl SqlTranslatable for Jsonb {
-    const TYPE_IDENT: &'static str = "jsonb";
-    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
-    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("jsonb"));
-    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
-}
+sql_result!(Text, "text", pg_sys::TEXTOID, text);
+sql_result!(Jsonb, "jsonb", pg_sys::JSONBOID, jsonb);
 
 /// A column of a query's result as it is. It lives as long as the result.
 pub(crate) struct AnyDatum(pub(crate) pg_sys::Datum);

@@ -1,4 +1,4 @@
-//! Whether what a backend knows of settings and keyrings may be old.
+//! Whether what a backend knows of settings, keyrings and the rights of an instance's owner may be old.
 
 use std::cell::Cell;
 
@@ -30,22 +30,28 @@ pub(crate) fn register() {
     // SAFETY: called from _PG_init; the callbacks are plain C functions that only set a flag.
     unsafe {
         pg_sys::CacheRegisterRelcacheCallback(Some(on_invalidation), pg_sys::Datum::null());
-        // Whether owners are superusers, and who may execute `instantiate`.
-        for cache in [pg_sys::SysCacheIdentifier::AUTHOID, pg_sys::SysCacheIdentifier::PROCOID] {
-            pg_sys::CacheRegisterSyscacheCallback(cache as _, Some(on_rights), pg_sys::Datum::null());
+        for cache in CACHES_OF_RIGHTS {
+            pg_sys::CacheRegisterSyscacheCallback(cache as _, Some(on_right), pg_sys::Datum::null());
         }
         pg_sys::RegisterXactCallback(Some(on_transaction), core::ptr::null_mut());
         pg_sys::RegisterSubXactCallback(Some(on_subtransaction), core::ptr::null_mut());
     }
 }
 
-/// Runs whenever the server likes, possibly while an instance is in use: so it only leaves a note.
-unsafe extern "C-unwind" fn on_invalidation(_: pg_sys::Datum, _: pg_sys::Oid) {
+/// Who may own an instance: the right to execute `instantiate`, superusers, and members of roles.
+const CACHES_OF_RIGHTS: [pg_sys::SysCacheIdentifier::Type; 3] = [
+    pg_sys::SysCacheIdentifier::PROCOID,
+    pg_sys::SysCacheIdentifier::AUTHOID,
+    pg_sys::SysCacheIdentifier::AUTHMEMROLEMEM,
+];
+
+/// The same for a right that was given or taken.
+unsafe extern "C-unwind" fn on_right(_: pg_sys::Datum, _: core::ffi::c_int, _: u32) {
     mark();
 }
 
-/// The same for the catalogs of roles and functions.
-unsafe extern "C-unwind" fn on_rights(_: pg_sys::Datum, _: core::ffi::c_int, _: u32) {
+/// Runs whenever the server likes, possibly while an instance is in use: so it only leaves a note.
+unsafe extern "C-unwind" fn on_invalidation(_: pg_sys::Datum, _: pg_sys::Oid) {
     mark();
 }
 

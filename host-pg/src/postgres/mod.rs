@@ -1,10 +1,14 @@
 //! The server underneath: the only layer that touches tuples, datums and catalogs.
 
+pub(crate) mod as_owner;
 pub(crate) mod catalog;
+pub(crate) mod encoding;
+pub(crate) mod error_context;
 pub(crate) mod fmgr;
 pub(crate) mod heap;
 pub(crate) mod interrupt;
 pub(crate) mod invalidation;
+pub(crate) mod plan;
 pub(crate) mod tables;
 pub(crate) mod trigger;
 pub(crate) mod varlena;

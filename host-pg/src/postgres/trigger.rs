@@ -98,6 +98,39 @@ impl<'a> Call<'a> {
         )))
     }
 
+    /// The name of a trigger that may change the row after this one, which is a BEFORE trigger for each row, has run.
+    /// Triggers of one kind run in the order of their names, which is the order that the server keeps them in.
+    pub(crate) fn later_before_row(&self) -> Option<String> {
+        let event = match self.event() {
+            Event::Insert => pg_sys::TRIGGER_TYPE_INSERT,
+            Event::Update => pg_sys::TRIGGER_TYPE_UPDATE,
+            Event::Delete | Event::Truncate => return None,
+        };
+        let wanted = pg_sys::TRIGGER_TYPE_ROW | pg_sys::TRIGGER_TYPE_BEFORE | event;
+        // SAFETY: the relation of a running trigger is open, and its description has `numtriggers` entries, each with a
+        // NUL-terminated name. No one changes it meanwhile: that takes a lock that conflicts with ours.
+        unsafe {
+            let description = (*self.data.tg_relation).trigdesc;
+            if description.is_null() {
+                return None;
+            }
+            let count = usize::try_from((*description).numtriggers).unwrap_or(0);
+            let own = (*self.data.tg_trigger).tgoid;
+            core::slice::from_raw_parts((*description).triggers, count)
+                .iter()
+                .skip_while(|trigger| trigger.tgoid != own)
+                .skip(1)
+                .find(|trigger| {
+                    let fires = u8::try_from(trigger.tgenabled).is_ok_and(|enabled| {
+                        enabled != pg_sys::TRIGGER_DISABLED && enabled != pg_sys::TRIGGER_FIRES_ON_REPLICA
+                    });
+                    // A trigger with several events has the bit of each.
+                    fires && u32::try_from(trigger.tgtype).is_ok_and(|kind| kind & wanted == wanted)
+                })
+                .map(|trigger| core::ffi::CStr::from_ptr(trigger.tgname).to_string_lossy().into_owned())
+        }
+    }
+
     /// All columns of the row before the change.
     pub(crate) fn old_values(&self) -> Result<(pg_sys::HeapTuple, Vec<Option<pg_sys::Datum>>), Error> {
         self.values(self.data.tg_trigtuple)

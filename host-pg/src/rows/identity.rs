@@ -1,7 +1,8 @@
 //! From a row's fields to what the module needs to know of them.
 //!
-//! The module canonicalises; here numbers become names (roles, enum labels) and jsonb becomes its text. The last
-//! results are kept, since a scan meets the same few roles, kinds and scopes again and again.
+//! The module canonicalises; here numbers become names (roles, enum labels), jsonb becomes its text, and all of it UTF-8,
+//! exactly: what has no UTF-8 is refused. The last results are kept, since a scan meets the same few roles, kinds and
+//! scopes again and again.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -10,29 +11,30 @@ use omni_credentials_host::Identity;
 use pgrx::pg_sys;
 
 use crate::error::{Error, Unreadable};
-use crate::postgres::catalog;
 use crate::postgres::varlena::{Detoasted, jsonb_text};
+use crate::postgres::{catalog, encoding};
 use crate::rows::columns::Fields;
 
-/// Calls `f` with the identity that the fields stand for. `as_principal` replaces the principal's name, for values
-/// that were sealed under an earlier one.
+/// Calls `f` with the identity that the fields stand for. `as_principal`, in UTF-8, replaces the principal's name, for
+/// values that were sealed under an earlier one.
 pub(crate) fn with_identity<T>(
     fields: &Fields,
-    as_principal: Option<&str>,
+    as_principal: Option<&[u8]>,
     f: impl FnOnce(&Identity<'_>) -> T,
 ) -> Result<T, Unreadable> {
     forget_if_told();
     // SAFETY: the datums come from a row (or arguments) of the declared types: text, an enum, regrole, jsonb.
     let (name, scope) = unsafe { (Detoasted::new(fields.name), Detoasted::new(fields.scope)) };
+    let name = encoding::to_utf8(name.bytes());
     CACHE.with_borrow_mut(|cache| {
         let cache = &mut *cache;
         let principal = fields.principal_oid();
         let role = match as_principal {
-            Some(role) => role.as_bytes(),
+            Some(role) => role,
             None => match cache.roles.entry(principal) {
                 std::collections::hash_map::Entry::Occupied(entry) => &*entry.into_mut(),
                 std::collections::hash_map::Entry::Vacant(entry) => match catalog::role_name(principal) {
-                    Some(role) => &*entry.insert(role.into_bytes()),
+                    Some(role) => &*entry.insert(role),
                     None => return Err(Unreadable::PrincipalDropped(principal.to_u32())),
                 },
             },
@@ -42,10 +44,10 @@ pub(crate) fn with_identity<T>(
             cache.labels.entry(label).or_insert_with(|| catalog::enum_label(label).unwrap_or_default());
         if cache.scope.raw != scope.bytes() {
             // Made before either half is replaced: an error on the way must not pair one scope with another's text.
-            let text = jsonb_text(&scope);
+            let text = encoding::to_utf8(&jsonb_text(&scope)).into_owned();
             cache.scope = LastScope { raw: scope.bytes().to_vec(), text };
         }
-        Ok(f(&Identity { name: name.bytes(), kind, principal: role, scope: &cache.scope.text }))
+        Ok(f(&Identity { name: &name, kind, principal: role, scope: &cache.scope.text }))
     })
 }
 

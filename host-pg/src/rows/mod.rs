@@ -1,6 +1,7 @@
 //! Credentials as rows: opening and sealing them, and the triggers of view and table.
 
 pub(crate) mod columns;
+pub(crate) mod every;
 pub(crate) mod identity;
 pub(crate) mod open;
 pub(crate) mod scan;

@@ -1,17 +1,17 @@
 //! Reading: `open_credential`, the one function behind the view, and sealing for those who write the table itself.
 
 use omni_credentials_host::Identity;
-use pgrx::prelude::*;
 use pgrx::{FromDatum, IntoDatum, fcinfo, pg_sys};
 
 use crate::error::{Error, Unreadable, or_raise};
 use crate::instance::{self, Instance, OpenError};
-use crate::postgres::catalog;
+use crate::postgres::error_context::Hidden;
 use crate::postgres::fmgr::raw_function;
 use crate::postgres::varlena::Detoasted;
+use crate::postgres::{catalog, plan};
 use crate::rows::columns::Fields;
 use crate::rows::identity;
-use crate::rows::statement::{IDENTITY_MATCHES, arguments};
+use crate::rows::statement::{IDENTITY_MATCHES, arguments, qualified, question};
 use crate::settings::{self, OnUnreadable};
 
 raw_function!(open_credential_wrapper, pg_finfo_open_credential_wrapper, open_credential);
@@ -45,12 +45,16 @@ unsafe fn seal_credential(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
             Error::NullField { field }.raise();
         }
     }
+    // Parameters of the statement that calls us hold the value in the clear.
+    let context = Hidden::begin();
     // SAFETY: the declared argument types, none of them NULL.
     let (store, fields, value) =
         unsafe { (oid_argument(fcinfo, 0), fields_from(fcinfo, 1), fcinfo::pg_getarg_datum_raw(fcinfo, 5)) };
     // SAFETY: the datum of a bytea that is not NULL.
     let value = unsafe { Detoasted::new(value) };
-    or_raise(may_write(store, &fields).and_then(|()| seal(store, &fields, value.bytes())))
+    let sealed = or_raise(may_seal(store, &fields).and_then(|()| seal(store, &fields, value.bytes())));
+    context.restore();
+    sealed
 }
 
 /// Seals a value for a row.
@@ -145,7 +149,9 @@ pub(crate) fn bytea(bytes: &[u8]) -> pg_sys::Datum {
     bytes.into_datum().unwrap_or(pg_sys::Datum::null())
 }
 
-/// Whether the caller may select values from the view `credentials`. Where the view is gone, the table decides.
+/// Whether the caller may select values from the view `credentials`. Without a view that belongs to the instance, only who
+/// can act as the instance's owner may: SELECT on the table is also granted to roles that change credentials and do
+/// not read them.
 pub(crate) fn may_see_values(handle: &instance::Handle) -> bool {
     let (view, table) = {
         let store = handle.borrow();
@@ -156,8 +162,13 @@ pub(crate) fn may_see_values(handle: &instance::Handle) -> bool {
     unsafe {
         let user = pg_sys::GetUserId();
         let ok = pg_sys::AclResult::ACLCHECK_OK;
-        pg_sys::pg_class_aclcheck(view.unwrap_or(table), user, mode) == ok
-            || view.is_some_and(|view| pg_sys::pg_attribute_aclcheck(view, VALUE_COLUMN, user, mode) == ok)
+        match view {
+            Some(view) => {
+                pg_sys::pg_class_aclcheck(view, user, mode) == ok
+                    || pg_sys::pg_attribute_aclcheck(view, VALUE_COLUMN, user, mode) == ok
+            }
+            None => catalog::owner(table).is_some_and(|owner| pg_sys::has_privs_of_role(user, owner)),
+        }
     }
 }
 
@@ -165,48 +176,56 @@ pub(crate) fn may_see_values(handle: &instance::Handle) -> bool {
 const VALUE_COLUMN: pg_sys::AttrNumber = 2;
 
 /// Keeps `open_credential` from being an oracle: whoever holds sealed bytes from elsewhere, such as the file in a
-/// repository, may open them only with the rights of the principal, past row-level security, or where the policies of
-/// the table show them this very row.
+/// repository, may open them only with the rights of the principal, past row-level security, or where the policies of the
+/// table show them this very row.
 fn may_read(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<(), Error> {
-    // SAFETY: plain catalog lookups by oid; they raise errors, and do not keep pointers.
-    let permitted = unsafe {
-        let user = pg_sys::GetUserId();
-        pg_sys::has_privs_of_role(user, fields.principal_oid())
-            || pg_sys::check_enable_rls(store, user, true) != RLS_ENABLED
-    };
-    if permitted || sees_row(store, fields, sealed)? {
+    if acts_for_principal(store, fields) || sees_row(store, fields, sealed)? {
         Ok(())
     } else {
         Err(Error::NotPermitted { name: fields.display_name() })
     }
 }
 
-/// Anyone who may not write the table has no use for sealing; whoever may is limited by its policies.
-fn may_write(store: pg_sys::Oid, fields: &Fields) -> Result<(), Error> {
+/// Anyone who may not write the table has no use for sealing. And a value that is sealed outside the table is for a
+/// principal whose rights the caller has: no policy is asked whether it may be written. Through the view, the
+/// policies are.
+fn may_seal(store: pg_sys::Oid, fields: &Fields) -> Result<(), Error> {
     let mode = pg_sys::AclMode::from(pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE);
     // SAFETY: a catalog lookup by oid.
     let result = unsafe { pg_sys::pg_class_aclcheck(store, pg_sys::GetUserId(), mode) };
-    if result == pg_sys::AclResult::ACLCHECK_OK {
+    if result != pg_sys::AclResult::ACLCHECK_OK {
+        return Err(Error::NotPermitted { name: fields.display_name() });
+    }
+    if acts_for_principal(store, fields) {
         Ok(())
     } else {
-        Err(Error::NotPermitted { name: fields.display_name() })
+        Err(Error::SealNotPermitted { name: fields.display_name() })
+    }
+}
+
+/// Whether the caller can act with the rights of the principal, or is past the row-level security of the table.
+fn acts_for_principal(store: pg_sys::Oid, fields: &Fields) -> bool {
+    // SAFETY: plain catalog lookups by oid; they raise errors, and do not keep pointers.
+    unsafe {
+        let user = pg_sys::GetUserId();
+        pg_sys::has_privs_of_role(user, fields.principal_oid())
+            || pg_sys::check_enable_rls(store, user, true) != RLS_ENABLED
     }
 }
 
 /// `RLS_ENABLED` of utils/rls.h: policies apply to this user.
 pub(crate) const RLS_ENABLED: core::ffi::c_int = 2;
 
-/// Whether the caller's policies show this very row.
+/// Whether the caller's policies show this very row: to the running query, whose row it is, or now, where that query
+/// has fetched the row again.
 fn sees_row(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<bool, Error> {
-    let table = catalog::qualified_name(store);
-    Spi::connect(|client| {
-        let found = client.select(
-            &format!("select 1 from {table} where {} and value operator(pg_catalog.=) $5", IDENTITY_MATCHES),
-            Some(1),
-            &arguments(fields, Some(sealed)),
-        )?;
-        Ok(!found.is_empty())
-    })
+    let sql = format!(
+        "select from {} where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5",
+        qualified(store)
+    );
+    let arguments = arguments(fields, Some(sealed));
+    let question = question(&sql, &arguments)?;
+    Ok(question.asked(&arguments)? || (plan::may_meet_newer_rows() && question.asked_now(&arguments)?))
 }
 
 /// # Safety

@@ -9,6 +9,7 @@ use crate::postgres::catalog;
 use crate::postgres::fmgr::AnyDatum;
 use crate::postgres::tables::credentials;
 use crate::rows::columns::Fields;
+use crate::rows::statement::qualified;
 
 /// A row of `encrypted_credentials`; the datums live until the end of the statement.
 pub(crate) struct Row {
@@ -16,26 +17,16 @@ pub(crate) struct Row {
     pub(crate) sealed: pg_sys::Datum,
 }
 
-/// What rows are visited for: looking also works on a standby, where a cursor for changes cannot be opened.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    Look,
-    Change,
-}
-
-/// Visits the rows that the caller may see, through a cursor, so that a large table is not held in memory.
+/// Visits the rows that the caller may see, through a cursor, so that a large table is not held in memory. Works on a
+/// standby.
 pub(crate) fn each_row(
     table: pg_sys::Oid,
-    purpose: Purpose,
     mut visit: impl FnMut(Row) -> Result<(), Error>,
 ) -> Result<(), Error> {
     const BATCH: core::ffi::c_long = 1_000;
-    let sql = format!("select name, value, kind, principal, scope from {}", catalog::qualified_name(table));
-    Spi::connect_mut(|client| {
-        let mut cursor = match purpose {
-            Purpose::Look => client.try_open_cursor(sql.as_str(), &[])?,
-            Purpose::Change => client.try_open_cursor_mut(sql.as_str(), &[])?,
-        };
+    let sql = format!("select name, value, kind, principal, scope from {}", qualified(table));
+    Spi::connect(|client| {
+        let mut cursor = client.try_open_cursor(sql.as_str(), &[])?;
         // What a row takes is given back after it: values can have a mebibyte each.
         let mut memory = PgMemoryContexts::new("omni_credentials row");
         loop {

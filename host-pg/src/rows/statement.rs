@@ -4,24 +4,36 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::thread::LocalKey;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient};
 
-use crate::error::Error;
-use crate::postgres::catalog;
+use crate::error::{Error, or_raise};
+use crate::postgres::plan::Question;
+use crate::postgres::{as_owner, catalog};
 use crate::rows::columns::Fields;
 
 /// Matches the row whose identity is in $1 to $4.
 pub(crate) const IDENTITY_MATCHES: &str = "name operator(pg_catalog.=) $1 and kind operator(pg_catalog.=) $2 \
      and principal operator(pg_catalog.=) $3 and scope operator(pg_catalog.=) $4";
 
-/// By text and argument types: an instance dropped and made again has another enum under the same names.
-type Plans = HashMap<(String, Vec<pg_sys::Oid>), Rc<OwnedPreparedStatement>>;
+/// By text, argument types and context: an instance dropped and made again has another enum under the same names, and
+/// whether policies hold for an owner is planned.
+type ByText<T> = HashMap<(String, Vec<pg_sys::Oid>, core::ffi::c_int), Rc<T>>;
+
+/// More instances than a session works with. With one more all are forgotten, and those in use made again.
+const PLANS_KEPT: usize = 128;
 
 thread_local! {
-    static PLANS: RefCell<Plans> = RefCell::default();
+    static PLANS: RefCell<ByText<OwnedPreparedStatement>> = RefCell::default();
+    static QUESTIONS: RefCell<ByText<Question>> = RefCell::default();
+}
+
+/// `schema.table`, quoted. Raises an error for a name that SQL text cannot hold in this database.
+pub(crate) fn qualified(table: pg_sys::Oid) -> String {
+    or_raise(catalog::qualified(table))
 }
 
 /// $1 to $4, and $5 where a value is given.
@@ -48,8 +60,8 @@ pub(crate) fn change(
     Ok(client.update(&*plan, None, arguments)?.len())
 }
 
-/// Runs a query, prepared once per backend, with a snapshot that sees what is committed now, and gives the first
-/// column of its first row.
+/// Runs a statement, prepared once per backend, with a snapshot that sees what is committed now, and gives the first
+/// column of its first row. What it changes is one row.
 pub(crate) fn first_bytes(
     client: &mut SpiClient<'_>,
     sql: &str,
@@ -60,17 +72,39 @@ pub(crate) fn first_bytes(
     if rows.is_empty() { Ok(None) } else { Ok(rows.first().get::<Vec<u8>>(1)?) }
 }
 
+/// A query that is asked whether the running query sees such a row, prepared once per backend.
+pub(crate) fn question(sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<Rc<Question>, Error> {
+    kept(&QUESTIONS, sql, arguments, |types| Question::prepare(sql, types))
+}
+
 fn plan(
     client: &mut SpiClient<'_>,
     sql: &str,
     arguments: &[DatumWithOid<'_>],
 ) -> Result<Rc<OwnedPreparedStatement>, Error> {
-    let key = (sql.to_owned(), arguments.iter().map(DatumWithOid::oid).collect::<Vec<_>>());
-    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(&key).cloned()) {
+    kept(&PLANS, sql, arguments, |types| {
+        let types: Vec<_> = types.iter().copied().map(pgrx::PgOid::from).collect();
+        Ok(client.prepare_mut(sql, &types)?.keep())
+    })
+}
+
+fn kept<T>(
+    plans: &'static LocalKey<RefCell<ByText<T>>>,
+    sql: &str,
+    arguments: &[DatumWithOid<'_>],
+    make: impl FnOnce(&[pg_sys::Oid]) -> Result<T, Error>,
+) -> Result<Rc<T>, Error> {
+    let types: Vec<_> = arguments.iter().map(DatumWithOid::oid).collect();
+    let key = (sql.to_owned(), types, as_owner::context());
+    if let Some(plan) = plans.with_borrow(|plans| plans.get(&key).cloned()) {
         return Ok(plan);
     }
-    let types: Vec<_> = key.1.iter().copied().map(pgrx::PgOid::from).collect();
-    let plan = Rc::new(client.prepare_mut(sql, &types)?.keep());
-    PLANS.with_borrow_mut(|plans| plans.insert(key, Rc::clone(&plan)));
+    let plan = Rc::new(make(&key.1)?);
+    plans.with_borrow_mut(|plans| {
+        if plans.len() >= PLANS_KEPT {
+            plans.clear();
+        }
+        plans.insert(key, Rc::clone(&plan));
+    });
     Ok(plan)
 }

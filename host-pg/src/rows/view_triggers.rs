@@ -6,13 +6,13 @@ use pgrx::prelude::*;
 
 use crate::error::{Error, or_raise};
 use crate::instance::{self, OpenError};
-use crate::postgres::catalog;
+use crate::postgres::error_context::Hidden;
 use crate::postgres::fmgr::raw_function;
 use crate::postgres::trigger::{Call, Event, Level, Timing};
 use crate::postgres::varlena::Detoasted;
 use crate::rows::columns::{Columns, Fields};
 use crate::rows::open;
-use crate::rows::statement::{IDENTITY_MATCHES, arguments, change, first_bytes};
+use crate::rows::statement::{IDENTITY_MATCHES, arguments, change, first_bytes, qualified};
 
 raw_function!(credentials_write_wrapper, pg_finfo_credentials_write_wrapper, credentials_write);
 
@@ -21,6 +21,8 @@ raw_function!(credentials_write_wrapper, pg_finfo_credentials_write_wrapper, cre
 /// # Safety
 /// Called by Postgres.
 unsafe fn credentials_write(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // What calls us may hold the row in the clear: COPY adds its line to every error.
+    let context = Hidden::begin();
     // SAFETY: Postgres's own call.
     let done = unsafe { Call::new(fcinfo) }.and_then(|call| {
         call.must_fire(Timing::InsteadOf, Level::Row)?;
@@ -31,7 +33,9 @@ unsafe fn credentials_write(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
             Event::Truncate => Err(Error::InvalidArgument("a view cannot be truncated".to_owned())),
         }
     });
-    match or_raise(done) {
+    let done = or_raise(done);
+    context.restore();
+    match done {
         Some(tuple) => pg_sys::Datum::from(tuple),
         // A trigger's NULL is a null pointer with isnull unset: the row counts as not changed.
         None => pg_sys::Datum::null(),
@@ -47,7 +51,7 @@ fn insert(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
     let sealed = open::seal(table, &fields, value.bytes())?;
     let sql = format!(
         "insert into {} (name, kind, principal, scope, value) values ($1, $2, $3, $4, $5)",
-        catalog::qualified_name(table)
+        qualified(table)
     );
     let written = Spi::connect_mut(|client| change(client, &sql, &arguments(&fields, Some(sealed))))?;
     Ok((written > 0).then_some(new.tuple))
@@ -79,7 +83,7 @@ fn update(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
     let sql = format!(
         "update {} set name = $6, kind = $7, principal = $8, scope = $9, value = $10 \
          where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5",
-        catalog::qualified_name(table)
+        qualified(table)
     );
     let mut parameters = arguments(&from, Some(open::bytea(&current)));
     parameters.extend(arguments(&to, Some(sealed)));
@@ -101,7 +105,7 @@ fn delete(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
     };
     let sql = format!(
         "delete from {} where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5",
-        catalog::qualified_name(table)
+        qualified(table)
     );
     let parameters = arguments(&fields, Some(open::bytea(&current)));
     Ok(finish(table, &fields, &current, &sql, &parameters)?.then_some(old.tuple))
@@ -152,7 +156,7 @@ fn current_value(table: pg_sys::Oid, old: &Columns, fields: &Fields) -> Result<O
 }
 
 fn sealed_value(table: pg_sys::Oid, fields: &Fields) -> Result<Option<Vec<u8>>, Error> {
-    let sql = format!("select value from {} where {IDENTITY_MATCHES}", catalog::qualified_name(table));
+    let sql = format!("select value from {} where {IDENTITY_MATCHES}", qualified(table));
     Spi::connect_mut(|client| first_bytes(client, &sql, &arguments(fields, None)))
 }
 
