@@ -328,8 +328,8 @@ class TestOwnerOfACopy:
             mark = int.from_bytes(((table ^ rotated) << 32 | writer).to_bytes(8, "big"), "big", signed=True)
             session.execute("delete from mine.credentials_files")
             session.execute("insert into mine.credentials_files (filename, written_as) values (%s, %s)", (str(file), mark))
-        with refused("42501", "permission denied to use file store", hint="owner of the instance"):
-            attacked.run("insert into mine.credentials (name, value) values ('m', 'v')", user=owner)
+        # The mark is not one that SQL can compute, so the row counts as one that a dump brought.
+        attacked.run("insert into mine.credentials (name, value) values ('m', 'v')", user=owner)
         assert not file.exists()
 
     def test_a_registry_of_other_types(self, attacked: Database, owner: str) -> None:

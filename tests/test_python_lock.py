@@ -113,17 +113,19 @@ def test_texts_that_are_no_lock() -> None:
 
 def test_the_living_and_the_dead() -> None:
     here, gone = Holder.current(), dead()
-    assert not here.is_gone() and gone.is_gone()
+    assert not here.is_gone(True) and gone.is_gone(True)
 
     def like(holder: Holder, **changed: object) -> Holder:
         fields = {name: getattr(holder, name) for name in Holder.__slots__}
         return Holder(**(fields | changed))
 
-    assert like(here, start="1").is_gone(), "the pid was used again"
-    assert not like(here, start=UNKNOWN).is_gone() and not like(here, pid=1, start=UNKNOWN).is_gone()
+    assert like(here, start="1").is_gone(True), "the pid was used again"
+    assert not like(here, start=UNKNOWN).is_gone(True) and not like(here, pid=1, start=UNKNOWN).is_gone(True)
     for elsewhere in ({"namespace": "pid:[1]"}, {"host": "elsewhere"}, {"machine": "other"}):
-        assert not like(gone, **elsewhere).is_gone()
-    assert like(here, boot="earlier").is_gone() == (here.machine != UNKNOWN)
+        assert not like(gone, **elsewhere).is_gone(True)
+    assert like(here, boot="earlier").is_gone(True) == (here.machine != UNKNOWN)
+    assert not like(here, boot="earlier").is_gone(False), "perhaps a machine made from the same image"
+    assert gone.is_gone(False) and not like(gone, boot=UNKNOWN).is_gone(False)
 
 
 def test_python_takes_over_from_the_dead(folder: Folder, store: Store) -> None:
@@ -285,3 +287,45 @@ def test_killed_in_the_middle_of_a_save(folder: Folder) -> None:
             store.save()
         assert folder.get("c") == str(round_).encode() and folder.leftovers() == []
     assert len(seen) > 1, "it was never killed after a save"
+
+
+def test_a_wait_has_an_end_whatever_the_lock_is(folder: Folder) -> None:
+    """A lock that cannot be read is no reason to try without end, and no link is followed to make it."""
+    lock = folder.path / "credentials.omni.lock"
+    lock.symlink_to("nowhere")
+    with pytest.raises(FileLocked, match="an unknown process"):
+        Lock(str(folder.file), 0.1)
+    assert not (folder.path / "nowhere").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to another account")
+def test_a_link_of_another_account_is_refused(folder: Folder) -> None:
+    link = folder.path / "link.omni"
+    link.symlink_to("target.omni")
+    os.lchown(link, 65534, -1)
+    with pytest.raises(FileError, match="belongs to another account"):
+        Lock(str(link), 0)
+    assert not (folder.path / "target.omni").exists()
+
+
+def test_mode_is_kept_and_a_link_that_came_later_is_not_followed(folder: Folder) -> None:
+    folder.file.chmod(0o640)
+    with Staged(str(folder.file), folder.file.read_bytes()) as staged:
+        staged.publish()
+    assert folder.file.stat().st_mode & 0o777 == 0o640
+    precious = folder.path / "precious"
+    precious.write_bytes(b"precious")
+    with Staged(str(folder.file), b"new") as staged:
+        folder.file.unlink()
+        folder.file.symlink_to("precious")
+        staged.publish()
+    assert precious.read_bytes() == b"precious" and folder.file.read_bytes() == b"new"
+
+
+def test_long_names_do_not_share_staged_files(folder: Folder) -> None:
+    names = [str(folder.path / ("n" * 210 + last)) for last in "ab"]
+    with Staged(names[0], b"new"):
+        with Lock(names[1], 0):
+            assert len([name for name in os.listdir(folder.path) if name.endswith(".tmp")]) == 1
+        with Lock(names[0], 0):
+            assert [name for name in os.listdir(folder.path) if name.endswith(".tmp")] == []

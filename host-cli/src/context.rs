@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use omni_credentials_host::{Config, Digest, Kek, Module, Runtime, file};
+use omni_credentials_host::{Config, Digest, Kek, Module, Runtime, shared_file};
 
 use crate::args::Global;
 use crate::error::Error;
@@ -102,7 +102,7 @@ pub(crate) fn read_module(path: &Path) -> Result<Vec<u8>, Error> {
         interrupt::blocking(read)?.map_err(Error::io("standard input"))?;
         return Ok(bytes);
     }
-    Ok(file::read(path, MAX_MODULE)?)
+    Ok(shared_file::read(path, MAX_MODULE)?)
 }
 
 /// Loads a module with the process's one runtime.

@@ -2,7 +2,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use omni_credentials_conformance::Mismatch;
-use omni_credentials_host::file::FileFault;
+use omni_credentials_host::shared_file::FileFault;
 use omni_credentials_host::{self as host, ErrorCode, Failure};
 
 use crate::exit::Exit;
@@ -240,6 +240,7 @@ fn file_hint(path: &Path, fault: &FileFault) -> Option<String> {
         )),
         FileFault::Locked { lock, .. } => Some(hints::LOCKED.replace("{lock}", &lock.display().to_string())),
         FileFault::NoPermission => Some(format!("ls -l {}", path.display())),
+        FileFault::ForeignLink { .. } => Some("name the file itself: --file PATH".to_owned()),
         _ => None,
     }
 }

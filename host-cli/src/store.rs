@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use omni_credentials_host::file::{self, Lock, Staged};
+use omni_credentials_host::shared_file::{self, Lock};
 use omni_credentials_host::{
     Document, Entry, EntryRef, Error as HostError, Files, Identity, Kek, Keyring, KeyringHandle,
 };
@@ -38,7 +38,7 @@ impl Store {
 
     /// Reads a file.
     pub(crate) fn read_at(context: &Context, path: &Path) -> Result<Self, Error> {
-        let bytes = file::read(path, MAX_FILE)?;
+        let bytes = shared_file::read(path, MAX_FILE)?;
         Self::parse(context, path, &bytes)
     }
 
@@ -150,7 +150,7 @@ pub(crate) fn lock(context: &Context) -> Result<Lock, Error> {
 /// Replaces a file, for whoever holds its lock. A signal that came before leaves it as it was.
 pub(crate) fn publish(lock: &Lock, bytes: &[u8]) -> Result<(), Error> {
     interrupt::check()?;
-    let staged = Staged::write(lock.path(), bytes)?;
+    let staged = lock.stage(bytes)?;
     interrupt::check()?;
     Ok(staged.publish()?)
 }
@@ -163,7 +163,7 @@ pub(crate) fn change<T>(
 ) -> Result<T, Error> {
     drop(Store::read(context)?.unlock(context)?);
     let lock = lock(context)?;
-    let mut opened = Store::read_at(context, lock.path())?.unlock(context)?;
+    let mut opened = Store::parse(context, lock.path(), &lock.read(MAX_FILE)?)?.unlock(context)?;
     let (result, write) = change(&mut opened)?;
     if write {
         opened.save(&lock)?;

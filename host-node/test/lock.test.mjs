@@ -48,7 +48,7 @@ test("the text of a lock file is the one of all hosts", () => {
 });
 
 test("the living are told from the dead", () => {
-    const gone = (change) => holders.isGone({ ...here, ...change });
+    const gone = (change, isLocal = true) => holders.isGone({ ...here, ...change }, isLocal);
     const { pid } = spawnSync("true");
     assert.equal(gone({}), false);
     assert.equal(gone({ pid: String(pid) }), true);
@@ -59,6 +59,9 @@ test("the living are told from the dead", () => {
     assert.equal(gone({ pid: String(pid), host: "elsewhere" }), false);
     assert.equal(gone({ pid: String(pid), machine: "other" }), false);
     assert.equal(gone({ boot: "earlier" }), here.machine !== "-");
+    assert.equal(gone({ boot: "earlier" }, false), false, "perhaps a machine made from the same image");
+    assert.equal(gone({ pid: String(pid) }, false), true);
+    assert.equal(gone({ pid: String(pid), boot: "-" }, false), false);
 });
 
 test("it excludes, waits, and is freed", async () => {
@@ -192,4 +195,12 @@ test("a process that ends in the middle frees its lock", async () => {
     );
     assert.equal(await ended(child), 3);
     assert.deepEqual(readdirSync(join(path, "..")), []);
+});
+
+test("a wait has an end, whatever the lock is", async () => {
+    const at = folder();
+    symlinkSync("nowhere", join(at, "file.lock"));
+    const error = await failure(withLock(join(at, "file"), { wait: 0.05 }, async () => assert.fail()));
+    assert.ok(error instanceof FileLockedError);
+    assert.equal(existsSync(join(at, "nowhere")), false);
 });

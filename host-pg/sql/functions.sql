@@ -597,6 +597,16 @@ create event trigger omni_credentials_guard_tables on sql_drop
 comment on event trigger omni_credentials_guard_tables is
 'The tables of a copy that holds credentials go together or not at all.';
 
+create table omni_credentials.file_store_key (
+    key bytea not null
+);
+comment on table omni_credentials.file_store_key is
+'The key of the marks in credentials_files, made with the extension in this database. No dump carries it.';
+comment on column omni_credentials.file_store_key.key is 'Random.';
+revoke all on table omni_credentials.file_store_key from public;
+insert into omni_credentials.file_store_key (key)
+select pg_catalog.uuid_send(pg_catalog.gen_random_uuid()) operator(pg_catalog.||) pg_catalog.uuid_send(pg_catalog.gen_random_uuid());
+
 -- Policies on the default copy. pg_dump leaves out policies on tables of an extension, and a restore without a
 -- restrictive one would open more than there was before. So they are written down in a table that is dumped.
 

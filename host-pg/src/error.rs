@@ -146,6 +146,9 @@ pub(crate) enum Error {
     /// The operating system refused.
     #[error("file store {filename}: {reason}")]
     FileSystem { filename: String, reason: String },
+    /// No file store may be there.
+    #[error("file store {filename} cannot be used: {reason}")]
+    FilePlace { filename: String, reason: String },
     /// Another writer holds the file.
     #[error("file store {filename} is locked by another writer")]
     FileLocked { filename: String },
@@ -388,6 +391,10 @@ impl Error {
             Self::FileSystem { .. } => (
                 C::ERRCODE_IO_ERROR,
                 Some("The folder must exist and be writable for the server's user. Relative names start at the data directory. To go on without the file: omni_credentials.detach_file_store().".into()),
+            ),
+            Self::FilePlace { .. } => (
+                C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                Some("Name the file by a path without symbolic links of other accounts, outside the data directory. To go on without the file: omni_credentials.detach_file_store().".into()),
             ),
             Self::FileLocked { filename } => (
                 C::ERRCODE_LOCK_NOT_AVAILABLE,

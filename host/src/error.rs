@@ -114,6 +114,18 @@ pub enum FileFault {
     /// Symbolic links in a circle, or too many of them.
     #[error("too many symbolic links")]
     LinkLoop,
+    /// The path goes through a symbolic link of another account.
+    #[error("the symbolic link {} belongs to another account, which could make it lead to any file", link.display())]
+    ForeignLink {
+        /// The link.
+        link: PathBuf,
+    },
+    /// A symbolic link took the place of the file.
+    #[error("is a symbolic link now")]
+    Link,
+    /// The file is mounted, so it cannot be replaced by another one.
+    #[error("is a mount point, which cannot be replaced: mount its folder instead")]
+    MountPoint,
     /// The wait was ended because the caller's interrupt function asked for it.
     #[error("interrupted while waiting")]
     Interrupted,

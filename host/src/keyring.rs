@@ -2,9 +2,9 @@ use wasmtime::component::ResourceAny;
 use zeroize::Zeroizing;
 
 use crate::bindings::CryptoModule;
+use crate::limits::{Kind, State};
 use crate::module::Module;
-use crate::state::{Kind, State};
-use crate::store::Sandbox;
+use crate::sandbox::Sandbox;
 use crate::{Error, Identity, Kek};
 
 /// Values longer than this, in bytes, are sealed and opened in a work store: a row store would keep

@@ -22,34 +22,33 @@
 //! - [`Module`] is a loaded module: descriptions, key derivation, known-answer tests.
 //! - [`Keyring`] seals and opens values in a long-lived *row store* with little memory.
 //! - [`Files`] works on credentials files in a *work store*, which is dropped as a whole.
-//! - [`file`] reads, locks and replaces files, the same way for every host.
+//! - [`shared_file`] reads, locks and replaces files, the same way for every host.
 //! - [`secret`] finds the master secret in the environment.
 
 mod bindings;
 mod cache;
 mod check;
 mod digest;
+mod documents;
 mod engine;
 mod error;
-pub mod file;
-mod files;
 mod keyring;
+mod limits;
 mod loaded;
 mod memory;
 mod module;
+mod nodump;
 mod primitives;
 mod runtime;
+mod sandbox;
 pub mod secret;
-mod shared;
+pub mod shared_file;
 mod signals;
-mod state;
-mod store;
 mod types;
-mod undumped;
 
 pub use digest::Digest;
+pub use documents::{Document, Files, KeyringHandle, Rows};
 pub use error::{Error, ErrorCode, Failure};
-pub use files::{Document, Files, KeyringHandle, Rows};
 pub use keyring::Keyring;
 pub use module::Module;
 pub use primitives::Primitives;

@@ -7,7 +7,7 @@ use wasmtime::component::{Component, InstancePre, Linker};
 use crate::Error;
 use crate::bindings::CryptoModuleIndices;
 use crate::error::wrong_contract;
-use crate::state::State;
+use crate::limits::State;
 
 /// The one interface a module may import, of any patch version.
 const ENTROPY: &str = "wasi:random/random@0.2.";

@@ -4,7 +4,7 @@ use std::io;
 
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
-use crate::undumped::{Mapping, page_size};
+use crate::nodump::{Mapping, page_size};
 
 /// From how many bytes at once a memory grows by huge pages: Argon2id reads at random, where small pages cost a fault each
 /// and nearly every block a miss in the translation buffer. What a backend keeps never grows by so much, and stays small.
@@ -93,7 +93,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::undumped::tests::has_flag;
+    use crate::nodump::tests::has_flag;
 
     fn memory(guard: usize) -> Box<dyn LinearMemory> {
         reserved(1 << 20, guard)

@@ -5,10 +5,10 @@ use zeroize::Zeroizing;
 
 use crate::bindings::exports::omni::credentials::key_derivation;
 use crate::error::wrong_contract;
+use crate::limits::Kind;
 use crate::loaded::Loaded;
-use crate::shared::Shared;
-use crate::state::Kind;
-use crate::store::Sandbox;
+use crate::runtime::Shared;
+use crate::sandbox::Sandbox;
 use crate::{Costs, Description, Digest, Error, Failure, Files, Kek, Keyring, Primitives, ProtectedKeyring};
 
 /// A loaded module. A clone is another handle on the same one.

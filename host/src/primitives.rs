@@ -1,4 +1,4 @@
-use crate::store::Sandbox;
+use crate::sandbox::Sandbox;
 use crate::{Costs, Error};
 
 /// The published constructions that a module is made of, for known-answer tests.

@@ -6,9 +6,8 @@ use wasmtime::component::{Component, HasSelf, Linker};
 
 use crate::bindings::CryptoModule;
 use crate::cache::Cache;
+use crate::limits::State;
 use crate::loaded::Loaded;
-use crate::shared::Shared;
-use crate::state::State;
 use crate::{Digest, Error, Module, engine};
 
 /// What a host decides.
@@ -29,6 +28,15 @@ pub struct Config {
 /// Loads modules. One for each process: a ticker ticks the runtime it came from and no other.
 pub struct Runtime {
     shared: Arc<Shared>,
+}
+
+/// What a runtime and its modules share.
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<State>,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) interrupt: Option<fn() -> bool>,
+    pub(crate) before_call: Option<fn()>,
 }
 
 /// Makes the runtime ask [`Config::interrupt`].

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use crate::{Error, file};
+use crate::{Error, shared_file};
 
 /// The longest file that is read, in bytes: the longest secret and a line end.
 const MAX_FILE: u64 = 4096 + 2;
@@ -35,7 +35,7 @@ pub fn from_environment(variable: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Er
 ///
 /// As [`from_environment`].
 pub fn from_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let mut secret = Zeroizing::new(file::read(path, MAX_FILE)?);
+    let mut secret = Zeroizing::new(shared_file::read(path, MAX_FILE)?);
     if secret.last() == Some(&b'\n') {
         secret.pop();
         if secret.last() == Some(&b'\r') {

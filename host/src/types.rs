@@ -2,7 +2,7 @@ use std::fmt;
 
 use crate::bindings::exports::omni::credentials::types as wit;
 use crate::bindings::exports::omni::credentials::{file_store, key_derivation, module_info};
-use crate::undumped::Key;
+use crate::nodump::Key;
 
 /// What a credential is and whom it belongs to: the four fields that a sealed value is bound to.
 ///

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use omni_credentials_host::{Entry, EntryRef, Preference, file};
+use omni_credentials_host::{Entry, EntryRef, Preference, shared_file};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
@@ -39,7 +39,7 @@ struct Changed {
 
 pub(crate) fn run(context: &Context) -> Result<(), Error> {
     let editor = editor()?;
-    let mut base = file::read(&context.file, MAX_FILE)?;
+    let mut base = shared_file::read(&context.file, MAX_FILE)?;
     let mut opened = Store::parse(context, &context.file, &base)?.unlock(context)?;
     let mut text = buffer::render(&credentials(&mut opened)?, "");
     let scratch = Scratch::new()?;
@@ -170,7 +170,7 @@ fn apply(opened: &mut Opened, base: &[u8], text: &str) -> Result<Option<Changed>
 fn save(context: &Context, base: &[u8], changed: &Changed) -> Result<(), (Error, Vec<u8>)> {
     let none = |error: Error| (error, Vec::new());
     let lock = store::lock(context).map_err(none)?;
-    let theirs = file::read(lock.path(), MAX_FILE).map_err(|error| none(error.into()))?;
+    let theirs = lock.read(MAX_FILE).map_err(|error| none(error.into()))?;
     if theirs == base {
         return store::publish(&lock, &changed.bytes).map_err(none);
     }

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use omni_credentials_host::{Error as HostError, ErrorCode, Preference, file};
+use omni_credentials_host::{Error as HostError, ErrorCode, Preference, shared_file};
 
 use crate::args::Side;
 use crate::combine::{Combined, combine};
@@ -20,7 +20,7 @@ pub(crate) fn driver(
     prefer: Option<Side>,
 ) -> Result<(), Error> {
     let merged = if context.has_secret() {
-        let read = |path| file::read(path, MAX_FILE);
+        let read = |path| shared_file::read(path, MAX_FILE);
         combine(context, ours, &read(base)?, &read(ours)?, &read(theirs)?, preference(prefer))
     } else {
         // Nobody is asked in the middle of git's work.
@@ -28,7 +28,7 @@ pub(crate) fn driver(
     };
     match merged {
         Ok(merged) => {
-            file::Staged::write(ours, &merged.bytes)?.publish()?;
+            shared_file::Staged::write(ours, &merged.bytes)?.publish()?;
             tell(context, &merged)
         }
         Err(error @ Error::Interrupted(_)) => Err(error),
@@ -43,11 +43,11 @@ pub(crate) fn driver(
 
 /// Finishes a merge that nobody with the secret was there for.
 pub(crate) fn mend(context: &Context, prefer: Option<Side>) -> Result<(), Error> {
-    file::read(&context.file, MAX_FILE)?;
+    shared_file::read(&context.file, MAX_FILE)?;
     // A person is asked before the lock is taken, and nobody waits for them.
     context.secret()?;
     let lock = store::lock(context)?;
-    let bytes = file::read(lock.path(), MAX_FILE)?;
+    let bytes = lock.read(MAX_FILE)?;
     let whole = match Store::parse(context, lock.path(), &bytes) {
         Ok(store) => match store.unlock(context) {
             Ok(_) => true,
@@ -78,7 +78,7 @@ pub(crate) fn mend(context: &Context, prefer: Option<Side>) -> Result<(), Error>
 
 /// A file whose records git joined without conflict. Its seal no longer vouches for the list of records, so every
 /// value must open, and the person is told what to look at.
-fn mend_trailer(context: &Context, lock: &file::Lock, bytes: &[u8]) -> Result<(), Error> {
+fn mend_trailer(context: &Context, lock: &shared_file::Lock, bytes: &[u8]) -> Result<(), Error> {
     let mut files = context.module()?.files()?;
     let document = files.parse_unsealed(bytes).map_err(|error| match error {
         // Markers inside a record make it malformed in many ways.

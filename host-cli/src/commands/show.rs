@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use omni_credentials_host::{Digest, Entry, Keyring, file};
+use omni_credentials_host::{Digest, Entry, Keyring, shared_file};
 
 use crate::context::{Context, MAX_FILE};
 use crate::error::Error;
@@ -25,7 +25,7 @@ pub(crate) fn run(context: &Context, path: Option<PathBuf>, values: bool) -> Res
 /// no differences of any file.
 pub(crate) fn textconv(context: &Context, path: Option<PathBuf>, values: bool) -> Result<(), Error> {
     let path = path.unwrap_or_else(|| context.file.clone());
-    let bytes = file::read(&path, MAX_FILE)?;
+    let bytes = shared_file::read(&path, MAX_FILE)?;
     let Ok(store) = Store::parse(context, &path, &bytes) else { return output::write(&bytes) };
     let wanted = values || std::env::var_os(SHOW_VALUES).is_some_and(|value| !value.is_empty());
     if wanted

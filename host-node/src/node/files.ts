@@ -1,7 +1,7 @@
 //! Reading files, and what can be wrong with them.
 
 import { constants } from "node:fs";
-import { lstat, open, readlink, realpath, stat } from "node:fs/promises";
+import { lstat, open, readlink, realpath, stat, statfs } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 import { FileError } from "../errors.js";
@@ -9,11 +9,11 @@ import { FileError } from "../errors.js";
 /** The least that is read at once, in bytes. */
 const CHUNK = 16_384;
 
-/** Reads a regular file of at most `max` bytes. Symbolic links are followed. */
-export async function readRegular(path: string, max: number): Promise<Uint8Array> {
+/** Reads a regular file of at most `max` bytes. Symbolic links are followed, unless the path was resolved before. */
+export async function readRegular(path: string, max: number, resolved = false): Promise<Uint8Array> {
     return failing(path, async () => {
         // A pipe must not block, and a terminal must not become ours.
-        const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
+        const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY | (resolved ? constants.O_NOFOLLOW : 0));
         try {
             const found = await file.stat();
             if (found.isDirectory()) throw fault("is-directory", path);
@@ -42,6 +42,7 @@ export async function readRegular(path: string, max: number): Promise<Uint8Array
  */
 export async function resolveLinks(path: string): Promise<string> {
     return failing(path, async () => {
+        await refuseForeignLinks(path);
         let at = path;
         // A link may point at what does not exist yet, which `realpath` refuses.
         for (let links = 0; links < 40; links++) {
@@ -59,6 +60,49 @@ export async function resolveLinks(path: string): Promise<string> {
         }
         throw fault("link-loop", path);
     });
+}
+
+/**
+ * Refuses a path through a symbolic link of another account, which could make it lead to any file that only this process
+ * may write.
+ */
+async function refuseForeignLinks(path: string): Promise<void> {
+    const parts = (text: string): string[] => text.split("/").filter((part) => part !== "" && part !== ".");
+    let folder = path.startsWith("/") ? "/" : ".";
+    const rest = parts(path);
+    for (let links = 0; ;) {
+        const part = rest.shift();
+        if (part === undefined) return;
+        const at = `${folder}/${part}`;
+        const found = await lstat(at).catch(() => undefined);
+        // What is missing, or cannot be looked at, is named by what comes next.
+        if (found === undefined) return;
+        if (!found.isSymbolicLink()) {
+            folder = at;
+            continue;
+        }
+        if (found.uid !== 0 && found.uid !== process.geteuid?.()) {
+            throw new FileError("foreign-link", path, `the symbolic link ${at} belongs to another account`);
+        }
+        links += 1;
+        if (links > 40) throw fault("link-loop", path);
+        const target = await readlink(at);
+        if (target.startsWith("/")) folder = "/";
+        rest.unshift(...parts(target));
+    }
+}
+
+/** File systems that one kernel alone has mounted, by the number that statfs(2) gives them. */
+const LOCAL = new Set([
+    0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0xca45_1a4e, 0x2fc1_2fc1, 0x0102_1994, 0x8584_58f6, 0x794c_7630,
+]);
+
+/** Whether no other machine can have the folder of a file mounted, as far as the type of its file system tells. */
+export async function isLocal(path: string): Promise<boolean> {
+    return statfs(dirname(path)).then(
+        ({ type }) => LOCAL.has(type),
+        () => false,
+    );
 }
 
 /** Whether there is anything of that name, be it a link to nowhere. */

@@ -43,16 +43,19 @@ export function parse(text: string): Holder | undefined {
 }
 
 /**
- * Whether a holder is certainly gone. Of a process that cannot be seen from here, on another machine or in another
- * container, the answer is no.
+ * Whether a holder is certainly gone. `isLocal` says that no other machine can have the lock's folder mounted. Of a
+ * process that cannot be seen from here, on another machine or in another container, the answer is no.
+ *
+ * Machines made from one image can share host name and machine id. They differ in `boot`, as this machine does after a
+ * restart, so another `boot` proves nothing where the folder may be shared between machines.
  */
-export function isGone(holder: Holder): boolean {
+export function isGone(holder: Holder, isLocal: boolean): boolean {
     const here = thisProcess();
     if (holder.machine !== here.machine || holder.host !== here.host) return false;
     if (holder.boot !== here.boot) {
-        // Two machines with the name `localhost` and no id may share a folder.
-        return ![holder.machine, holder.boot, here.boot].includes(UNKNOWN);
+        return isLocal && ![holder.machine, holder.boot, here.boot].includes(UNKNOWN);
     }
+    if (holder.boot === UNKNOWN && !isLocal) return false;
     if (holder.namespace !== here.namespace) return false;
     const pid = Number(holder.pid);
     // /proc may hide the processes of others, the signal 0 does not.

@@ -1,12 +1,12 @@
 //! The right to replace a file, shared by all hosts and processes: the file `NAME.lock` beside it (FORMAT.md §7.2).
 
-import { constants, readFileSync, rmSync } from "node:fs";
+import { closeSync, constants, openSync, readFileSync, rmSync } from "node:fs";
 import { link, open, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { FileLockedError } from "../errors.js";
-import { codeOf, failing, isThere, resolveLinks } from "./files.js";
+import { codeOf, failing, isLocal, isThere, resolveLinks } from "./files.js";
 import { describe, type Holder, isGone, isSame, parse, thisProcess, toText } from "./holder.js";
 import { sweep, temporaryFor } from "./staged.js";
 
@@ -14,6 +14,8 @@ import { sweep, temporaryFor } from "./staged.js";
 const PAUSE = 10;
 /** How many deaths in the middle of a takeover, one after another, do not need a person. */
 const TAKEOVERS = 3;
+/** How many takeovers there can be in one wait without a pause between them. */
+const MAX_TAKEOVERS = 2 * TAKEOVERS + 2;
 /** A lock file is shorter than this, in bytes. */
 const MAX_LOCK_FILE = 4096;
 
@@ -54,17 +56,22 @@ export async function withLock<T>(path: string, options: WaitOptions, work: (pat
 
 async function acquire(file: string, lock: string, holder: Holder, { wait = 10, signal }: WaitOptions): Promise<void> {
     const deadline = performance.now() + wait * 1000;
+    let takeovers = MAX_TAKEOVERS;
     for (;;) {
         signal?.throwIfAborted();
         if (await failing(file, () => create(file, lock, holder))) return;
         const found = await failing(file, () => readHolder(lock));
-        if (found === "none") continue;
-        const stale = found !== "unknown" && isGone(found);
-        if (stale && (await failing(file, () => takeOver(file, lock, holder, TAKEOVERS)))) continue;
+        // Every round but those of a takeover ends the wait, or looks at the clock and pauses, whatever other processes do.
+        const stale = typeof found !== "string" && isGone(found, await isLocal(file));
+        // Each takeover removes one file that a dead process left.
+        if (stale && takeovers > 0 && (await failing(file, () => takeOver(file, lock, holder, TAKEOVERS)))) {
+            takeovers -= 1;
+            continue;
+        }
         if (performance.now() >= deadline) {
-            // A takeover that somebody died in is what stands in the way of a stale lock.
+            // A takeover that a process died in is what stands in the way of a stale lock.
             const inTheWay = stale ? `${lock}.takeover` : lock;
-            throw new FileLockedError(file, found === "unknown" ? "an unknown process" : describe(found), inTheWay);
+            throw new FileLockedError(file, typeof found === "string" ? "an unknown process" : describe(found), inTheWay);
         }
         await sleep(PAUSE);
     }
@@ -132,12 +139,12 @@ async function takeOver(file: string, lock: string, holder: Holder, levels: numb
     const takeover = `${lock}.takeover`;
     if (!(await create(file, takeover, holder))) {
         const found = levels > 0 ? await readHolder(takeover) : "unknown";
-        const stale = typeof found !== "string" && isGone(found);
+        const stale = typeof found !== "string" && isGone(found, await isLocal(file));
         return stale ? takeOver(file, takeover, holder, levels - 1) : false;
     }
     try {
         const found = await readHolder(lock);
-        if (typeof found !== "string" && isGone(found)) await rm(lock, { force: true });
+        if (typeof found !== "string" && isGone(found, await isLocal(file))) await rm(lock, { force: true });
     } finally {
         await rm(takeover, { force: true });
     }
@@ -151,6 +158,8 @@ async function readHolder(lock: string): Promise<Holder | "none" | "unknown"> {
         file = await open(lock, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     } catch (error) {
         if (codeOf(error) === "ENOENT") return "none";
+        // Of a symbolic link nobody knows who made it.
+        if (codeOf(error) === "ELOOP") return "unknown";
         throw error;
     }
     try {
@@ -164,7 +173,13 @@ async function readHolder(lock: string): Promise<Holder | "none" | "unknown"> {
 /** Frees a lock, if it is this one: one that a person removed may by now be somebody else's. */
 function free(lock: string, holder: Holder): void {
     try {
-        const found = parse(readFileSync(lock, "utf8"));
+        const file = openSync(lock, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+        let found;
+        try {
+            found = parse(readFileSync(file, "utf8"));
+        } finally {
+            closeSync(file);
+        }
         if (found !== undefined && isSame(found, holder)) rmSync(lock, { force: true });
     } catch {
         // It is gone, or nobody's to remove.

@@ -247,7 +247,7 @@ export class Store {
         work: (put: (written: Written) => Promise<void>) => Promise<T>,
     ): Promise<T> {
         return withLock(this.path, { wait, signal }, async (locked) => {
-            const theirs = await read(locked);
+            const theirs = await readRegular(locked, MAX_FILE, true);
             if (!equal(theirs, this.#document.base)) await this.#document.merge(theirs, { prefer });
             return work(async (written) => {
                 signal?.throwIfAborted();

@@ -63,7 +63,7 @@ pub(super) fn export(
         files.set_keyring(theirs, &current).map_err(fault)?;
     }
 
-    let rows = Rows::read(instance.table)?;
+    let rows = Rows::read(&instance, &filename)?;
     let ours = files.table(theirs, &rows.packed).map_err(over)?;
     let merged =
         files.merge(&store.base, ours, theirs, rows.complete, keyring, Preference::Neither).map_err(over)?;

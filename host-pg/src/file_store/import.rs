@@ -1,16 +1,19 @@
 //! Importing a file: `instantiate_file_store` and `credential_file_store_reload`.
 
+use std::collections::{HashMap, HashSet};
+
 use omni_credentials_host::{self as host, Digest, Entry, EntryRef, Preference};
 use pgrx::iter::TableIterator;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use super::moved::key;
 use super::published::Note;
 use super::registry::{FileState, Registry, Store};
 use super::table::{self, Outcome, Rows};
 use super::{
-    base, check_rights, export, file_error, keyrings, limit_error, moved, read, required, resolve,
-    transaction,
+    base, check_rights, check_rights_of, export, file_error, keyrings, limit_error, moved, place, read,
+    read_at, required, transaction,
 };
 use crate::error::{Error, given, or_raise};
 use crate::instance::{self, Handle};
@@ -71,12 +74,15 @@ fn register(
     check_rights(filename)?;
     let table = instance::of_schema(schema)?.borrow().table;
     let registry = Registry::lock(schema)?;
+    check_rights_of(registry.owner(), filename)?;
     let handle = instance::of_table_now(table)?;
-    let file = read(filename)?;
-    let place = resolve(filename)?;
+    let place = place::open(filename)?;
+    let file = read_at(filename, &place)?;
     for other in registry.all()? {
         // Two names for one file would be one file that is merged with itself.
-        if other.filename == filename || resolve(&other.filename).is_ok_and(|other| other == place) {
+        if other.filename == filename
+            || place::open(&other.filename).is_ok_and(|other| other.path() == place.path())
+        {
             return Err(Error::FileAlreadyRegistered {
                 filename: other.filename,
                 schema: catalog::schema_name(schema),
@@ -105,6 +111,7 @@ fn reload(
     check_rights(filename)?;
     let table = instance::of_schema(schema)?.borrow().table;
     let registry = if dry_run { Registry::look(schema)? } else { Registry::lock(schema)? };
+    check_rights_of(registry.owner(), filename)?;
     let handle = instance::of_table_now(table)?;
     let mut store = registry.registered(filename, schema)?;
     let file = read(filename)?.ok_or_else(|| Error::FileSystem {
@@ -134,7 +141,7 @@ fn import(
     let schema = handle.borrow().schema;
     let over = |error: host::Error| limit_error(&filename, schema, error);
 
-    let (table, mut files, theirs, merged) = {
+    let (table, mut files, theirs, ours, merged) = {
         let mut instance = handle.borrow_mut();
         let module = instance.current_module()?;
         let mut files = module.files().map_err(fault)?;
@@ -155,32 +162,42 @@ fn import(
         if let Some(current) = instance.current() {
             files.set_keyring(theirs, &current.bytes).map_err(fault)?;
         }
-        let rows = Rows::read(instance.table)?;
+        let rows = Rows::read(&instance, &filename)?;
         let ours = files.table(theirs, &rows.packed).map_err(over)?;
         let merged = files.merge(&store.base, ours, theirs, rows.complete, keyring, prefer).map_err(over)?;
-        (instance.table, files, theirs, merged)
+        (instance.table, files, theirs, ours, merged)
     };
     if prefer == Preference::Neither && !merged.conflicts.is_empty() {
         return Err(export::conflict(&filename, schema, &merged.conflicts));
     }
     let kind_type = kind_type(schema)?;
     let mut outcomes = Vec::with_capacity(merged.to_ours.len());
+    // What the whole table holds, as far as it matters here: the caller's policies may hide some of it.
+    let changing: HashSet<_> = merged.to_ours.iter().map(|entry| key(&entry.identity())).collect();
+    let held_before: HashMap<_, _> = if changing.is_empty() {
+        HashMap::new()
+    } else {
+        let rows = files.entries(ours).map_err(fault)?.into_iter();
+        rows.map(|row| (key(&row.identity()), row)).filter(|(key, _)| changing.contains(key)).collect()
+    };
     for entry in merged.to_ours {
-        outcomes.push(table::apply(table, kind_type, entry, dry_run)?);
+        let is_held = held_before.contains_key(&key(&entry.identity()));
+        outcomes.push(table::apply(table, kind_type, entry, is_held, dry_run)?);
     }
     if dry_run {
         return Ok(outcomes);
     }
-    // From here on, file and table have agreed on what the file says, but for the records that the table cannot
-    // hold: those must not look as if the table had deleted them.
-    let skipped: Vec<&Entry> =
-        outcomes.iter().filter(|outcome| outcome.action == "skipped").map(|outcome| &outcome.entry).collect();
-    let held: Vec<Entry> = files.entries(theirs).map_err(fault)?;
-    let held: Vec<EntryRef<'_>> = held
+    // From here on, file and table have agreed on what the file says, but for the records that were skipped. There the
+    // base is what the table holds: the table did not change them, and what the file says is not loaded yet.
+    let skipped: HashSet<_> = outcomes
         .iter()
-        .filter(|entry| !entry.deleted && !skipped.iter().any(|other| other.identity() == entry.identity()))
-        .map(Entry::as_ref)
+        .filter(|outcome| outcome.action == "skipped")
+        .map(|outcome| key(&outcome.entry.identity()))
         .collect();
+    let records: Vec<Entry> = files.entries(theirs).map_err(fault)?;
+    let loaded = records.iter().filter(|entry| !entry.deleted && !skipped.contains(&key(&entry.identity())));
+    let kept = held_before.iter().filter(|(key, _)| skipped.contains(*key)).map(|(_, row)| row);
+    let held: Vec<EntryRef<'_>> = loaded.chain(kept).map(Entry::as_ref).collect();
     let keyring = files.keyring_bytes(theirs).map_err(fault)?;
     let agreed = files.create(&keyring).map_err(fault)?;
     files.put(agreed, &held).map_err(fault)?;

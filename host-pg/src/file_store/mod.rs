@@ -7,6 +7,7 @@
 //! - `keyrings`: one keyring for file and table.
 //! - `export`: the three-way merge before a commit.
 //! - `moved`: files from before the instance moved to another keyring.
+//! - `place`: where a file is, and where none may be.
 //! - `prune`: which files keep an earlier keyring from being pruned.
 //! - `import`: `instantiate_file_store` and `credential_file_store_reload`.
 //! - `base` and `published`: what file and table last agreed on, also after a crash.
@@ -18,6 +19,7 @@ mod import;
 mod keyrings;
 mod manage;
 mod moved;
+mod place;
 mod prune;
 mod published;
 mod registry;
@@ -29,11 +31,9 @@ mod triggers;
 pub(crate) use prune::must_not_need_superseded;
 pub(crate) use transaction::{changed, register};
 
-use std::path::PathBuf;
-
 use omni_credentials_host as host;
 use omni_credentials_host::ErrorCode;
-use omni_credentials_host::file::FileFault;
+use omni_credentials_host::shared_file::{FileFault, Place};
 use pgrx::pg_sys;
 
 use crate::error::{Error, given};
@@ -43,23 +43,21 @@ use crate::postgres::catalog;
 /// The largest file that is read; the module says the same.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Where a registered file is: relative names start at the data directory.
-fn path_of(filename: &str) -> PathBuf {
-    catalog::data_directory().join(filename)
-}
-
 /// The file's bytes; `None` where there is no file.
 fn read(filename: &str) -> Result<Option<Vec<u8>>, Error> {
-    match host::file::read(&path_of(filename), MAX_FILE_BYTES) {
+    read_at(filename, &place::open(filename)?)
+}
+
+fn read_at(filename: &str, place: &Place) -> Result<Option<Vec<u8>>, Error> {
+    existing(filename, place.read(MAX_FILE_BYTES))
+}
+
+fn existing(filename: &str, read: Result<Vec<u8>, host::Error>) -> Result<Option<Vec<u8>>, Error> {
+    match read {
         Ok(bytes) => Ok(Some(bytes)),
         Err(host::Error::File { fault: FileFault::NotFound, .. }) => Ok(None),
         Err(error) => Err(file_error(filename, error)),
     }
-}
-
-/// The file that a name stands for: links are followed, so that two names of one file are told to be one.
-fn resolve(filename: &str) -> Result<PathBuf, Error> {
-    host::file::resolve(&path_of(filename)).map_err(|error| file_error(filename, error))
 }
 
 /// The arguments that no function on file stores can do without.
@@ -93,6 +91,9 @@ fn file_error(filename: &str, error: host::Error) -> Error {
     match error {
         host::Error::File { fault: FileFault::Locked { .. }, .. } => Error::FileLocked { filename },
         host::Error::File { fault: FileFault::Interrupted, .. } => Error::Interrupted,
+        host::Error::File { fault: fault @ (FileFault::ForeignLink { .. } | FileFault::Link), .. } => {
+            Error::FilePlace { filename, reason: fault.to_string() }
+        }
         host::Error::File { fault, .. } => Error::FileSystem { filename, reason: fault.to_string() },
         host::Error::Refused(failure) => {
             let reason = failure.to_string();

@@ -107,7 +107,7 @@ fn seal_again(
     let current = instance.current().map(|current| current.bytes.clone()).unwrap_or_default();
     // By way of a document, so that scopes are canonical on both sides.
     let empty = files.create(&current).map_err(fault)?;
-    let ours = files.table(empty, &Rows::read(instance.table)?.packed).map_err(fault)?;
+    let ours = files.table(empty, &Rows::read(instance, &filename)?.packed).map_err(fault)?;
     let rows: HashMap<_, _> = files
         .entries(ours)
         .map_err(fault)?
@@ -147,7 +147,8 @@ fn seal_again(
     Ok(moved)
 }
 
-fn key(identity: &Identity<'_>) -> [Vec<u8>; 4] {
+/// An identity as the key of a map.
+pub(super) fn key(identity: &Identity<'_>) -> [Vec<u8>; 4] {
     [identity.name, identity.kind, identity.principal, identity.scope].map(<[u8]>::to_vec)
 }
 

@@ -3,7 +3,7 @@
 use omni_credentials_host as host;
 
 use super::registry::Registry;
-use super::{file_error, moved, read};
+use super::{check_rights_of, file_error, moved, read};
 use crate::error::Error;
 use crate::instance::{Handle, Instance};
 use crate::keys::modules;
@@ -17,6 +17,8 @@ pub(crate) fn must_not_need_superseded(handle: &Handle) -> Result<(), Error> {
     let registry = Registry::lock(instance.schema)?;
     for store in registry.all()? {
         let filename = store.filename;
+        // A role that owns the table can put any name into it.
+        check_rights_of(registry.owner(), &filename)?;
         let needed = match read(&filename)? {
             Some(file) => needs_superseded(&instance, &filename, &file)?,
             None => true,

@@ -6,8 +6,9 @@
 //! in place: the digest of what was written, in a folder of the data directory. A note that is missing or says another
 //! digest tells nothing, which is why it may be lost at any time.
 
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use omni_credentials_host::Digest;
@@ -40,7 +41,14 @@ impl Note {
             let _ = DirBuilder::new().mode(0o700).create(folder);
         }
         // Without the note the next synchronisation is more careful, so a failure needs no answer.
-        let _ = fs::write(&self.0, digest);
+        let opened = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&self.0);
+        let _ = opened.and_then(|mut file| file.write_all(digest));
     }
 
     /// Forgets what was noted.

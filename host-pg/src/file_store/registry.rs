@@ -7,9 +7,9 @@ use pgrx::pg_sys;
 use super::base;
 use super::published::Note;
 use crate::error::Error;
-use crate::postgres::catalog;
+use crate::postgres::catalog::{self, Extension};
 use crate::postgres::heap::{Row, Table, Visit, datum};
-use crate::postgres::tables::files;
+use crate::postgres::tables::{file_store_key, files};
 
 /// A registered file.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub(super) enum FileState {
 /// The table with its lock: who holds it is the one session that synchronises the instance's files.
 pub(super) struct Registry {
     table: Table,
+    /// The key of the marks. Without it no row counts as written here.
+    key: Option<Vec<u8>>,
 }
 
 const NAME: &core::ffi::CStr = c"credentials_files";
@@ -76,7 +78,7 @@ impl Registry {
             .ok_or_else(|| Error::NotAnInstance { relation: catalog::schema_name(schema) })?;
         let (always, _) = files::COLUMNS.split_at(files::WRITTEN_AS);
         table.must_have(if table.has_column(files::WRITTEN_AS) { files::COLUMNS } else { always })?;
-        Ok(Self { table })
+        Ok(Self { table, key: mark_key()? })
     }
 
     /// The role that owns the table, and so has the last word on which files are written.
@@ -141,7 +143,9 @@ impl Registry {
         let store = Store::from_row(row);
         // Where the column is missing, nothing can be said, and the row counts.
         if !self.table.has_column(files::WRITTEN_AS)
-            || row.get(files::WRITTEN_AS) == Some(self.mark(row.writer()))
+            || row
+                .get(files::WRITTEN_AS)
+                .is_some_and(|mark| self.mark(row.writer(), &store.filename) == Some(mark))
         {
             return store;
         }
@@ -154,18 +158,22 @@ impl Registry {
         if self.table.has_column(files::WRITTEN_AS) {
             // SAFETY: a transaction that may write is in progress: the caller is about to.
             let writer = unsafe { pg_sys::GetCurrentTransactionId() };
-            columns.push(datum(self.mark(writer.into())));
+            columns.push(self.mark(writer.into(), &store.filename).and_then(datum));
         }
         columns
     }
 
-    /// What a row that a transaction writes into this table is marked with. No dump carries transactions, and a database
-    /// made of another one as its template has another oid.
-    fn mark(&self, writer: u32) -> i64 {
+    /// What a row that a transaction writes into this table is marked with: only code that reads the key can compute it. No
+    /// dump carries transactions or the key, and a database made with another one as its template has another oid.
+    fn mark(&self, writer: u32, filename: &str) -> Option<i64> {
         // SAFETY: set before a session runs anything.
         let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
-        let place = self.table.oid().to_u32() ^ database.rotate_left(16);
-        ((u64::from(place) << 32) | u64::from(writer)).cast_signed()
+        let mut marked = self.key.clone()?;
+        for number in [database, self.table.oid().to_u32(), writer] {
+            marked.extend_from_slice(&number.to_be_bytes());
+        }
+        marked.extend_from_slice(filename.as_bytes());
+        Digest::of(&marked).as_bytes().first_chunk().copied().map(i64::from_be_bytes)
     }
 
     fn with_row(&self, store: &Store, mut with: impl FnMut(&Row) -> Result<(), Error>) -> Result<(), Error> {
@@ -177,6 +185,21 @@ impl Registry {
             Ok(Visit::Stop)
         })
     }
+}
+
+/// The key of the marks in this database.
+fn mark_key() -> Result<Option<Vec<u8>>, Error> {
+    let Some(table) = Extension::find().and_then(|extension| extension.table(c"file_store_key")) else {
+        return Ok(None);
+    };
+    let table = Table::open(table, pg_sys::AccessShareLock)?;
+    table.must_have(file_store_key::COLUMNS)?;
+    let mut key = None;
+    table.scan(|row| {
+        key = row.get(file_store_key::KEY);
+        Ok(Visit::Stop)
+    })?;
+    Ok(key)
 }
 
 impl Store {

@@ -3,14 +3,14 @@
 //! The table is looked at as it is. What the triggers noted would not do: none of them fires for what logical
 //! replication applies, for a session with `session_replication_role = replica`, or when a role is renamed.
 
-use omni_credentials_host::file::Lock;
+use omni_credentials_host::shared_file::Lock;
 use omni_credentials_host::{self as host, Digest};
 use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use super::registry::{Registry, Store};
 use super::table::Rows;
-use super::{check_rights, check_rights_of, file_error, limit_error, moved, path_of, read, transaction};
+use super::{check_rights, check_rights_of, file_error, limit_error, moved, place, read_at, transaction};
 use crate::error::Error;
 use crate::instance::{self, Handle};
 use crate::postgres::catalog;
@@ -41,8 +41,9 @@ fn behind(handle: &Handle, registry: &Registry, store: &Store) -> Result<Option<
     let call =
         |function: &str| format!("{schema}.credential_file_store_{function}({})", quote_literal(filename));
     // Before the file: a commit that the registry knows of has its lock until the file is in place.
-    let held = Lock::is_held(&path_of(filename));
-    let file = read(filename)?;
+    let place = place::open(filename)?;
+    let held = Lock::is_held(&place);
+    let file = read_at(filename, &place)?;
     if store.suspended {
         let (what, take_up) = match file {
             Some(_) => ("load the file", format!("select * from {}", call("reload"))),
@@ -140,7 +141,7 @@ fn look_at_the_table(handle: &Handle, store: &Store, file: &[u8]) -> Result<Foun
     if instance.current().is_none_or(|current| current.bytes != carried) {
         return Ok(KEYRING);
     }
-    let rows = Rows::read(instance.table)?;
+    let rows = Rows::read(&instance, &store.filename)?;
     if !rows.complete {
         return Ok(Found::Nobodys);
     }

@@ -1,17 +1,23 @@
 //! The rows of an instance as records, and records as rows.
 
-use omni_credentials_host::{self as host, Entry};
-use pgrx::pg_sys;
+use omni_credentials_host::{self as host, Entry, ErrorCode};
 use pgrx::prelude::*;
+use pgrx::{PgMemoryContexts, pg_sys};
 
+use super::limit_error;
 use crate::error::Error;
-use crate::instance;
+use crate::instance::{self, Instance};
+use crate::keys::modules;
 use crate::postgres::heap::Visit;
 use crate::postgres::varlena::Detoasted;
 use crate::postgres::{catalog, fmgr};
 use crate::rows::columns::Fields;
 use crate::rows::statement::{IDENTITY_MATCHES, arguments, change};
 use crate::rows::{identity, open};
+
+/// Why a row is left as it is.
+const HIDDEN: &str = "a policy hides the row from this role";
+const UNCHANGED: &str = "a policy or a trigger keeps this role from changing the row";
 
 /// Every row of an instance, whoever asks: a file mirrors the whole table.
 pub(super) struct Rows {
@@ -28,32 +34,73 @@ pub(super) struct Outcome {
 }
 
 impl Rows {
-    /// Reads the table as it is committed now, with this transaction's own changes.
-    pub(super) fn read(table: pg_sys::Oid) -> Result<Self, Error> {
+    /// Reads the table as it is committed now, with this transaction's own changes. Stops before it needs more memory
+    /// than for the largest file.
+    pub(super) fn read(instance: &Instance, filename: &str) -> Result<Self, Error> {
+        let limits = instance.current_module()?.describe().map_err(modules::module_error)?.limits;
+        let mut room = Room { records: limits.file_records.into(), bytes: limits.file_bytes.into() };
         let mut rows = Self { packed: host::Rows::default(), complete: true };
-        instance::table_of_credentials(table)?.scan(|row| {
+        let mut memory = PgMemoryContexts::new("omni_credentials row");
+        instance::table_of_credentials(instance.table)?.scan(|row| {
             let Some((fields, sealed)) = Fields::of_row(row) else {
                 rows.complete = false;
                 return Ok(Visit::Continue);
             };
-            // SAFETY: the datum of a bytea that is not NULL.
-            let sealed = unsafe { Detoasted::new(sealed) };
-            let pushed =
-                identity::with_identity(&fields, None, |identity| rows.packed.push(identity, sealed.bytes()));
-            if pushed.is_err() {
-                rows.complete = false;
-            }
+            // SAFETY: datums of a row whose columns were checked, under the lock of the scan.
+            let taken = unsafe { room.take(&fields, sealed) };
+            taken.map_err(|code| {
+                let failure = host::Failure { code, line: 0, found: limits.file_bytes.into() };
+                limit_error(filename, instance.schema, host::Error::Refused(failure))
+            })?;
+            // What a row takes is given back after it: values can have a mebibyte each.
+            // SAFETY: the closure keeps nothing that it allocates there; `sealed` is the datum of a bytea that is not
+            // NULL.
+            let pushed = unsafe {
+                let pushed = memory.switch_to(|_| {
+                    let sealed = Detoasted::new(sealed);
+                    let push = |identity: &host::Identity<'_>| rows.packed.push(identity, sealed.bytes());
+                    identity::with_identity(&fields, None, push).is_ok()
+                });
+                memory.reset();
+                pushed
+            };
+            rows.complete &= pushed;
             Ok(Visit::Continue)
         })?;
         Ok(rows)
     }
 }
 
-/// Writes a record to the table with the caller's rights, or says why the table cannot hold it.
+/// What a file still has room for.
+struct Room {
+    records: u64,
+    bytes: u64,
+}
+
+impl Room {
+    /// Makes room for a row, by the sizes that its datums will have.
+    ///
+    /// # Safety
+    /// The datums are those of a row of `encrypted_credentials`.
+    unsafe fn take(&mut self, fields: &Fields, sealed: pg_sys::Datum) -> Result<(), ErrorCode> {
+        // SAFETY: name, scope and value are varlenas; the function reads their headers alone.
+        let size = |datum| u64::try_from(unsafe { pg_sys::toast_raw_datum_size(datum) }).unwrap_or(u64::MAX);
+        // A file has the sealed bytes in base64, and the rest as text. A jsonb is at most a few times as long as its text.
+        let bytes = [size(fields.name), size(fields.scope) / 8, size(sealed) / 3 * 4];
+        let bytes = bytes.into_iter().fold(0, u64::saturating_add);
+        self.records = self.records.checked_sub(1).ok_or(ErrorCode::TooManyRecords)?;
+        self.bytes = self.bytes.checked_sub(bytes).ok_or(ErrorCode::FileTooLarge)?;
+        Ok(())
+    }
+}
+
+/// Writes a record to the table with the caller's rights, or says why the table cannot take it. `is_held` says whether
+/// the table has a row for it, seen by the caller or not.
 pub(super) fn apply(
     table: pg_sys::Oid,
     kind_type: pg_sys::Oid,
     entry: Entry,
+    is_held: bool,
     dry_run: bool,
 ) -> Result<Outcome, Error> {
     let fields = match fields_of(kind_type, &entry) {
@@ -67,6 +114,9 @@ pub(super) fn apply(
             Ok::<_, Error>(!client.select(&sql, Some(1), &arguments(&fields, None))?.is_empty())
         })?
     };
+    if is_held && !exists {
+        return Ok(Outcome { entry, action: "skipped", reason: Some(HIDDEN.to_owned()) });
+    }
     let (sql, action) = match (entry.deleted, exists) {
         (true, false) => return Ok(Outcome { entry, action: "unchanged", reason: None }),
         (true, true) => (format!("delete from {name} where {IDENTITY_MATCHES}"), "removed"),
@@ -79,7 +129,9 @@ pub(super) fn apply(
     if !dry_run {
         let sealed = (!entry.deleted).then(|| open::bytea(&entry.sealed));
         let parameters = arguments(&fields, sealed);
-        Spi::connect_mut(|client| change(client, &sql, &parameters))?;
+        if Spi::connect_mut(|client| change(client, &sql, &parameters))? == 0 {
+            return Ok(Outcome { entry, action: "skipped", reason: Some(UNCHANGED.to_owned()) });
+        }
     }
     Ok(Outcome { entry, action, reason: None })
 }

@@ -6,18 +6,19 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use omni_credentials_host::file::{Lock, Staged};
+use omni_credentials_host::shared_file::{Lock, Staged};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::published::Note;
-use super::registry::Registry;
-use super::{check_rights_of, export, file_error, read, resolve};
+use super::registry::{Registry, Store};
+use super::{MAX_FILE_BYTES, check_rights_of, existing, export, file_error, place};
 use crate::error::{Error, or_raise};
+use crate::instance::{self, Handle};
 use crate::postgres::interrupt;
-use crate::{instance, settings};
+use crate::settings;
 
 /// What the running transaction has to do with files.
 #[derive(Default)]
@@ -68,82 +69,98 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _cont
 }
 
 /// Merges and stages every file that is behind.
+///
+/// Postgres does not see the locks of files, so it cannot find a deadlock that they are part of. No transaction waits for
+/// a registry while it holds the lock of a file, and all of them take the locks of files in the order of their paths.
 fn prepare() -> Result<(), Error> {
     let tables = PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.changed));
-    if !tables.is_empty() {
-        // The last statement's own changes are not visible before.
-        // SAFETY: a transaction is in progress, and not in parallel mode, in which nothing is written.
-        unsafe { pg_sys::CommandCounterIncrement() };
+    if tables.is_empty() {
+        return Ok(());
     }
+    // The last statement's own changes are not visible before.
+    // SAFETY: a transaction is in progress, and not in parallel mode, in which nothing is written.
+    unsafe { pg_sys::CommandCounterIncrement() };
+    // 1. The registries, in the order of the tables' oids.
+    let mut mirrored = Vec::new();
     for table in tables.into_iter().map(pg_sys::Oid::from) {
         // SAFETY: a syscache lookup by oid.
         let schema = unsafe { pg_sys::get_rel_namespace(table) };
         // An instance that this transaction dropped has nothing to mirror.
-        if schema == pg_sys::InvalidOid || Registry::is_empty(schema)? {
-            continue;
+        if schema != pg_sys::InvalidOid && !Registry::is_empty(schema)? {
+            mirrored.push(Mirrored { table, registry: Registry::lock(schema)?, files: Vec::new() });
         }
+    }
+    // 2. The files: found and permitted, then locked.
+    let mut places = BTreeMap::new();
+    for Mirrored { registry, files, .. } in &mut mirrored {
+        for store in registry.all()?.into_iter().filter(|store| !store.suspended) {
+            // A role that owns the table can put any name into it.
+            check_rights_of(registry.owner(), &store.filename)?;
+            let place = place::open(&store.filename)?;
+            let path = place.path().to_owned();
+            places.entry(path.clone()).or_insert_with(|| (place, store.filename.clone()));
+            files.push((path, store));
+        }
+    }
+    for (path, (place, filename)) in places {
+        let lock = Lock::acquire_at(place, settings::file_lock_timeout(), Some(interrupt::wanted))
+            .map_err(|error| file_error(&filename, error))?;
+        let waiting = Waiting { lock, file: None, notes: Vec::new() };
+        PENDING.with_borrow_mut(|pending| pending.staged.insert(path, waiting));
+    }
+    // 3. The merges.
+    for Mirrored { table, registry, files } in mirrored {
         // SAFETY: a transaction is in progress; the snapshot is popped below. An error in between aborts the
         // transaction, which pops it.
         unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
-        prepare_instance(schema, table)?;
+        let handle = instance::of_table_now(table)?;
+        for (path, store) in files {
+            prepare_file(&handle, &registry, store, &path)?;
+        }
         // SAFETY: pushed above.
         unsafe { pg_sys::PopActiveSnapshot() };
     }
     Ok(())
 }
 
-fn prepare_instance(schema: pg_sys::Oid, table: pg_sys::Oid) -> Result<(), Error> {
-    let registry = Registry::lock(schema)?;
-    let handle = instance::of_table_now(table)?;
-    for mut store in registry.all()?.into_iter().filter(|store| !store.suspended) {
-        // Anyone who owns the table can put any name into it.
-        check_rights_of(registry.owner(), &store.filename)?;
-        let path = lock_file(&store.filename)?;
-        let staged = PENDING.with_borrow(|pending| {
-            pending
-                .staged
-                .get(&path)
-                .and_then(|waiting| waiting.file.as_ref().map(|(_, bytes)| bytes.clone()))
-        });
-        let file = match staged {
-            // Another instance of this transaction mirrors to the same file.
-            Some(bytes) => Some(bytes),
-            None => read(&store.filename)?,
-        };
-        let before = store.clone();
-        let note = registry.note(&store);
-        let written = export::export(&handle, &mut store, &note, file.as_deref())?;
-        if let Some(bytes) = written {
-            // The rename follows the commit at once: what it shows must not be lost with the end of the log, as a
-            // commit with `synchronous_commit = off` may be.
-            // SAFETY: sets a flag of the running transaction.
-            unsafe { pg_sys::ForceSyncCommit() };
-            let staged = Staged::write(&path, &bytes).map_err(|error| file_error(&store.filename, error))?;
-            PENDING.with_borrow_mut(|pending| {
-                if let Some(waiting) = pending.staged.get_mut(&path) {
-                    waiting.file = Some((staged, bytes));
-                    waiting.notes.extend(store.pending_digest.clone().map(|digest| (note, digest)));
-                }
-            });
-        }
-        if store != before {
-            registry.update(&store)?;
-        }
-    }
-    Ok(())
+/// An instance that was changed, and its files by path.
+struct Mirrored {
+    table: pg_sys::Oid,
+    registry: Registry,
+    files: Vec<(PathBuf, Store)>,
 }
 
-/// Takes the file's lock until the end of the transaction, and gives the file that the name stands for.
-fn lock_file(filename: &str) -> Result<PathBuf, Error> {
-    let path = resolve(filename)?;
-    if PENDING.with_borrow(|pending| pending.staged.contains_key(&path)) {
-        return Ok(path);
+fn prepare_file(handle: &Handle, registry: &Registry, mut store: Store, path: &Path) -> Result<(), Error> {
+    let file = PENDING.with_borrow(|pending| {
+        let Some(waiting) = pending.staged.get(path) else { return Ok(None) };
+        match &waiting.file {
+            // Another instance of this transaction mirrors to the same file.
+            Some((_, bytes)) => Ok(Some(bytes.clone())),
+            None => existing(&store.filename, waiting.lock.read(MAX_FILE_BYTES)),
+        }
+    })?;
+    let before = store.clone();
+    let note = registry.note(&store);
+    let written = export::export(handle, &mut store, &note, file.as_deref())?;
+    if let Some(bytes) = written {
+        // The rename follows the commit at once: what it shows must not be lost with the end of the log, as a
+        // commit with `synchronous_commit = off` may be.
+        // SAFETY: sets a flag of the running transaction.
+        unsafe { pg_sys::ForceSyncCommit() };
+        PENDING.with_borrow_mut(|pending| {
+            if let Some(waiting) = pending.staged.get_mut(path) {
+                let staged =
+                    waiting.lock.stage(&bytes).map_err(|error| file_error(&store.filename, error))?;
+                waiting.file = Some((staged, bytes));
+                waiting.notes.extend(store.pending_digest.clone().map(|digest| (note, digest)));
+            }
+            Ok::<_, Error>(())
+        })?;
     }
-    let lock = Lock::acquire(&path, settings::file_lock_timeout(), Some(interrupt::wanted))
-        .map_err(|error| file_error(filename, error))?;
-    let waiting = Waiting { lock, file: None, notes: Vec::new() };
-    PENDING.with_borrow_mut(|pending| pending.staged.insert(path.clone(), waiting));
-    Ok(path)
+    if store != before {
+        registry.update(&store)?;
+    }
+    Ok(())
 }
 
 /// Makes the new files visible. The transaction has committed: nothing here may fail it.

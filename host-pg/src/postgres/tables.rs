@@ -89,6 +89,15 @@ pub(crate) mod files {
     ];
 }
 
+/// `file_store_key`.
+pub(crate) mod file_store_key {
+    use super::{BYTEA, Column};
+
+    pub(crate) const KEY: usize = 0;
+
+    pub(crate) const COLUMNS: &[Column] = &[Column::new("key", BYTEA)];
+}
+
 /// `crypto_modules`.
 pub(crate) mod crypto_modules {
     use super::{BYTEA, Column, TEXT};

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 
 from .errors import FileError
+
+# File systems that one kernel alone has mounted.
+_LOCAL = {
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "zfs", "tmpfs", "ramfs", "overlay",
+}  # fmt: skip
 
 _FAULTS = {
     errno.EISDIR: "is-directory",
@@ -21,13 +27,14 @@ _FAULTS = {
 }
 
 
-def read(path: str, max_bytes: int) -> bytes:
-    """Reads a regular file of at most `max_bytes`. Symbolic links are followed.
+def read(path: str, max_bytes: int, *, follow: bool = True) -> bytes:
+    """Reads a regular file of at most `max_bytes`. Symbolic links are followed, unless `follow` is false: then the path
+    was resolved before.
 
     From what is not a regular file nothing is read, and a pipe does not block.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     except OSError as error:
         raise fault(path, error) from None
     try:
@@ -54,6 +61,7 @@ def resolve(path: str) -> str:
     same file. The file itself need not exist, its folder must."""
     given = path
     # A link may point at what does not exist yet.
+    _refuse_foreign_links(given)
     for _ in range(40):
         try:
             return os.path.realpath(path, strict=True)
@@ -72,6 +80,53 @@ def resolve(path: str) -> str:
             except OSError as error:
                 raise fault(path, error) from None
     raise FileError(given, "link-loop")
+
+
+def _refuse_foreign_links(path: str) -> None:
+    """Refuses a path through a symbolic link of another account, which could make it lead to any file that only this
+    process may write."""
+    folder = "/" if path.startswith("/") else "."
+    rest = [part for part in path.split("/") if part not in ("", ".")]
+    links = 0
+    while rest:
+        part = rest.pop(0)
+        at = os.path.join(folder, part)
+        try:
+            found = os.lstat(at)
+        except OSError:
+            # What is missing, or cannot be looked at, is named by what comes next.
+            return
+        if not stat.S_ISLNK(found.st_mode):
+            folder = at
+            continue
+        if found.st_uid not in (0, os.geteuid()):
+            raise FileError(path, "foreign-link", f"the symbolic link {at} belongs to another account")
+        links += 1
+        if links > 40:
+            raise FileError(path, "link-loop")
+        target = os.readlink(at)
+        if target.startswith("/"):
+            folder = "/"
+        rest[:0] = [part for part in target.split("/") if part not in ("", ".")]
+
+
+def is_local(path: str) -> bool:
+    """Whether no other machine can have the folder of `path` mounted, as far as the type of its file system tells."""
+    folder = os.path.realpath(folder_of(path))
+    found, kind = "", ""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                fields, _, rest = line.partition(" - ")
+                # Blanks in names are written in octal.
+                point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields.split(" ")[4])
+                inside = point == "/" or folder == point or folder.startswith(f"{point}/")
+                # Of two mounts on one folder the later one counts.
+                if inside and len(point) >= len(found):
+                    found, kind = point, rest.split(" ")[0]
+    except (OSError, IndexError):
+        return False
+    return kind in _LOCAL
 
 
 def fault(path: str, error: OSError) -> FileError:

@@ -55,15 +55,21 @@ class Holder:
             return None
         return cls(int(values[0]), *values[1:])
 
-    def is_gone(self) -> bool:
-        """Whether this holder is certainly gone. Of a process that cannot be seen from here, on another machine or in
-        another container, the answer is no."""
+    def is_gone(self, is_local: bool) -> bool:
+        """Whether this holder is certainly gone. `is_local` says that no other machine can have the lock's folder
+        mounted. Of a process that cannot be seen from here, on another machine or in another container, the answer is
+        no.
+
+        Machines made from one image can share host name and machine id. They differ in `boot`, as this machine does
+        after a restart, so another `boot` proves nothing where the folder may be shared between machines.
+        """
         here = Holder.current()
         if self.machine != here.machine or self.host != here.host:
             return False
         if self.boot != here.boot:
-            # Two machines with the name `localhost` and no id may share a folder.
-            return UNKNOWN not in (self.machine, self.boot, here.boot)
+            return is_local and UNKNOWN not in (self.machine, self.boot, here.boot)
+        if self.boot == UNKNOWN and not is_local:
+            return False
         if self.namespace != here.namespace:
             return False
         # /proc may hide the processes of others, the signal 0 does not.

@@ -16,6 +16,8 @@ from .errors import FileLocked
 _PAUSE = 0.01
 # How many deaths in the middle of a takeover, one after another, do not need a person.
 _TAKEOVERS = 3
+# How many takeovers there can be in one wait without a pause between them.
+_MAX_TAKEOVERS = 2 * _TAKEOVERS + 2
 # A lock file is shorter than this.
 _MAX_LOCK_FILE = 4096
 
@@ -69,22 +71,27 @@ class Lock:
         self.release()
 
     def _wait(self, timeout: float) -> None:
+        # Every round but those of a takeover ends the wait, or looks at the clock and pauses, whatever other processes do.
         deadline = time.monotonic() + timeout
+        takeovers = _MAX_TAKEOVERS
         while True:
+            found, stale = None, False
             try:
                 if _create(self.path, self._lock, self._holder):
                     return
                 found = _read_holder(self._lock)
-                stale = found is not None and found.is_gone()
-                if stale and _take_over(self.path, self._lock, self._holder, _TAKEOVERS):
+                stale = found is not None and found.is_gone(_file.is_local(self.path))
+                # Each takeover removes one file that a dead process left.
+                if stale and takeovers > 0 and _take_over(self.path, self._lock, self._holder, _TAKEOVERS):
+                    takeovers -= 1
                     continue
             except FileNotFoundError as error:
+                # Otherwise it was freed in between.
                 if not os.path.isdir(_file.folder_of(self.path)):
                     raise _file.fault(self.path, error) from None
-                # It was freed in between.
-                continue
             except OSError as error:
-                raise _file.fault(self._lock, error) from None
+                if error.errno != errno.ELOOP:
+                    raise _file.fault(self._lock, error) from None
             if time.monotonic() >= deadline:
                 # A takeover that somebody died in is what stands in the way of a stale lock.
                 lock = f"{self._lock}.takeover" if stale else self._lock
@@ -121,7 +128,7 @@ def _create(path: str, lock: str, holder: Holder) -> bool:
 
 
 def _write_new(path: str, holder: Holder) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         os.write(descriptor, str(holder).encode())
     except OSError:
@@ -146,11 +153,11 @@ def _take_over(path: str, lock: str, holder: Holder, levels: int) -> bool:
             found = _read_holder(takeover)
         except OSError:
             return False
-        stale = levels > 0 and found is not None and found.is_gone()
+        stale = levels > 0 and found is not None and found.is_gone(_file.is_local(path))
         return stale and _take_over(path, takeover, holder, levels - 1)
     try:
         found = _read_holder(lock)
-        if found is not None and found.is_gone():
+        if found is not None and found.is_gone(_file.is_local(path)):
             os.unlink(lock)
     except FileNotFoundError:
         pass

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 import secrets
+import stat
 from types import TracebackType
 
 from . import _file
 from .errors import FileError
+
+# What follows the prefix in the name of a staged file.
+_RANDOM = re.compile(rb"[0-9a-f]{16}\.tmp")
 
 
 class Staged:
@@ -19,11 +25,10 @@ class Staged:
 
     def __init__(self, path: str, contents: bytes) -> None:
         self.path = _file.resolve(path)
-        if os.path.isdir(self.path):
-            raise FileError(self.path, "is-directory")
+        replaced = _existing(self.path)
         self._temporary: str | None = temporary(self.path)
         try:
-            _write(self._temporary, contents)
+            _write(self._temporary, contents, replaced)
         except BaseException as error:
             self.discard()
             if isinstance(error, OSError):
@@ -58,6 +63,31 @@ class Staged:
         self.discard()
 
 
+def _existing(path: str) -> os.stat_result | None:
+    """What there is of the file: none where there is none. It must be a regular file."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _file.fault(path, error) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise FileError(path, "is-directory" if stat.S_ISDIR(found.st_mode) else "not-regular")
+    return found
+
+
+def _keep_rights(descriptor: int, replaced: os.stat_result) -> None:
+    """Gives a new file the mode and, where this process may give it away, the group of the one that it replaces."""
+    mode = replaced.st_mode & 0o777
+    try:
+        if os.fstat(descriptor).st_gid != replaced.st_gid:
+            os.fchown(descriptor, -1, replaced.st_gid)
+    except OSError:
+        # What the group may do is not given to another one, beyond what all may.
+        mode &= 0o707 | (mode & 0o007) << 3
+    os.fchmod(descriptor, mode)
+
+
 def temporary(path: str) -> str:
     """A new name beside `path`, of the sort that `sweep` removes."""
     folder, name = os.path.split(os.fsencode(path))
@@ -72,19 +102,23 @@ def sweep(path: str) -> None:
     with contextlib.suppress(OSError), os.scandir(folder or b".") as files:
         for file in files:
             middle = file.name.removeprefix(prefix)
-            if middle != file.name and len(middle) == 20 and middle.endswith(b".tmp"):
+            if middle != file.name and _RANDOM.fullmatch(middle):
                 with contextlib.suppress(OSError):
                     os.unlink(file.path)
 
 
 def _prefix(name: bytes) -> bytes:
-    """What the names of all files staged for a file start with. Names have at most 255 bytes."""
-    return b"." + name[:200] + b"."
+    """What the names of all files staged for a file start with: FORMAT.md §7.2. Names have at most 255 bytes."""
+    if len(name) > 200:
+        name = name[:150] + b"~" + hashlib.sha256(name).hexdigest().encode()
+    return b"." + name + b"."
 
 
-def _write(path: str, contents: bytes) -> None:
+def _write(path: str, contents: bytes, replaced: os.stat_result | None) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(path, flags, 0o600), "wb") as file:
+        if replaced is not None:
+            _keep_rights(file.fileno(), replaced)
         file.write(contents)
         file.flush()
         os.fsync(file.fileno())

@@ -137,6 +137,7 @@ FAULTS: dict[str, str] = {
     "no-space": "no space left",
     "too-long": "is longer than a credentials file can be",
     "link-loop": "too many symbolic links",
+    "foreign-link": "goes through a symbolic link of another account",
     "other": "the system refused",
 }
 

@@ -221,12 +221,12 @@ class Store(Credentials):
         # A new master secret is derived from before the lock is taken: others need not wait for that.
         self._catch_up(self._path, prefer)
         with Lock(self._path, self._wait) as lock:
-            self._catch_up(lock.path, prefer)
+            self._catch_up(lock.path, prefer, follow=False)
             yield lock
 
-    def _catch_up(self, path: str, prefer: Literal["ours", "theirs"] | None) -> bool:
+    def _catch_up(self, path: str, prefer: Literal["ours", "theirs"] | None, *, follow: bool = True) -> bool:
         """Reads what the file has become, and makes the unsaved changes those that it lacks."""
-        file = _file.read(path, _MAX_FILE)
+        file = _file.read(path, _MAX_FILE, follow=follow)
         before = self._contents
         if file == before.file:
             return False

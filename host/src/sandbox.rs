@@ -4,9 +4,9 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 
 use crate::bindings::CryptoModule;
 use crate::error::wrong_contract;
+use crate::limits::{Kind, State};
 use crate::loaded::Loaded;
-use crate::shared::Shared;
-use crate::state::{Kind, State};
+use crate::runtime::Shared;
 use crate::{Error, Failure, signals};
 
 /// A store with a module instantiated in it.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use omni_credentials_host::file::{Lock, Staged, read};
+use omni_credentials_host::shared_file::{Lock, Staged, read};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const WRITERS: usize = 4;

@@ -1,19 +1,23 @@
-use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+
 use super::holder::Holder;
-use super::{FileFault, into_fault, resolve, staged};
+use super::{FileFault, Place, Staged, fault_of, io_fault, staged};
 use crate::Error;
 
 /// How long to wait between two looks at a lock that another holds.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How many deaths in the middle of a takeover, one after another, do not need a person.
 const TAKEOVERS: u32 = 3;
+/// How many takeovers there can be in one wait without a pause between them.
+const MAX_TAKEOVERS: u32 = 2 * TAKEOVERS + 2;
 /// A lock file is shorter than this.
 const MAX_LOCK_FILE: u64 = 4096;
 
@@ -35,13 +39,13 @@ const MAX_LOCK_FILE: u64 = 4096;
 /// leaves nothing that stands in the way.
 #[derive(Debug)]
 pub struct Lock {
-    path: PathBuf,
-    lock: PathBuf,
+    place: Place,
+    lock: OsString,
     holder: Holder,
 }
 
 impl Lock {
-    /// Takes the lock of `path`, waiting up to `timeout` for whoever holds it. While waiting,
+    /// Takes the lock of `path`, waiting up to `timeout` for its holder. While waiting,
     /// `interrupt` is asked every few milliseconds, and true ends the wait.
     ///
     /// Also removes what writers that died had staged and not published.
@@ -51,116 +55,152 @@ impl Lock {
     /// [`Error::File`]: [`Locked`](FileFault::Locked) when the time is up,
     /// [`Interrupted`](FileFault::Interrupted), and whatever keeps a file from being created.
     pub fn acquire(path: &Path, timeout: Duration, interrupt: Option<fn() -> bool>) -> Result<Self, Error> {
-        let path = resolve(path)?;
-        let lock = with_suffix(&path, ".lock");
+        Self::acquire_at(Place::open(path)?, timeout, interrupt)
+    }
+
+    /// Takes the lock of a file whose path is resolved already.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire).
+    pub fn acquire_at(
+        place: Place,
+        timeout: Duration,
+        interrupt: Option<fn() -> bool>,
+    ) -> Result<Self, Error> {
+        let lock = with_suffix(place.name(), ".lock");
         let holder = Holder::current();
-        match wait(&path, &lock, &holder, timeout, interrupt) {
+        match wait(&place, &lock, &holder, timeout, interrupt) {
             Ok(()) => {
-                // Nobody else may stage now: what is there is from the dead, or the lock of somebody who waits,
-                // and who then makes another.
-                staged::sweep(&path);
-                Ok(Self { path, lock, holder })
+                // No one else may stage now: what exists is from the dead, or the lock of a process that waits,
+                // and that then makes another.
+                staged::sweep(&place);
+                Ok(Self { place, lock, holder })
             }
-            Err(fault) => Err(Error::File { path, fault }),
+            Err(fault) => Err(place.error(fault)),
         }
     }
 
-    /// Whether somebody holds the lock of `path`. A lock whose holder is certainly gone is held by nobody.
+    /// Whether a process holds the lock of a file. A lock whose holder is certainly gone is not held.
     ///
     /// # Errors
     ///
     /// [`Error::File`] where that cannot be seen.
-    pub fn is_held(path: &Path) -> Result<bool, Error> {
-        let path = resolve(path)?;
-        let lock = with_suffix(&path, ".lock");
-        match read_holder(&lock) {
-            Ok(found) => Ok(!found.is_some_and(|holder| holder.is_gone())),
+    pub fn is_held(place: &Place) -> Result<bool, Error> {
+        match read_holder(place, &with_suffix(place.name(), ".lock")) {
+            Ok(found) => Ok(!found.is_some_and(|holder| holder.is_gone(place.is_local()))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Error::File { fault: into_fault(&lock)(error), path }),
+            Err(error) => Err(place.error(io_fault(&error))),
         }
     }
 
-    /// The file that is locked, with links followed.
+    /// Reads the file that is locked.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Place::read`].
+    pub fn read(&self, max_bytes: u64) -> Result<Vec<u8>, Error> {
+        self.place.read(max_bytes)
+    }
+
+    /// Writes new contents beside the file that is locked.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Staged::write`].
+    pub fn stage(&self, bytes: &[u8]) -> Result<Staged, Error> {
+        Staged::write_at(&self.place, bytes)
+    }
+
+    /// The file that is locked, without links.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.place.path()
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
         // A forked child must not free its parent's lock, and a lock that a person removed may by
-        // now be somebody else's.
+        // now belong to another process.
         if self.holder.is_this_process()
-            && read_holder(&self.lock).is_ok_and(|it| it.as_ref() == Some(&self.holder))
+            && read_holder(&self.place, &self.lock).is_ok_and(|it| it.as_ref() == Some(&self.holder))
         {
-            let _ = fs::remove_file(&self.lock);
+            let _ = self.place.remove_file(&self.lock);
         }
     }
 }
 
+/// Every round but those of a takeover ends the wait, or asks `interrupt`, looks at the clock and pauses, whatever other processes do.
 fn wait(
-    path: &Path,
-    lock: &Path,
+    place: &Place,
+    lock: &OsStr,
     holder: &Holder,
     timeout: Duration,
     interrupt: Option<fn() -> bool>,
 ) -> Result<(), FileFault> {
     let started = Instant::now();
+    let mut takeovers = MAX_TAKEOVERS;
     loop {
-        if create(path, lock, holder).map_err(into_fault(lock))? {
+        if create(place, lock, holder)? {
             return Ok(());
         }
-        let found = match read_holder(lock) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(into_fault(lock)(error)),
+        let found = match read_holder(place, lock) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => None,
+            Err(error) => return Err(io_fault(&error)),
             Ok(found) => found,
         };
-        let stale = found.as_ref().is_some_and(Holder::is_gone);
-        if stale && take_over(path, lock, holder, TAKEOVERS).map_err(into_fault(lock))? {
+        let stale = found.as_ref().is_some_and(|found| found.is_gone(place.is_local()));
+        // Each takeover removes one file that a dead process left.
+        if stale && takeovers > 0 && take_over(place, lock, holder, TAKEOVERS)? {
+            takeovers -= 1;
             continue;
         }
         if interrupt.is_some_and(|interrupt| interrupt()) {
             return Err(FileFault::Interrupted);
         }
         if started.elapsed() >= timeout {
-            // A takeover that somebody died in is what stands in the way of a stale lock.
+            // A takeover that a process died in is what stands in the way of a stale lock.
             let lock = if stale { with_suffix(lock, ".takeover") } else { lock.to_owned() };
             let holder = found.map_or_else(|| "an unknown process".to_owned(), |found| found.name());
-            return Err(FileFault::Locked { holder, lock });
+            return Err(FileFault::Locked { holder, lock: place.sibling(&lock) });
         }
         thread::sleep(PAUSE);
     }
 }
 
-/// Creates a lock file for `path`; false when there is one.
-fn create(path: &Path, lock: &Path, holder: &Holder) -> io::Result<bool> {
-    if lock.symlink_metadata().is_ok() {
-        return Ok(false);
+/// Creates a lock file; false when there is one.
+fn create(place: &Place, lock: &OsStr, holder: &Holder) -> Result<bool, FileFault> {
+    match rustix::fs::statat(place.folder(), lock, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => return Ok(false),
+        Err(Errno::NOENT) => {}
+        Err(error) => return Err(fault_of(error)),
     }
-    let temporary = staged::temporary(path)?;
-    let linked = write_new(&temporary, holder).and_then(|()| fs::hard_link(&temporary, lock));
-    let _ = fs::remove_file(&temporary);
+    let temporary = staged::temporary(place)?;
+    let linked = write_new(place, &temporary, holder).and_then(|()| {
+        Ok(rustix::fs::linkat(place.folder(), &temporary, place.folder(), lock, AtFlags::empty())?)
+    });
+    let _ = place.remove_file(&temporary);
     match linked {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        // Swept by a takeover in between: try again. A folder that is missing shows at the next look.
-        Err(error) if error.kind() == ErrorKind::NotFound && path.parent().is_some_and(Path::exists) => {
-            Ok(false)
-        }
-        Err(error) if has_no_links(&error) => match write_new(lock, holder) {
+        // Swept by a takeover in between: try again. A folder that is removed does not come back.
+        Err(error) if error.kind() == ErrorKind::NotFound && place.folder_exists() => Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(FileFault::NoFolder),
+        Err(error) if has_no_links(&error) => match write_new(place, lock, holder) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => Err(io_fault(&error)),
         },
-        Err(error) => Err(error),
+        Err(error) => Err(io_fault(&error)),
     }
 }
 
-fn write_new(path: &Path, holder: &Holder) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
+fn write_new(place: &Place, name: &OsStr, holder: &Holder) -> io::Result<()> {
+    let mut file = place.create_file(name, 0o644)?;
     file.write_all(holder.to_string().as_bytes()).inspect_err(|_| {
-        // Ours, and of no use to anybody: there is no space for its few bytes.
-        let _ = fs::remove_file(path);
+        // Of no use to any process: there is no space for its few bytes.
+        let _ = place.remove_file(name);
     })
 }
 
@@ -169,29 +209,32 @@ fn has_no_links(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS | libc::EMLINK))
 }
 
-/// Removes a stale lock, by the protocol described at [`Lock`]; false when another is at it.
-fn take_over(path: &Path, lock: &Path, holder: &Holder, levels: u32) -> io::Result<bool> {
+/// Removes a stale lock, by the protocol described at [`Lock`]; false when another process does.
+fn take_over(place: &Place, lock: &OsStr, holder: &Holder, levels: u32) -> Result<bool, FileFault> {
     let takeover = with_suffix(lock, ".takeover");
-    if !create(path, &takeover, holder)? {
-        let stale =
-            levels > 0 && read_holder(&takeover).is_ok_and(|found| found.is_some_and(|it| it.is_gone()));
-        return if stale { take_over(path, &takeover, holder, levels - 1) } else { Ok(false) };
+    let is_local = place.is_local();
+    if !create(place, &takeover, holder)? {
+        let stale = levels > 0
+            && read_holder(place, &takeover).is_ok_and(|found| found.is_some_and(|it| it.is_gone(is_local)));
+        return if stale { take_over(place, &takeover, holder, levels - 1) } else { Ok(false) };
     }
-    let result = match read_holder(lock) {
-        Ok(Some(found)) if found.is_gone() => fs::remove_file(lock),
+    let result = match read_holder(place, lock) {
+        Ok(Some(found)) if found.is_gone(is_local) => place.remove_file(lock).map_err(Into::into),
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     };
-    fs::remove_file(&takeover)?;
-    result.map(|()| true)
+    place.remove_file(&takeover).map_err(fault_of)?;
+    result.map(|()| true).map_err(|error| io_fault(&error))
 }
 
 /// Who holds the lock; none while the holder is still writing (where there are no links), or for what is not a
 /// lock file.
-fn read_holder(lock: &Path) -> io::Result<Option<Holder>> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(lock)?;
+fn read_holder(place: &Place, lock: &OsStr) -> io::Result<Option<Holder>> {
+    let file = File::from(place.open_file(lock)?);
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
     let mut text = String::new();
     match file.take(MAX_LOCK_FILE).read_to_string(&mut text) {
         Ok(_) => Ok(Holder::parse(&text)),
@@ -200,22 +243,27 @@ fn read_holder(lock: &Path) -> io::Result<Option<Holder>> {
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
+fn with_suffix(name: &OsStr, suffix: &str) -> OsString {
+    let mut name = name.to_owned();
     name.push(suffix);
-    PathBuf::from(name)
+    name
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+    use std::fs;
     use std::os::unix::fs::symlink;
     use std::process::Command;
 
     use super::*;
 
     const NOW: Duration = Duration::ZERO;
+
+    fn is_held(path: &Path) -> bool {
+        Lock::is_held(&Place::open(path).unwrap()).unwrap()
+    }
 
     fn fault(result: Result<Lock, Error>) -> FileFault {
         match result {
@@ -250,9 +298,9 @@ mod tests {
             fault(Lock::acquire(&path, Duration::from_secs(60), Some(|| true))),
             FileFault::Interrupted
         );
-        assert!(Lock::is_held(&folder.path().join("link")).unwrap());
+        assert!(is_held(&folder.path().join("link")));
         drop(lock);
-        assert!(!Lock::is_held(&path).unwrap());
+        assert!(!is_held(&path));
         drop(Lock::acquire(&path, NOW, None).unwrap());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "only the link is left");
     }
@@ -262,12 +310,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(folder.path().join("file.lock"), stale()).unwrap();
-        assert!(!Lock::is_held(&path).unwrap());
-        let mine = super::super::Staged::write(&path, b"half").unwrap();
+        assert!(!is_held(&path));
+        let mine = Staged::write(&path, b"half").unwrap();
         std::mem::forget(mine);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         let lock = Lock::acquire(&path, NOW, None).unwrap();
-        assert_eq!(read_holder(&folder.path().join("file.lock")).unwrap(), Some(Holder::current()));
+        assert_eq!(
+            read_holder(&Place::open(&path).unwrap(), OsStr::new("file.lock")).unwrap(),
+            Some(Holder::current())
+        );
         drop(lock);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
@@ -282,7 +333,7 @@ mod tests {
             fs::write(&lock, text).unwrap();
             assert!(matches!(fault(Lock::acquire(&path, NOW, None)), FileFault::Locked { .. }), "{text}");
             assert_eq!(fs::read_to_string(&lock).unwrap(), text);
-            assert!(Lock::is_held(&path).unwrap(), "{text}");
+            assert!(is_held(&path), "{text}");
         }
         fs::write(&lock, b"\xff").unwrap();
         assert!(matches!(fault(Lock::acquire(&path, NOW, None)), FileFault::Locked { .. }));
@@ -327,6 +378,20 @@ mod tests {
                 }
             }
         });
+    }
+
+    #[test]
+    fn waits_no_longer_than_it_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        // There is a lock, and it cannot be read: that is no reason to try without end.
+        symlink("nowhere", folder.path().join("file.lock")).unwrap();
+        assert!(matches!(fault(Lock::acquire(&path, NOW, None)), FileFault::Locked { .. }));
+        assert_eq!(
+            fault(Lock::acquire(&path, Duration::from_secs(60), Some(|| true))),
+            FileFault::Interrupted
+        );
+        assert!(!folder.path().join("nowhere").exists());
     }
 
     #[test]

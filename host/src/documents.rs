@@ -1,6 +1,6 @@
 use wasmtime::component::ResourceAny;
 
-use crate::store::Sandbox;
+use crate::sandbox::Sandbox;
 use crate::{Entry, EntryRef, Error, Failure, Identity, Kek, Merged, Preference};
 
 /// A work store in which credentials files are parsed, merged and written.

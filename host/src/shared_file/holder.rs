@@ -59,16 +59,24 @@ impl Holder {
             .then_some(holder)
     }
 
-    /// Whether this holder is certainly gone. Of a process that cannot be seen from here, on another
-    /// machine or in another container, the answer is no.
-    pub(super) fn is_gone(&self) -> bool {
+    /// Whether this holder is certainly gone. `is_local` says that no other machine can have the lock's folder mounted. Of
+    /// a process that cannot be seen from here, on another machine or in another container, the answer is no.
+    ///
+    /// Machines made from one image can share host name and machine id. They differ in `boot`, as this machine
+    /// does after a restart, so another `boot` proves nothing where the folder may be shared between machines.
+    pub(super) fn is_gone(&self, is_local: bool) -> bool {
         let here = Self::current();
         if self.machine != here.machine || self.host != here.host {
             return false;
         }
-        if self.boot != here.boot {
-            // Two machines with the name `localhost` and no id may share a folder.
-            return self.machine != UNKNOWN && self.boot != UNKNOWN && here.boot != UNKNOWN;
+        if self.boot == UNKNOWN || here.boot == UNKNOWN || self.boot != here.boot {
+            let known = ![&self.machine, &self.boot, &here.boot].iter().any(|it| *it == UNKNOWN);
+            if self.boot != here.boot {
+                return is_local && known;
+            }
+            if !is_local {
+                return false;
+            }
         }
         if self.namespace != here.namespace {
             return false;
@@ -153,18 +161,22 @@ mod tests {
     #[test]
     fn tells_the_living_from_the_dead() {
         let here = Holder::current();
-        assert!(!here.is_gone());
+        assert!(!here.is_gone(true));
         let mut child = process::Command::new("true").spawn().unwrap();
         let pid = child.id();
         child.wait().unwrap();
-        assert!(Holder { pid, ..here.clone() }.is_gone());
-        assert!(Holder { start: "1".into(), ..here.clone() }.is_gone(), "the pid was used again");
-        assert!(!Holder { start: UNKNOWN.into(), ..here.clone() }.is_gone());
-        assert!(!Holder { pid: 1, start: UNKNOWN.into(), ..here.clone() }.is_gone());
-        assert!(!Holder { pid, namespace: "pid:[1]".into(), ..here.clone() }.is_gone());
-        assert!(!Holder { pid, host: "elsewhere".into(), ..here.clone() }.is_gone());
-        assert!(!Holder { pid, machine: "other".into(), ..here.clone() }.is_gone());
+        assert!(Holder { pid, ..here.clone() }.is_gone(true));
+        assert!(Holder { start: "1".into(), ..here.clone() }.is_gone(true), "the pid was used again");
+        assert!(!Holder { start: UNKNOWN.into(), ..here.clone() }.is_gone(true));
+        assert!(!Holder { pid: 1, start: UNKNOWN.into(), ..here.clone() }.is_gone(true));
+        assert!(!Holder { pid, namespace: "pid:[1]".into(), ..here.clone() }.is_gone(true));
+        assert!(!Holder { pid, host: "elsewhere".into(), ..here.clone() }.is_gone(true));
+        assert!(!Holder { pid, machine: "other".into(), ..here.clone() }.is_gone(true));
         let machine = here.machine.clone();
-        assert_eq!(Holder { boot: "earlier".into(), ..here }.is_gone(), machine != UNKNOWN);
+        let earlier = Holder { boot: "earlier".into(), ..here.clone() };
+        assert_eq!(earlier.is_gone(true), machine != UNKNOWN);
+        assert!(!earlier.is_gone(false), "perhaps a machine made from the same image");
+        assert!(Holder { pid, ..here.clone() }.is_gone(false));
+        assert!(!Holder { boot: UNKNOWN.into(), pid, ..here }.is_gone(false));
     }
 }
