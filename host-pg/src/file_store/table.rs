@@ -19,7 +19,7 @@ use crate::rows::{identity, open};
 const HIDDEN: &str = "a policy hides the row from this role";
 const UNCHANGED: &str = "a policy or a trigger keeps this role from changing the row";
 
-/// Every row of an instance, whoever asks: a file mirrors the whole table.
+/// Every row of an instance, visible to the caller or not: a file mirrors the whole table.
 pub(super) struct Rows {
     pub(super) packed: host::Rows,
     /// Whether each row could become a record. A row whose role is gone cannot: no one knows its name.

@@ -30,12 +30,12 @@ const MAX_LOCK_FILE: u64 = 4096;
 /// of the lock file: process id and start, boot, namespace, machine). Without care two processes could both
 /// find it stale, one remove it and take the lock, and the other then remove the new lock. So a stale lock may be
 /// removed only by a process that created `NAME.lock.takeover` exclusively and then, with that in hand,
-/// found the lock stale: as the holder is gone, nobody else can remove the lock in
+/// found the lock stale: as the holder is gone, no other process can remove the lock in
 /// between, and none can create it while it is there. A process that dies in the few system calls
 /// of a takeover leaves `NAME.lock.takeover` behind, which is then taken over in the same way, by
 /// `NAME.lock.takeover.takeover`, and so on for a few levels.
 ///
-/// A lock file appears with its text in it (it is linked into place), so that whoever dies while making one
+/// A lock file appears with its text in it (it is linked into place), so that a process that dies while making one
 /// leaves nothing that stands in the way.
 #[derive(Debug)]
 pub struct Lock {

@@ -20,7 +20,7 @@ pub use lock::Lock;
 pub use place::Place;
 pub use staged::Staged;
 
-/// Reads a regular file of at most `max_bytes`. Symbolic links are followed, whoever they belong to: this is for files
+/// Reads a regular file of at most `max_bytes`. Symbolic links of any account are followed: this is for files
 /// that the user of this process names. [`Place::read`] is for a server.
 ///
 /// # Errors
