@@ -356,9 +356,9 @@ def test_pages(empty: Folder) -> None:
 
 def test_every_command_is_documented(empty: Folder) -> None:
     listed = empty.run("--help").text.split("Commands:\n")[1].split("\n\n")[0]
-    commands = re.findall(r"^  (\w+) ", listed, re.M)
+    commands = re.findall(r"^  ([\w-]+) ", listed, re.M)
     assert len(commands) == 18
-    documented = set(re.findall(r"^### `omni-credentials (\w+)", DOCUMENTATION, re.M))
+    documented = set(re.findall(r"^### `omni-credentials ([\w-]+)", DOCUMENTATION, re.M))
     assert documented == set(commands)
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", DOCUMENTATION))
     helps = "".join(empty.run(command, "--help").text for command in commands)

@@ -183,8 +183,8 @@ def _meaning(
     return kind(message, hint=hint, code=refusal.code, line=refusal.line, found=refusal.found)
 
 
-def _damage_hint(path: str, code: str) -> str:
-    return FILE_HINTS.get(code, HINTS["file"]).replace("{file}", path)
+def _damage_hint(path: str, code: str | None) -> str:
+    return FILE_HINTS.get(code or "other", HINTS["file"]).replace("{file}", path)
 
 
 def _file_hint(path: str, fault: str) -> str | None:

@@ -19,10 +19,11 @@ from typing import Any, Literal, TypeAlias
 from wasmtime import WasmtimeError, component as wit
 
 from . import _cache, _contract, _file
-from ._contract import CONTRACT, Costs, Description, Entry, Limits, RawIdentity, Suite
+from ._contract import CONTRACT, Costs, Description, Entry, Limits, Suite
 from ._engine import engine
 from ._sandbox import Kind, Loaded, Sandbox
 from .errors import FileError, ModuleError
+from .identity import RawIdentity
 
 __all__ = [
     "CONTRACT",
