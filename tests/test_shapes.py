@@ -260,6 +260,8 @@ class TestEveryFunction:
     def test_no_crash_and_no_leak(self, mine: Database, owner: str, stranger: str, shape: tuple[str, ...]) -> None:
         ((started,),) = mine.run("select pg_postmaster_start_time()")
         session = mine.connect(owner)
+        # It refuses some of the shapes to owners of credentials; a superuser may switch it off.
+        mine.run("alter event trigger omni_credentials_guard_tables disable")
         for statement in shape:
             session.execute(statement)
         functions = mine.run(

@@ -66,10 +66,20 @@ class TestSchemaOfSomeoneElse:
         with refused("42P06", "not empty"):
             empty_db.run("create extension omni_credentials")
 
+    def test_with_something_on_its_way_is_refused(self, tenant: str, empty_db: Database) -> None:
+        """A function that a transaction creates and has not committed: nobody else sees it before it is too late."""
+        empty_db.run("create schema omni_credentials")
+        empty_db.run(f"grant all on schema omni_credentials to {tenant}")
+        planting = empty_db.connect(tenant, autocommit=False)
+        planting.execute("create function omni_credentials.verify(text) returns void language sql as ''")
+        with refused("42P06", "others than its owner may create objects"):
+            empty_db.run("create extension omni_credentials")
+        planting.commit()
+
     def test_an_empty_one_of_a_superuser_is_taken(self, tenant: str, empty_db: Database) -> None:
         """As a restore does, whoever the superuser is. Nobody keeps rights to it."""
         empty_db.run("create schema omni_credentials")
-        empty_db.run(f"grant all on schema omni_credentials to {tenant}, public")
+        empty_db.run(f"grant usage on schema omni_credentials to {tenant}, public")
         empty_db.run("create role another_superuser superuser")
         try:
             with empty_db.connect() as session:

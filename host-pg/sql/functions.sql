@@ -15,7 +15,8 @@ declare
     made record;
     grantee text;
 begin
-    select n.oid, n.nspname, n.nspowner, n.nspacl, r.rolname, r.rolsuper into strict made
+    select n.oid, n.nspname, n.nspowner, n.nspacl, r.rolname, r.rolsuper,
+        n.xmin = pg_catalog.pg_current_xact_id()::pg_catalog.xid as is_new into strict made
     from pg_catalog.pg_extension e
     join pg_catalog.pg_namespace n on n.oid = e.extnamespace
     join pg_catalog.pg_roles r on r.oid = n.nspowner
@@ -40,6 +41,15 @@ begin
         select distinct case a.grantee when 0 then 'public' else a.grantee::pg_catalog.regrole::text end
         from pg_catalog.aclexplode(made.nspacl) a where a.grantee <> made.nspowner
     loop
+        -- What another transaction is about to commit there cannot be seen.
+        if not made.is_new and exists (
+            select from pg_catalog.aclexplode(made.nspacl) a where a.grantee <> made.nspowner and a.privilege_type = 'CREATE')
+        then
+            raise exception using
+                errcode = 'duplicate_schema',
+                message = pg_catalog.format('schema %I exists and others than its owner may create objects in it', made.nspname),
+                hint = 'Rename or drop that schema. CREATE EXTENSION makes its own.';
+        end if;
         execute pg_catalog.format('revoke all on schema %I from %s', made.nspname, grantee);
     end loop;
 end
