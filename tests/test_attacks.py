@@ -536,4 +536,4 @@ def test_a_renamed_schema_is_the_same_copy(role, attacked: Database, mallory: st
     session.execute("select after.set_credential('n', 'x')")
     assert session.execute("select value from after.credentials").fetchall() == [(b"x",)]
     assert attacked.run("select omni_credentials.rotate_key('after')") == [(1,)]
-    assert ("after",) in attacked.run("select schema::text from omni_credentials.copies")
+    assert ("after",) in attacked.run("select schema::text from omni_credentials.instances")

@@ -143,7 +143,7 @@ def test_schema_of_the_default_copy(source: Database, target: Server, tmp_path: 
     else:
         run(target, "pg_restore", "--exit-on-error", str(file), database=restored.name)
     check(source, restored, ("omni_credentials",))
-    assert restored.run("select schema::text from omni_credentials.copies") == [("omni_credentials",)]
+    assert restored.run("select schema::text from omni_credentials.instances") == [("omni_credentials",)]
     drop_database(restored)
 
 

@@ -144,7 +144,7 @@ class TestToTheNextVersion:
         check_use(filled)
 
     def test_each_copy_says_its_version(self, filled: Database) -> None:
-        copies = "select schema::text, version from omni_credentials.copies order by 1"
+        copies = "select schema::text, version from omni_credentials.instances order by 1"
         assert filled.run(copies) == [("copy", HISTORY.current), ("omni_credentials", HISTORY.current)]
         update(filled)
         filled.run("create schema newer")
@@ -170,7 +170,7 @@ class TestToTheNextVersion:
         filled.run("select omni_credentials.instantiate('older')")
         filled.run("insert into older.credentials (name, value) values ('n', 'v')")
         update(filled)
-        assert ("older", HISTORY.current) in filled.run("select schema::text, version from omni_credentials.copies")
+        assert ("older", HISTORY.current) in filled.run("select schema::text, version from omni_credentials.instances")
         assert filled.run("select value from older.credentials") == [(b"v",)]
 
     def test_all_or_nothing(self, filled: Database) -> None:
@@ -209,7 +209,7 @@ class TestToTheNextVersion:
             subprocess.run(restore, env=server.client_environment(), check=True)
         finally:
             control.write_text(before)
-        assert restored.run("select schema::text, version from omni_credentials.copies order by 1") == [
+        assert restored.run("select schema::text, version from omni_credentials.instances order by 1") == [
             ("copy", HISTORY.current), ("omni_credentials", NEXT),
         ]
         check_use(restored)

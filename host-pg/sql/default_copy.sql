@@ -1,4 +1,4 @@
--- The default copy, in the extension's own schema, and what a dump must carry of it.
+-- The default instance, in the extension's own schema, and what a dump must carry of it.
 
 -- Before the first row is written, for everything made so far.
 select omni_credentials.only_for_owner(d.classid, d.objid)
@@ -20,7 +20,7 @@ select pg_catalog.pg_extension_config_dump('omni_credentials.added_policies', ''
 select pg_catalog.pg_extension_config_dump('omni_credentials.allowed_variables',
     'where exists (select from pg_catalog.pg_roles r where r.oid operator(pg_catalog.=) role::pg_catalog.oid)');
 
--- From here on, changes of the default copy's policies are noted.
+-- From here on, changes of the default instance's policies are noted.
 create event trigger omni_credentials_note_policies on ddl_command_end
     when tag in ('CREATE POLICY', 'ALTER POLICY')
     execute function omni_credentials.note_policies();

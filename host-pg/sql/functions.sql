@@ -1,6 +1,6 @@
 \echo Use "CREATE EXTENSION omni_credentials" to load this file. \quit
 
--- The functions in the library, and what all copies share.
+-- The functions in the library, and what all instances share.
 -- Nothing here is granted to PUBLIC; omni_credentials.grant_access gives a role what it needs.
 
 -- What a session has set does not reach the objects that this script makes. The settings end with the script.
@@ -84,7 +84,7 @@ comment on function omni_credentials.encrypted_credentials_check() is
 create function omni_credentials.encrypted_credentials_changed() returns trigger
 language c as 'MODULE_PATHNAME', 'encrypted_credentials_changed_wrapper';
 comment on function omni_credentials.encrypted_credentials_changed() is
-'Notes that the file stores of this copy must be written before the transaction commits.';
+'Notes that the file stores of this instance must be written before the transaction commits.';
 
 create function omni_credentials.credentials_store_changed() returns trigger
 language c as 'MODULE_PATHNAME', 'credentials_store_changed_wrapper';
@@ -95,7 +95,7 @@ create function omni_credentials.generate_master_key() returns text
 language c volatile parallel safe
 as 'MODULE_PATHNAME', 'generate_master_key_wrapper';
 comment on function omni_credentials.generate_master_key() is
-'A fresh random master key for the environment of a server. It is not kept anywhere.';
+'A fresh random master key for the environment of a server. The server does not keep it.';
 
 create function omni_credentials.instantiate(
     schema regnamespace default 'omni_credentials',
@@ -108,7 +108,7 @@ language c volatile
 set search_path = pg_catalog, pg_temp
 as 'MODULE_PATHNAME', 'instantiate_wrapper';
 comment on function omni_credentials.instantiate(regnamespace, text, integer, integer, integer) is
-'Makes an independent copy of the credential store in a schema, with its own keys and its own master secret. The three Argon2id costs go together; without them the module chooses.';
+'Makes an independent instance in a schema, with its own keys and its own master secret. The three Argon2id costs go together; without them the module chooses.';
 
 create function omni_credentials.instance_template() returns text
 language sql immutable parallel safe
@@ -117,7 +117,7 @@ as $function$select $template$
 @INSTANCE_SQL@
 $template$$function$;
 comment on function omni_credentials.instance_template() is
-'The SQL that makes a copy, as this version of the extension does it.';
+'The SQL that makes an instance, as this version of the extension does it.';
 
 create function omni_credentials.instantiate_file_store(
     filename text,
@@ -127,7 +127,7 @@ returns table (name text, kind text, principal text, scope jsonb, action text, r
 language c volatile
 as 'MODULE_PATHNAME', 'instantiate_file_store_wrapper';
 comment on function omni_credentials.instantiate_file_store(text, regnamespace, text) is
-'Mirrors a copy of the store into an encrypted file: imports what the file has, exports what it lacks, and keeps it up to date with every commit. Returns what was imported.';
+'Mirrors an instance into an encrypted file: imports what the file has, exports what it lacks, and keeps it up to date with every commit. Returns what was imported.';
 
 create function omni_credentials.file_store_reload(
     schema regnamespace, filename text, prefer text, dry_run boolean)
@@ -135,21 +135,21 @@ returns table (name text, kind text, principal text, scope jsonb, action text, r
 language c volatile
 as 'MODULE_PATHNAME', 'file_store_reload_wrapper';
 comment on function omni_credentials.file_store_reload(regnamespace, text, text, boolean) is
-'What credential_file_store_reload in each copy calls.';
+'What credential_file_store_reload in each instance calls.';
 
 create function omni_credentials.file_store_status(schema regnamespace)
 returns table (filename text, generation bigint, synchronized_at timestamptz, in_step boolean, reason text)
 language c volatile
 as 'MODULE_PATHNAME', 'file_store_status_wrapper';
 comment on function omni_credentials.file_store_status(regnamespace) is
-'What the view credential_file_stores in each copy shows.';
+'What the view credential_file_stores in each instance shows.';
 
 create function omni_credentials.file_store_sync(schema regnamespace, filename text)
 returns void
 language c volatile
 as 'MODULE_PATHNAME', 'file_store_sync_wrapper';
 comment on function omni_credentials.file_store_sync(regnamespace, text) is
-'What credential_file_store_sync in each copy calls.';
+'What credential_file_store_sync in each instance calls.';
 
 create function omni_credentials.detach_file_store(
     filename text,
@@ -158,14 +158,14 @@ returns void
 language c volatile
 as 'MODULE_PATHNAME', 'detach_file_store_wrapper';
 comment on function omni_credentials.detach_file_store(text, regnamespace) is
-'Ends the mirroring of a copy into a file. The file stays as it is.';
+'Ends the mirroring of an instance into a file. The file stays as it is.';
 
 create function omni_credentials.verify(schema regnamespace default 'omni_credentials')
 returns table (name text, kind text, principal text, scope jsonb, reason text)
 language c volatile
 as 'MODULE_PATHNAME', 'verify_wrapper';
 comment on function omni_credentials.verify(regnamespace) is
-'The credentials of a copy that do not open, and why. Looks at the rows that the caller may see.';
+'The credentials of an instance that do not open, and why. Looks at the rows that the caller may see.';
 
 create function omni_credentials.rotate_key(schema regnamespace default 'omni_credentials')
 returns bigint
@@ -180,7 +180,7 @@ returns void
 language c volatile
 as 'MODULE_PATHNAME', 'rotate_master_secret_wrapper';
 comment on function omni_credentials.rotate_master_secret(text, regnamespace) is
-'Wraps the keyring under the secret in another environment variable, which the copy uses from then on. No credential is touched.';
+'Wraps the keyring under the secret in another environment variable, which the instance uses from then on. No credential is touched.';
 
 create function omni_credentials.rename_principal(
     old_name text, principal regrole, schema regnamespace default 'omni_credentials')
@@ -190,18 +190,18 @@ as 'MODULE_PATHNAME', 'rename_principal_wrapper';
 comment on function omni_credentials.rename_principal(text, regrole, regnamespace) is
 'Seals again, for a role, what was sealed for it under its old name or for a role that no longer exists. Returns how many.';
 
--- A copy keeps the objects that it was made with. Its version is an argument of its trigger, so that dumps carry it.
-create view omni_credentials.copies as
+-- An instance keeps the objects that it was made with. Its version is an argument of its trigger, so that dumps carry it.
+create view omni_credentials.instances as
     select v.relnamespace::pg_catalog.regnamespace as schema,
            pg_catalog.convert_from(pg_catalog.btrim(t.tgargs, E'\\x00'), 'UTF8') as version
     from pg_catalog.pg_trigger t
     join pg_catalog.pg_class v on v.oid operator(pg_catalog.=) t.tgrelid
     where t.tgfoid operator(pg_catalog.=) 'omni_credentials.credentials_write()'::pg_catalog.regprocedure
       and v.relname operator(pg_catalog.=) 'credentials';
-comment on view omni_credentials.copies is
-'The copies in this database, the default one among them.';
-comment on column omni_credentials.copies.schema is 'Where the copy is.';
-comment on column omni_credentials.copies.version is 'The version of the extension that made its objects. ALTER EXTENSION UPDATE changes that of the default copy; the others keep theirs, and work on.';
+comment on view omni_credentials.instances is
+'The instances in this database, the default one among them.';
+comment on column omni_credentials.instances.schema is 'Where the instance is.';
+comment on column omni_credentials.instances.version is 'The version of the extension that made its objects. ALTER EXTENSION UPDATE changes that of the default instance; the others keep theirs, and work on.';
 
 -- Crypto modules
 
@@ -219,13 +219,13 @@ alter table omni_credentials.crypto_modules alter column wasm set storage extern
 comment on table omni_credentials.crypto_modules is
 'The crypto modules of this database: WebAssembly components, known by their SHA-256 digest.';
 comment on column omni_credentials.crypto_modules.digest is 'SHA-256 of the component.';
-comment on column omni_credentials.crypto_modules.wasm is 'The component: its bytes.';
-comment on column omni_credentials.crypto_modules.name is 'What the module calls itself.';
+comment on column omni_credentials.crypto_modules.wasm is 'The bytes of the component.';
+comment on column omni_credentials.crypto_modules.name is 'The name of the module.';
 comment on column omni_credentials.crypto_modules.version is 'The version of the module.';
-comment on column omni_credentials.crypto_modules.contract is 'The version of the contract that it keeps.';
-comment on column omni_credentials.crypto_modules.suite is 'What it seals with.';
-comment on column omni_credentials.crypto_modules.installed_by is 'Who installed it.';
-comment on column omni_credentials.crypto_modules.installed_at is 'When.';
+comment on column omni_credentials.crypto_modules.contract is 'The version of the contract that the module implements.';
+comment on column omni_credentials.crypto_modules.suite is 'The cipher suite of the module.';
+comment on column omni_credentials.crypto_modules.installed_by is 'The role that installed the module.';
+comment on column omni_credentials.crypto_modules.installed_at is 'When the module was installed.';
 
 create function omni_credentials.register_builtin_module() returns void
 language c volatile
@@ -293,14 +293,14 @@ returns bigint
 language c volatile
 as 'MODULE_PATHNAME', 'use_module_wrapper';
 comment on function omni_credentials.use_module(regnamespace, text) is
-'Moves a copy to another crypto module, given by name or digest: makes a keyring with it and seals every credential again. Without a module, a fresh keyring of the one in use. Returns how many credentials. All or nothing.';
+'Moves an instance to another crypto module, given by name or digest: makes a keyring with it and seals every credential again. Without a module, a fresh keyring of the one in use. Returns how many credentials. All or nothing.';
 
 create function omni_credentials.prune_keyrings(schema regnamespace default 'omni_credentials')
 returns bigint
 language c volatile
 as 'MODULE_PATHNAME', 'prune_keyrings_wrapper';
 comment on function omni_credentials.prune_keyrings(regnamespace) is
-'Removes the keyrings that came before the current one of a copy, unless a credential or a registered file still needs one of them. Returns how many. What holds values from before, such as an older file or dump, must hold its keyring as well.';
+'Removes the keyrings that came before the current one of an instance, unless a credential or a registered file still needs one of them. Returns how many. What holds values from before, such as an older file or dump, must hold its keyring as well.';
 
 create trigger skip_known_module before insert on omni_credentials.crypto_modules
 for each row execute function omni_credentials.skip_known_module();
@@ -368,8 +368,8 @@ create table omni_credentials.allowed_variables (
     primary key (role, variable)
 ) using heap;
 comment on table omni_credentials.allowed_variables is
-'Which roles may use which variable of the server''s environment as the master secret of their copies. Superusers may use any.';
-comment on column omni_credentials.allowed_variables.role is 'The owner of copies: this role, not its members.';
+'Which roles may use which variable of the server''s environment as the master secret of their instances. Superusers may use any.';
+comment on column omni_credentials.allowed_variables.role is 'The owner of instances: this role, not its members.';
 comment on column omni_credentials.allowed_variables.variable is 'The variable; the same name with _FILE appended goes with it.';
 create trigger allowed_variables_changed after insert or update or delete or truncate on omni_credentials.allowed_variables
     for each statement execute function omni_credentials.credentials_store_changed();
@@ -381,14 +381,14 @@ language c volatile
 set search_path = pg_catalog, pg_temp
 as 'MODULE_PATHNAME', 'allow_variable_wrapper';
 comment on function omni_credentials.allow_variable(regrole, text) is
-'Lets a role use a variable of the server''s environment as the master secret of the copies that it owns. Superusers only.';
+'Lets a role use a variable of the server''s environment as the master secret of the instances that it owns. Superusers only.';
 
 create function omni_credentials.disallow_variable(role regrole, variable text) returns void
 language c volatile
 set search_path = pg_catalog, pg_temp
 as 'MODULE_PATHNAME', 'disallow_variable_wrapper';
 comment on function omni_credentials.disallow_variable(regrole, text) is
-'Takes back what allow_variable gave. Copies of the role with that variable are closed until it is back. Superusers only.';
+'Takes back what allow_variable gave. Instances of the role with that variable are closed until it is back. Superusers only.';
 
 -- Rights
 
@@ -411,7 +411,7 @@ begin atomic
       and a.grantee operator(pg_catalog.=) privileges_held.grantee;
 end;
 comment on function omni_credentials.privileges_held(regrole, regnamespace) is
-'What a role was granted on the credentials view of a copy, or with NULL on that of any copy.';
+'What a role was granted on the credentials view of an instance, or with NULL on that of any instance.';
 
 create function omni_credentials.grant_access(
     grantee regrole,
@@ -450,7 +450,7 @@ begin
 end
 $$;
 comment on function omni_credentials.grant_access(regrole, text, regnamespace) is
-'Gives a role all it needs to SELECT, INSERT, UPDATE or DELETE credentials of a copy. The policies of the copy say which.';
+'Gives a role all it needs to SELECT, INSERT, UPDATE or DELETE credentials of an instance. The policies of the instance say which.';
 
 create function omni_credentials.revoke_access(
     grantee regrole,
@@ -480,7 +480,7 @@ begin
     if held = '{}' then
         execute format('revoke usage on type %s.credential_kind from %s', schema, grantee);
     end if;
-    -- What all copies share, unless another copy still needs it.
+    -- What all instances share, unless another instance still needs it.
     execute format('select %s.privileges_held($1, null)', ours) into held using grantee;
     if not held && '{SELECT, UPDATE, DELETE}' then
         execute format('revoke execute on function %s.open_credential(oid, text, anyenum, regrole, jsonb, bytea) from %s', ours, grantee);
@@ -497,9 +497,9 @@ begin
 end
 $$;
 comment on function omni_credentials.revoke_access(regrole, text, regnamespace) is
-'Takes back what grant_access gave, but for USAGE on the schema of another copy than the default one.';
+'Takes back what grant_access gave, but for USAGE on the schema of another instance than the default one.';
 
--- DROP EXTENSION, and dropping a copy in parts
+-- DROP EXTENSION, and dropping an instance in parts
 --
 -- These functions run for everybody's commands, so that they do nothing unless objects of the extension are concerned,
 -- and need no library.
@@ -507,7 +507,7 @@ comment on function omni_credentials.revoke_access(regrole, text, regnamespace) 
 create function omni_credentials.watch_drops() returns void
 language c as 'MODULE_PATHNAME', 'watch_drops_wrapper';
 comment on function omni_credentials.watch_drops() is
-'Has this session look at the default copy before it is dropped. What guard_drop calls.';
+'Has this session look at the default instance before it is dropped. What guard_drop calls.';
 
 create function omni_credentials.guard_drop() returns event_trigger
 language plpgsql
@@ -541,7 +541,7 @@ begin
 end
 $$;
 comment on function omni_credentials.guard_drop() is
-'Refuses to drop the extension while its own copy holds credentials.';
+'Refuses to drop the extension while its own instance holds credentials.';
 
 create event trigger omni_credentials_guard_drop on ddl_command_start
     when tag in ('DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED')
@@ -564,7 +564,7 @@ begin
         where d.object_type = 'table' and not d.is_temporary
           and d.object_name in ('encrypted_credentials', 'credentials_keyrings', 'credentials_config', 'credentials_files')
     loop
-        -- The other half of the copy, where the command has left it: the values, or what they were sealed with.
+        -- The other half of the instance, where the command has left it: the values, or what they were sealed with.
         select c.oid into kept
         from pg_class c
         join pg_namespace n on n.oid = c.relnamespace
@@ -599,13 +599,13 @@ begin
 end
 $$;
 comment on function omni_credentials.guard_tables() is
-'Refuses to drop one table of a copy that holds credentials and keep the others.';
+'Refuses to drop one table of an instance that holds credentials and keep the others.';
 
 create event trigger omni_credentials_guard_tables on sql_drop
     when tag in ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED', 'DROP TYPE', 'DROP EXTENSION')
     execute function omni_credentials.guard_tables();
 comment on event trigger omni_credentials_guard_tables is
-'The tables of a copy that holds credentials go together or not at all.';
+'The tables of an instance that holds credentials go together or not at all.';
 
 create table omni_credentials.file_store_key (
     key bytea not null
@@ -617,7 +617,7 @@ revoke all on table omni_credentials.file_store_key from public;
 insert into omni_credentials.file_store_key (key)
 select pg_catalog.uuid_send(pg_catalog.gen_random_uuid()) operator(pg_catalog.||) pg_catalog.uuid_send(pg_catalog.gen_random_uuid());
 
--- Policies on the default copy. pg_dump leaves out policies on tables of an extension, and a restore without a
+-- Policies on the default instance. pg_dump leaves out policies on tables of an extension, and a restore without a
 -- restrictive one would open more than there was before. So they are written down in a table that is dumped.
 
 create table omni_credentials.added_policies (
@@ -629,7 +629,7 @@ create table omni_credentials.added_policies (
     check_expression text
 ) using heap;
 comment on table omni_credentials.added_policies is
-'The policies of the default copy since the first change to them, as a dump carries them. A row without a command is for a policy that was dropped.';
+'The policies of the default instance since the first change to them, as a dump carries them. A row without a command is for a policy that was dropped.';
 
 create function omni_credentials.current_policies() returns setof omni_credentials.added_policies
 language sql stable
@@ -650,7 +650,7 @@ begin atomic
         where p.polname operator(pg_catalog.=) 'encrypted_credentials_principal');
 end;
 comment on function omni_credentials.current_policies() is
-'The policies of the default copy as the catalog has them.';
+'The policies of the default instance as the catalog has them.';
 
 create function omni_credentials.note_policies() returns event_trigger
 language plpgsql
@@ -716,14 +716,14 @@ begin
 end
 $$;
 comment on function omni_credentials.restore_policy() is
-'Makes the policies of a dump again when it is restored.';
+'Creates the policies of a dump again when it is restored.';
 
 create trigger restore_policy before insert on omni_credentials.added_policies
 for each row execute function omni_credentials.restore_policy();
 comment on trigger restore_policy on omni_credentials.added_policies is 'A restored row becomes a policy again.';
 comment on column omni_credentials.added_policies.name is 'The policy.';
-comment on column omni_credentials.added_policies.permissive is 'Or restrictive.';
+comment on column omni_credentials.added_policies.permissive is 'True for a permissive policy, false for a restrictive one.';
 comment on column omni_credentials.added_policies.command is 'As in pg_policy: r, a, w, d or *. NULL: the policy was dropped.';
-comment on column omni_credentials.added_policies.roles is 'Whom it concerns; 0 is PUBLIC.';
-comment on column omni_credentials.added_policies.using_expression is 'Which rows there are.';
-comment on column omni_credentials.added_policies.check_expression is 'Which rows may be written.';
+comment on column omni_credentials.added_policies.roles is 'Roles the policy applies to; 0 means PUBLIC.';
+comment on column omni_credentials.added_policies.using_expression is 'The condition for existing rows.';
+comment on column omni_credentials.added_policies.check_expression is 'The condition for new rows.';

@@ -1,4 +1,4 @@
--- One copy of the credential store. Names after a colon are filled in by instantiate(), quoted as they must be; the
+-- One instance. Names after a colon are filled in by instantiate(), quoted as they must be; the
 -- version is that of the extension whose script this is part of. `others` are PUBLIC and the roles that default privileges
 -- of the owner name.
 
@@ -20,8 +20,8 @@ create table :schema.credentials_config (
     kdf_lanes integer,
     check (pg_catalog.num_nonnulls(kdf_memory_kib, kdf_passes, kdf_lanes) in (0, 3))
 ) using heap;
-comment on table :schema.credentials_config is 'The settings of this copy: one row.';
-comment on column :schema.credentials_config.singleton is 'Keeps it one row.';
+comment on table :schema.credentials_config is 'The settings of this instance: one row.';
+comment on column :schema.credentials_config.singleton is 'Ensures that the table has a single row.';
 comment on column :schema.credentials_config.environment_variable is 'The variable of the server''s environment that holds the master secret; with _FILE appended, one that names a file with it.';
 comment on column :schema.credentials_config.module is 'SHA-256 of the crypto module for new keyrings; NULL is the one that comes with the extension.';
 comment on column :schema.credentials_config.kdf_memory_kib is 'Argon2id memory for new keyrings, in KiB; NULL leaves all three costs to the module.';
@@ -33,7 +33,7 @@ create table :schema.credentials_keyrings (
     module bytea not null check (pg_catalog.octet_length(module) = 32),
     keyring bytea not null
 ) using heap;
-comment on table :schema.credentials_keyrings is 'The keyrings of this copy, wrapped under the master secret. The highest id is current; a copy has none before its first credential.';
+comment on table :schema.credentials_keyrings is 'The keyrings of this instance, wrapped under the master secret. The highest id is current; an instance has none before its first credential.';
 comment on column :schema.credentials_keyrings.id is 'Counts up with each new keyring.';
 comment on column :schema.credentials_keyrings.keyring is 'Data keys, wrapped (FORMAT.md, section 4).';
 comment on column :schema.credentials_keyrings.module is 'SHA-256 of the crypto module that the keyring is for.';
@@ -92,16 +92,16 @@ create table :schema.credentials_files (
 ) using heap;
 alter table :schema.credentials_files alter column base set storage external;
 alter table :schema.credentials_files alter column pending_base set storage external;
-comment on table :schema.credentials_files is 'What is known of the files that mirror this copy. To read it: credential_file_stores.';
+comment on table :schema.credentials_files is 'What is known of the files that mirror this instance. To read it: credential_file_stores.';
 comment on column :schema.credentials_files.filename is 'As registered; relative to the data directory unless absolute.';
-comment on column :schema.credentials_files.generation is 'The highest generation of the file that this copy has read or written.';
-comment on column :schema.credentials_files.synchronized_at is 'When this copy last read or wrote the file.';
+comment on column :schema.credentials_files.generation is 'The highest generation of the file that this instance has read or written.';
+comment on column :schema.credentials_files.synchronized_at is 'When this instance last read or wrote the file.';
 comment on column :schema.credentials_files.unloaded is 'How many records of the file the table did not have then.';
 comment on column :schema.credentials_files.file_digest is 'SHA-256 of the file then.';
 comment on column :schema.credentials_files.base is 'What file and table agreed on then: a manifest (FORMAT.md, section 8).';
 comment on column :schema.credentials_files.pending_digest is 'SHA-256 of the file that the last commit wrote, until it is seen in place.';
 comment on column :schema.credentials_files.pending_base is 'The manifest that goes with it.';
-comment on column :schema.credentials_files.written_as is 'What the extension marks a row with that it wrote. It does not fit a row that a dump brought, whose file rests until it is loaded or written again.';
+comment on column :schema.credentials_files.written_as is 'What the extension marks a row with that it wrote. It does not fit a row that a dump restored: that file store is suspended until the file is loaded or written again.';
 
 create view :schema.credentials with (security_invoker = true) as
     select c.name,
@@ -147,12 +147,12 @@ comment on function :schema.set_credential is 'Sets a credential, whether it exi
 create view :schema.credential_file_stores as
     select s.filename, s.generation, s.synchronized_at, s.in_step, s.reason
     from :extension.file_store_status(:namespace::pg_catalog.regnamespace) s;
-comment on view :schema.credential_file_stores is 'The files that mirror this copy, and whether they are in step.';
+comment on view :schema.credential_file_stores is 'The files that mirror this instance, and whether they are in step.';
 comment on column :schema.credential_file_stores.filename is 'As registered; relative to the data directory unless absolute.';
-comment on column :schema.credential_file_stores.generation is 'The highest generation of the file that this copy has read or written.';
-comment on column :schema.credential_file_stores.synchronized_at is 'When this copy last read or wrote the file.';
+comment on column :schema.credential_file_stores.generation is 'The highest generation of the file that this instance has read or written.';
+comment on column :schema.credential_file_stores.synchronized_at is 'When this instance last read or wrote the file.';
 comment on column :schema.credential_file_stores.in_step is 'Whether file and table hold the same; NULL on a standby, and where the reader may not read the server''s files.';
-comment on column :schema.credential_file_stores.reason is 'Why they do not, and what mends it.';
+comment on column :schema.credential_file_stores.reason is 'Why they do not, and how to fix it.';
 
 create function :schema.credential_file_store_reload(
     filename text, prefer text default null, dry_run boolean default false)
