@@ -79,7 +79,7 @@ pub enum Error {
     /// A line that the format does not have at this place.
     #[error("unexpected line")]
     BadSyntax,
-    /// The meaning is clear but it is not in canonical form.
+    /// The content is valid but not in canonical form.
     #[error("not in canonical form")]
     NotCanonical,
     /// Records out of order.

@@ -33,7 +33,7 @@ pub struct Merged<S: Suite> {
     to_ours: Vec<Rc<Record>>,
     /// What theirs must take over.
     to_theirs: Vec<Rc<Record>>,
-    /// Changed on both sides in different ways; with a preference, settled that way.
+    /// Changed on both sides in different ways; with a preference, the preferred side won.
     pub conflicts: Vec<OwnedIdentity>,
 }
 
@@ -77,7 +77,7 @@ pub fn merge<S: Suite>(
         let before = base.sealed(&manifest::identity_hash(pair.identity()));
         let our_side = Side::new(pair.ours, before, ours_complete);
         let their_side = Side::new(pair.theirs, before, false);
-        let (winner, conflict) = settle(pair, our_side, their_side, keyring, prefer);
+        let (winner, conflict) = resolve(pair, our_side, their_side, keyring, prefer);
         if conflict {
             conflicts.push(pair.identity().clone());
         }
@@ -107,10 +107,10 @@ pub fn merge<S: Suite>(
 /// `base` said. Ours is taken to be complete: what it lacks and theirs holds as deleted is agreed to be gone.
 ///
 /// # Errors
-/// [`Error::Malformed`] for a base that is no manifest.
+/// [`Error::Malformed`] for a base that is not a manifest.
 pub fn agreed<S: Suite>(base: &[u8], ours: &Document<S>, theirs: &Document<S>) -> Result<Vec<u8>, Failure> {
     let base = Manifest::parse(base)?;
-    let mut settled: Vec<(Hash, Option<Hash>)> = Pairs::of(ours, theirs)
+    let mut agreements: Vec<(Hash, Option<Hash>)> = Pairs::of(ours, theirs)
         .filter_map(|pair| {
             let sealed = match (pair.ours.map(|ours| &ours.sealed), pair.theirs.map(|theirs| &theirs.sealed))
             {
@@ -121,11 +121,12 @@ pub fn agreed<S: Suite>(base: &[u8], ours: &Document<S>, theirs: &Document<S>) -
             Some((manifest::identity_hash(pair.identity()), sealed))
         })
         .collect();
-    settled.sort_unstable();
-    let kept = base.iter().filter(|entry| settled.binary_search_by(|other| other.0.cmp(&entry.0)).is_err());
+    agreements.sort_unstable();
+    let kept =
+        base.iter().filter(|entry| agreements.binary_search_by(|other| other.0.cmp(&entry.0)).is_err());
     let agreed: Manifest = kept
         .copied()
-        .chain(settled.iter().filter_map(|&(identity, sealed)| Some((identity, sealed?))))
+        .chain(agreements.iter().filter_map(|&(identity, sealed)| Some((identity, sealed?))))
         .collect();
     Ok(agreed.to_bytes())
 }
@@ -174,7 +175,7 @@ impl<'a> Side<'a> {
 }
 
 /// Which side the merged document follows, and whether that is a conflict.
-fn settle<'a, S: Suite>(
+fn resolve<'a, S: Suite>(
     pair: Pair<'a>,
     ours: Side<'a>,
     theirs: Side<'a>,
@@ -228,7 +229,7 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Two sorted lists of records, side by side.
+/// Iterates over two sorted lists of records in step, by identity.
 struct Pairs<'a> {
     ours: Peekable<slice::Iter<'a, Rc<Record>>>,
     theirs: Peekable<slice::Iter<'a, Rc<Record>>>,

@@ -82,12 +82,12 @@ fn scope(bytes: &[u8]) -> Result<String, Failure> {
     }
     let invalid = || refuse(Error::InvalidScope);
     let mut value: Value = serde_json::from_slice(bytes).map_err(|_| invalid())?;
-    settle(&mut value, 0).ok_or_else(invalid)?;
+    canonicalize(&mut value, 0).ok_or_else(invalid)?;
     let scope = serde_json::to_string(&value).map_err(|_| invalid())?;
     if scope.len() > SCOPE_BYTES { Err(refuse_found(Error::ScopeTooLarge, scope.len())) } else { Ok(scope) }
 }
 
-fn settle(value: &mut Value, depth: usize) -> Option<()> {
+fn canonicalize(value: &mut Value, depth: usize) -> Option<()> {
     match value {
         Value::Number(number) => {
             let exact = BigDecimal::from_str(number.as_str()).ok()?.normalized();
@@ -101,7 +101,7 @@ fn settle(value: &mut Value, depth: usize) -> Option<()> {
         Value::String(text) if text.contains('\0') => return None,
         Value::Array(items) if depth < SCOPE_DEPTH => {
             for item in items {
-                settle(item, depth + 1)?;
+                canonicalize(item, depth + 1)?;
             }
         }
         Value::Object(members) if depth < SCOPE_DEPTH => {
@@ -109,7 +109,7 @@ fn settle(value: &mut Value, depth: usize) -> Option<()> {
                 if key.contains('\0') {
                     return None;
                 }
-                settle(member, depth + 1)?;
+                canonicalize(member, depth + 1)?;
             }
         }
         Value::Array(_) | Value::Object(_) => return None,
