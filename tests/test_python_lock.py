@@ -197,7 +197,7 @@ def test_links_lead_to_one_file(folder: Folder) -> None:
     assert (folder.path / "deep" / "link").is_symlink() and os.listdir(folder.path / "deep") == ["link"]
     assert folder.get("a") == b"1"
     (folder.path / "dangling").symlink_to("deep/new.omni")
-    with pytest.raises(FileError, match="exists already"):
+    with pytest.raises(FileError, match="already exists"):
         Store.create(folder.path / "dangling")
 
 

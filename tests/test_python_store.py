@@ -359,7 +359,7 @@ def test_create(folder: Folder, tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert folder.run("get", "a", "--file", str(path), **{VARIABLE: "a password"}).out == b"1"
     before = path.read_bytes()
-    with pytest.raises(FileError, match="exists already") as caught:
+    with pytest.raises(FileError, match="already exists") as caught:
         Store.create(path, "a password")
     assert caught.value.fault == "exists" and path.read_bytes() == before
     with pytest.raises(WrongMasterSecret) as refused:

@@ -45,7 +45,7 @@ def load(digest: str) -> wit.Component | None:
 
 
 def keep(component: wit.Component, digest: str) -> None:
-    """Keeps a compiled module for the next process. Where that fails, every process compiles anew."""
+    """Keeps a compiled module for the next process. Where that fails, every process compiles it again."""
     path = _path(digest)
     if path is None:
         return
@@ -81,7 +81,7 @@ def _path(digest: str) -> str | None:
 
 
 def _read_private(path: str) -> bytes | None:
-    """Reads a file that nobody but us can have written."""
+    """Reads a file that only this user can have written."""
     _check_private(os.lstat(os.path.dirname(path)))
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:

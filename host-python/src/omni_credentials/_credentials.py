@@ -119,7 +119,7 @@ class Credentials(MutableMapping[str, bytes]):
         Raises `CredentialNotFound`, `AmbiguousCredential`, and `UnreadableValue` for a value that does not open.
         """
         with self._mutex:
-            identity = self._the_one(name, kind, self._whose(principal), scope)
+            identity = self._single(name, kind, self._whose(principal), scope)
             return Credential(identity, open_value(self._contents.keyring, identity, self._live[identity]))
 
     def __setitem__(self, name: str, value: str | bytes) -> None:
@@ -174,7 +174,7 @@ class Credentials(MutableMapping[str, bytes]):
         Raises `CredentialNotFound` and `AmbiguousCredential`.
         """
         with self._mutex:
-            identity = self._the_one(name, kind, self._whose(principal), scope)
+            identity = self._single(name, kind, self._whose(principal), scope)
             known = self._contents.entries.get(identity)
             self._change(Entry(identity.raw(), b"", True), identity)
             if known is None or known.deleted:
@@ -235,7 +235,7 @@ class Credentials(MutableMapping[str, bytes]):
             and canonical in (None, identity.scope)
         )
 
-    def _the_one(self, name: str, kind: str | None, principal: str | None, scope: Scope | None) -> Identity:
+    def _single(self, name: str, kind: str | None, principal: str | None, scope: Scope | None) -> Identity:
         found = self._matching(name, kind, principal, scope)
         if not found:
             raise CredentialNotFound(f"there is no credential {name}", hint="list the credentials: store.list()")
@@ -280,7 +280,7 @@ class Credentials(MutableMapping[str, bytes]):
 
 
 def _default_principal() -> str:
-    """Whose credential is meant when nobody says so: as libpq, the role of the session."""
+    """The principal of a new credential by default: as in libpq, the role of the session."""
     for variable in ("PGUSER", "USER", "LOGNAME"):
         if principal := os.environ.get(variable):
             return principal

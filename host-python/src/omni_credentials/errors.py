@@ -63,7 +63,7 @@ class AmbiguousCredential(CredentialsError, LookupError):
 
 
 class FileError(CredentialsError):
-    """The file does not exist, exists already, or cannot be reached. `path` is the file, `fault` a word for what is
+    """The file does not exist, already exists, or is not accessible. `path` is the file, `fault` a word for what is
     wrong with it: one of those of `FAULTS`."""
 
     def __init__(
@@ -75,7 +75,7 @@ class FileError(CredentialsError):
 
 
 class DamagedFile(CredentialsError):
-    """The file is damaged, was altered, holds conflict markers, or is no credentials file."""
+    """The file is damaged, was altered, holds conflict markers, or is not a credentials file."""
 
 
 class NeedsNewer(CredentialsError):
@@ -83,18 +83,18 @@ class NeedsNewer(CredentialsError):
 
 
 class MissingInput(CredentialsError):
-    """The master secret, or whose credential it is, is neither given nor in the environment."""
+    """Neither the call nor the environment gives the master secret, or the principal."""
 
 
 class WrongMasterSecret(CredentialsError):
-    """The master secret is not this file's, or cannot be one."""
+    """The master secret is wrong or not valid."""
 
 
 class FileLocked(CredentialsError):
-    """Another process holds the lock and did so until the time was up. `holder` says who, `lock` is the lock file."""
+    """Another process held the lock until the wait ended. `holder` names the process, `lock` the lock file."""
 
     def __init__(self, path: str, holder: str, lock: str) -> None:
-        message = f"{path}: is locked by {holder}; if no such process is at work on it, remove {lock}"
+        message = f"{path}: is locked by {holder}; if no such process is running, remove {lock}"
         super().__init__(message, hint=HINTS["locked"].replace("{lock}", lock))
         self.path = path
         self.holder = holder
@@ -128,7 +128,7 @@ class UnreadableValue(CredentialsError):
 # What can be wrong with a file.
 FAULTS: dict[str, str] = {
     "not-found": "no such file",
-    "exists": "exists already",
+    "exists": "already exists",
     "no-folder": "the folder does not exist",
     "is-directory": "is a directory",
     "not-regular": "is not a regular file",
@@ -190,10 +190,10 @@ def _damage_hint(path: str, code: str | None) -> str:
 def _file_hint(path: str, fault: str) -> str | None:
     match fault:
         case "not-found":
-            return f"a new one: Store.create({path!r}, SECRET), or omni-credentials init --file {path}"
+            return f"create it: Store.create({path!r}, SECRET), or omni-credentials init --file {path}"
         case "exists":
             return f"open it: Store.open({path!r})"
         case "no-permission":
-            return f"ls -l {path}"
+            return f"check its permissions: ls -l {path}"
         case _:
             return None

@@ -311,7 +311,7 @@ class Merged:
     # What ours must take over to hold what the merged document holds, and what theirs must.
     to_ours: list[Entry]
     to_theirs: list[Entry]
-    # Changed on both sides in different ways; with a preference, settled that way.
+    # Changed on both sides in different ways; with a preference, the preferred side won.
     conflicts: list[RawIdentity]
 
 

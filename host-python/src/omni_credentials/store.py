@@ -101,7 +101,7 @@ class Store(Credentials):
         """Makes a file without credentials and opens it. `costs` are those of Argon2id where the secret is a password;
         `generate_master_key` makes a secret that needs none. The rest is as for `open`.
 
-        Raises `FileError` where the file exists already, and what `open` raises.
+        Raises `FileError` where the file already exists, and what `open` raises.
         """
         path = os.fspath(path)
         _refuse_existing(path)
