@@ -89,7 +89,7 @@ export class FileLockedError extends CredentialsError {
     readonly lock: string;
 
     constructor(path: string, holder: string, lock: string) {
-        const message = `${path}: is locked by ${holder}; if no such process is at work on it, remove ${lock}`;
+        const message = `${path}: is locked by ${holder}; if no such process is running, remove ${lock}`;
         super("locked", message, { hint: HINTS.locked.replaceAll("{lock}", () => lock) });
         this.path = path;
         this.holder = holder;
