@@ -69,17 +69,17 @@ def test_two_roles_are_two(other: Database) -> None:
         insert = f"""insert into {VIEW} (name, value, principal) values ('n', 'v', '"{zoe}"')"""
         if other.encoding == "SQL_ASCII":
             # Bytes that are no UTF-8 have no name in a file or on another server: refused, never replaced.
-            with pytest.raises(AssertionError, match="54000.*principal"):
+            with pytest.raises(AssertionError, match=r"54000.*principal"):
                 execute(admin, insert)
             return
         execute(admin, insert)
         moved = f"""update {TABLE} set principal = '"{other_zoe}"'"""
-        with pytest.raises(AssertionError, match="23514.*altered, or sealed for another"):
+        with pytest.raises(AssertionError, match=r"23514.*altered, or sealed for another"):
             execute(admin, moved)
         execute(admin, "set session_replication_role = replica")
         execute(admin, moved)
         execute(admin, "reset session_replication_role")
-        with pytest.raises(AssertionError, match="XX001.*altered, or sealed for another"):
+        with pytest.raises(AssertionError, match=r"XX001.*altered, or sealed for another"):
             execute(admin, f"select value from {VIEW}")
         assert execute(admin, "select name, principal from omni_credentials.verify()") == [("n", other_zoe)]
         # By the name it was sealed for, which is given in the encoding of the database.
@@ -104,7 +104,7 @@ def test_names_kinds_and_scopes(other: Database) -> None:
             for field, text in enumerate(("naïve", "clé", "Zoë", '{"où": 1}')):
                 values = [*plain]
                 values[field] = text
-                with pytest.raises(AssertionError, match="54000|22021"):
+                with pytest.raises(AssertionError, match=r"54000|22021"):
                     execute(admin, insert.format(*values))
             execute(admin, insert.format(*plain))
             # As UTF-8 the same text is good.
@@ -169,13 +169,13 @@ def test_a_schema_that_sql_text_cannot_name(other: Database) -> None:
             execute(admin, """insert into "mé".credentials (name, value) values ('n', 'v')""")
             assert execute(admin, """select omni_credentials.rotate_key('"mé"')""") == [("1",)]
             return
-        with pytest.raises(AssertionError, match="0A000.*not supported in this database's encoding"):
+        with pytest.raises(AssertionError, match=r"0A000.*not supported in this database's encoding"):
             execute(admin, """select omni_credentials.instantiate('"mé"')""")
         execute(admin, "create schema me")
         execute(admin, "select omni_credentials.instantiate('me')")
         execute(admin, "insert into me.credentials (name, value) values ('n', 'v')")
         execute(admin, 'alter schema me rename to "mê"')
-        with pytest.raises(AssertionError, match="0A000.*not supported in this database's encoding"):
+        with pytest.raises(AssertionError, match=r"0A000.*not supported in this database's encoding"):
             execute(admin, """insert into "mê".credentials (name, value) values ('m', 'v')""")
         assert execute(admin, """select value from "mê".credentials""") == [("\\x76",)]
 

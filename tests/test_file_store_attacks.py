@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -263,7 +262,7 @@ def test_instances_that_share_files_do_not_block_each_other(db: Database) -> Non
         db.run(f"create schema {schema}")
         db.run(f"select omni_credentials.instantiate('{schema}')")
         db.run(f"insert into {schema}.credentials (name, value) values ('first', 'x')")
-    for schema, order in zip(schemas, (files, files[::-1])):
+    for schema, order in zip(schemas, (files, files[::-1]), strict=True):
         for file in order:
             db.run("select omni_credentials.instantiate_file_store(%s, %s::regnamespace, prefer => 'file')", str(file), schema)
 
@@ -299,7 +298,7 @@ class TestRegistry:
                 "select d.oid::bigint, 'omni_credentials.credentials_files'::regclass::oid::bigint, f.xmin::text::bigint"
                 " from pg_database d, omni_credentials.credentials_files f where d.datname = current_database()"
             ).fetchone()
-            session.execute(f"insert into omni_credentials.credentials (name, value) values ('a', 'x')")
+            session.execute("insert into omni_credentials.credentials (name, value) values ('a', 'x')")
             rotated = ((database << 16) | (database >> 16)) & 0xFFFFFFFF
             mark = int.from_bytes(((table ^ rotated) << 32 | xid).to_bytes(8, "big"), "big", signed=True)
             session.execute(row, (f"{file}2", mark))

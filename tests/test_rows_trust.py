@@ -18,7 +18,7 @@ SEAL = "select omni_credentials.seal_credential('{}'::regclass, 'n', 'credential
 GARBAGE = "insert into {}.encrypted_credentials (name, value) values ('junk', 'garbage')"
 
 
-class TestTheQuerysSnapshot:
+class TestSnapshotOfTheQuery:
     """A role that a policy lets see a row reads it as its query sees it, whatever else goes on."""
 
     @pytest.fixture
@@ -163,7 +163,7 @@ def test_taking_the_right_back_closes_running_sessions(role, db: Database) -> No
     session = db.connect(owner)
     session.execute("insert into mine.credentials (name, value) values ('n', 'v')")
     read = "select value from mine.credentials"
-    closed = dict(sqlstate="3F000", message="not part of an instance")
+    closed = {"sqlstate": "3F000", "message": "not part of an instance"}
     right = "execute on function omni_credentials.instantiate"
 
     def opens() -> None:

@@ -187,7 +187,7 @@ class TestModulesInUse:
             "create temporary table encrypted_credentials (id int)",
         ],
     )
-    def test_look_alikes(self, mine: Database, stranger: str, tables: str) -> None:
+    def test_tables_that_look_like_ours(self, mine: Database, stranger: str, tables: str) -> None:
         mine.run(f"create schema s authorization {stranger}")
         session = mine.connect(stranger, autocommit=False)
         session.execute(tables)
