@@ -103,7 +103,7 @@ class TestAsTheOwner:
     @pytest.mark.parametrize("where", WHERE)
     @pytest.mark.parametrize("call", CALLS)
     def test_code_of_the_owner_runs_as_the_owner(self, owned: Owned, db: Database, call: str, where: str) -> None:
-        """Whatever it is attached to, and whoever asks. What a superuser is asked to run is never run with their rights."""
+        """Whatever it is attached to, and no matter who asks. What a superuser is asked to run is never run with their rights."""
         put(db, owned.owner, where)
         if call == "rename_principal":
             # Its value was sealed for a role that has another name now.

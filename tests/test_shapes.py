@@ -1,4 +1,4 @@
-"""Shapes that SQL can give the tables of an instance. Whoever calls whatever over them: an error that names the table,
+"""Shapes that SQL can give the tables of an instance. Any role that calls any function over them gets an error that names the table,
 but no crash of the server, no value for a role that may not read it, and no wrong answer."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import pytest
 from conftest import Database, refused
 
 SECRET = b"a value that the stranger must not see"
-# A value that crashes whoever takes it for a pointer.
+# A value that crashes code that takes it for a pointer.
 ADDRESS = 1234567
 
 
@@ -137,7 +137,7 @@ class TestTablesWrittenDirectly:
 
 
 class TestTriggersElsewhere:
-    """Our trigger functions, attached by whoever may execute them to tables and events that they are not made for."""
+    """Our trigger functions, attached by a role that may execute them to tables and events that they are not made for."""
 
     def test_an_error_and_nothing_else(self, mine: Database, owner: str) -> None:
         ((started,),) = mine.run("select pg_postmaster_start_time()")

@@ -67,7 +67,7 @@ class TestSchemaOfSomeoneElse:
             empty_db.run("create extension omni_credentials")
 
     def test_with_something_on_its_way_is_refused(self, tenant: str, empty_db: Database) -> None:
-        """A function that a transaction creates and has not committed: nobody else sees it before it is too late."""
+        """A function that a transaction creates and has not committed: no other session sees it before it is too late."""
         empty_db.run("create schema omni_credentials")
         empty_db.run(f"grant all on schema omni_credentials to {tenant}")
         planting = empty_db.connect(tenant, autocommit=False)

@@ -8,7 +8,7 @@ set local search_path = pg_catalog, pg_temp;
 set local default_table_access_method = heap;
 set local default_tablespace = '';
 
--- CREATE EXTENSION uses a schema of the name that exists, whoever owns it. Its owner could rename it and put another one
+-- CREATE EXTENSION uses a schema of the name that exists, no matter which role owns it. Its owner could rename it and put another one
 -- in its place, and what another role made in it would be among the objects of the extension.
 do $check$
 declare

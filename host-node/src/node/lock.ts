@@ -158,7 +158,7 @@ async function readHolder(lock: string): Promise<Holder | "none" | "unknown"> {
         file = await open(lock, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     } catch (error) {
         if (codeOf(error) === "ENOENT") return "none";
-        // Of a symbolic link nobody knows who made it.
+        // Nothing tells which account made a symbolic link.
         if (codeOf(error) === "ELOOP") return "unknown";
         throw error;
     }

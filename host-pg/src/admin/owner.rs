@@ -1,5 +1,5 @@
 //! What maintenance of a whole instance has in common: it is for the owner, writers wait, every row counts, and SQL runs as
-//! the owner, in a restricted operation, whoever asked for it.
+//! the owner, in a restricted operation, no matter which role asked for it.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
@@ -22,7 +22,7 @@ pub(crate) fn locked(schema: pg_sys::Oid) -> Result<Handle, Error> {
             "this needs a READ COMMITTED transaction: the snapshot of this one may lack rows".to_owned(),
         ));
     }
-    // The lock stays to the end of the transaction. Whoever owned the table may have lost it while we waited.
+    // The lock stays to the end of the transaction. The role that owned the table may have lost it while we waited.
     drop(heap::Table::open(table, pg_sys::ShareRowExclusiveLock)?);
     must_own(table)?;
     // Again, now that no one else changes the keyring.

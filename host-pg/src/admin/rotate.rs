@@ -1,4 +1,4 @@
-//! `rotate_key`, `use_module` and `rotate_master_secret`: for the owner of the instance, and every row of it, whoever may
+//! `rotate_key`, `use_module` and `rotate_master_secret`: for the owner of the instance, and every row of it, no matter which role may
 //! see it. Each is one statement, so it is all or nothing.
 
 use pgrx::datum::DatumWithOid;

@@ -66,7 +66,7 @@ impl Instance {
         Ok(())
     }
 
-    /// The costs of a new or rewrapped keyring, which whoever owns the settings wrote there.
+    /// The costs of a new or rewrapped keyring, which the owner of the settings wrote there.
     fn costs(&self) -> Result<Option<Costs>, Error> {
         let costs = self.settings.costs;
         allowed_variables::must_be_enough(costs, &self.owners, &self.schema_name())?;

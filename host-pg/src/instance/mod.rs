@@ -138,9 +138,10 @@ impl Instance {
     /// no one can tell.
     pub(crate) fn needs_superseded(&mut self, sealed: &[u8]) -> Result<bool, Error> {
         // No value was sealed for this identity, so what counts is whether it is the key that is missing.
-        const NOBODY: Identity<'_> = Identity { name: b"?", kind: b"?", principal: b"?", scope: b"null" };
+        const NO_IDENTITY: Identity<'_> =
+            Identity { name: b"?", kind: b"?", principal: b"?", scope: b"null" };
         for index in 1..self.keyrings.loaded.len() {
-            match self.keyrings.open_with(index, &NOBODY, sealed)? {
+            match self.keyrings.open_with(index, &NO_IDENTITY, sealed)? {
                 Err(Unreadable::Malformed) => {}
                 Err(reason) if reason.is_of_another_key() => {}
                 _ => return Ok(true),
@@ -176,7 +177,7 @@ impl Instance {
         self.keyrings.loaded.iter().skip(1).map(|keyring| keyring.stored.clone()).collect()
     }
 
-    /// Whether the instance has no row, whoever may see it.
+    /// Whether the instance has no row, visible to the caller or not.
     pub(crate) fn holds_nothing(&self) -> Result<bool, Error> {
         table_of_credentials(self.table)?.is_empty()
     }

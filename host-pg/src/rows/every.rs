@@ -1,4 +1,4 @@
-//! Visiting every row of an instance, whoever may see it, without SQL: no code of the table's owner runs.
+//! Visiting every row of an instance, visible to the caller or not, without SQL: no code of the table's owner runs.
 
 use pgrx::PgMemoryContexts;
 use pgrx::pg_sys;
