@@ -32,6 +32,23 @@ def test_memory_after_a_derivation(own_db: Database) -> None:
     assert after - before < DERIVATION / 8, f"{after - before} KiB are kept"
 
 
+def test_memory_after_a_scope_of_any_size(db: Database) -> None:
+    """A scope is an argument of the function, and its text can be far longer than it is: none of it is kept."""
+    opened = (
+        "select omni_credentials.open_credential(c.tableoid, c.name, c.kind, c.principal, {}, c.value)"
+        " from omni_credentials.encrypted_credentials c"
+    )
+    session = db.connect()
+    session.execute("insert into omni_credentials.credentials (name, value) values ('a', 'b')")
+    session.execute("select value from omni_credentials.credentials")
+    before, _ = memory(session)
+    session.execute("set omni_credentials.on_unreadable = 'null'")
+    for scope in ("to_jsonb(repeat('x', 200000000))", "to_jsonb(array_fill('1e131071'::numeric, array[150]))"):
+        assert session.execute(opened.format(scope)).fetchall() == [(None,)]
+    after, _ = memory(session)
+    assert after - before < DERIVATION / 4, f"{after - before} KiB are kept"
+
+
 def variant(number: int) -> bytes:
     """The same module under another digest: a custom section, which means nothing, is appended."""
     name = b"variant"

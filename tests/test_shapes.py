@@ -127,6 +127,21 @@ class TestTablesWrittenDirectly:
                 session.execute(statement)
         assert_alive(mine, started)
 
+    @pytest.mark.parametrize("column", ["synchronized_at", "pending_digest", "pending_base"])
+    def test_a_column_that_is_null_at_times(self, mine: Database, owner: str, column: str) -> None:
+        """NOT NULL on a column of ours: the server may read it without looking for a NULL."""
+        ((started,),) = mine.run("select pg_postmaster_start_time()")
+        mine.run(f"grant pg_read_server_files, pg_write_server_files to {owner}")
+        with mine.connect(owner) as session:
+            session.execute(f"alter table mine.credentials_files alter {column} set not null")
+            file = str(mine.server.data / f"{mine.name}.shapes")
+            if column == "synchronized_at":
+                session.execute("select omni_credentials.instantiate_file_store(%s, 'mine')", (file,))
+            else:
+                with refused("42P16", f"its column {column} cannot be NULL", hint="Undo"):
+                    session.execute("select omni_credentials.instantiate_file_store(%s, 'mine')", (file,))
+        assert_alive(mine, started)
+
     def test_a_plain_index_does_no_harm(self, mine: Database, owner: str) -> None:
         with mine.connect(owner) as session:
             session.execute("create index i on mine.credentials_keyrings (module, id)")
@@ -237,6 +252,11 @@ class TestEveryFunction:
             "create trigger a before insert or update or delete on mine.encrypted_credentials for each row execute function mine.veto()",
         ),
         "policy": ("create policy p on mine.encrypted_credentials as restrictive using (1 / length(name) > 5)",),
+        "not null": ("alter table mine.credentials_files alter pending_digest set not null",),
+        "partitioned table in its place": (
+            "alter table mine.credentials_config rename to hidden",
+            "create table mine.credentials_config (like mine.hidden) partition by range (kdf_lanes)",
+        ),
         "no view": ("drop view mine.credentials",),
         "garbage keyring": ("update mine.credentials_keyrings set keyring = '\\x00'",),
         "no keyring": ("delete from mine.credentials_keyrings",),
@@ -249,7 +269,7 @@ class TestEveryFunction:
         "bytea": ("'\\x0101'::bytea", "''::bytea", "(select value from mine.encrypted_credentials limit 1)", "null::bytea"),
         "regrole": ("current_user::regrole", "4294967295::oid::regrole", "null::regrole"),
         "oid": ("'mine.encrypted_credentials'::regclass::oid", "0::oid", "'pg_class'::regclass::oid"),
-        "jsonb": ("'{\"all\": true}'::jsonb", "to_jsonb(repeat('x', 10000))", "null::jsonb"),
+        "jsonb": ("'{\"all\": true}'::jsonb", "to_jsonb(repeat('x', 1000000))", "'1e131071'::jsonb", "null::jsonb"),
         "anyenum": ("'token'::mine.credential_kind",),
         "mine.credential_kind": ("'token'::mine.credential_kind", "null"),
         "integer": ("8", "2147483647", "null::int"),
@@ -277,7 +297,7 @@ class TestEveryFunction:
             caller.execute("set statement_timeout = '10s'")
             for function, types in functions:
                 name = function.split("(")[0]
-                for turn in range(3):
+                for turn in range(4):
                     chosen = [self.ARGUMENTS.get(it, ("null",)) for it in types]
                     arguments = ", ".join(options[turn % len(options)] for options in chosen)
                     self.call(caller, f"select * from {name}({arguments}) x", leaks=user == stranger)

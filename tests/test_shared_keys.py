@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -69,6 +70,20 @@ def test_one_derivation_for_all(start, settings: dict[str, str]) -> None:
     # After a change of the secret, the session that made it has shared the new key.
     database.run("select omni_credentials.rotate_master_secret('OTHER')")
     assert derives(database) is not shares(server, settings)
+
+
+def test_many_first_reads_at_once(start) -> None:
+    """After a start of the server all clients come at once: one derives, and the others wait for it."""
+    database = start(PRELOAD)
+    database.server.restart()
+    sessions = [database.connect() for _ in range(8)]
+    before = [(session.execute("select 1"), peak(session))[1] for session in sessions]
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        for read in pool.map(lambda session: session.execute(READ).fetchall(), sessions):
+            assert read == [(b"value",)]
+    derived = [peak(session) - most > DERIVED_KIB for session, most in zip(sessions, before, strict=True)]
+    assert derived.count(True) == 1
+    assert database.run("select count(*) from pg_locks where locktype = 'advisory'") == [(0,)]
 
 
 def test_after_a_crash(start) -> None:

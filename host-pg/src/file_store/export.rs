@@ -44,7 +44,7 @@ pub(super) fn export(
             (theirs.document, seen)
         }
         None => {
-            let keyring = instance.current().map(|current| current.bytes.clone()).unwrap_or_default();
+            let keyring = instance.current_bytes()?;
             (files.create(&keyring).map_err(fault)?, FileState::Behind)
         }
     };
@@ -58,7 +58,7 @@ pub(super) fn export(
     if seen == FileState::Foreign && !moved && rolled_back(store, known) {
         store.base = base::without_deletions(&store.base, &files.manifest(theirs).map_err(fault)?);
     }
-    let current = instance.current().map(|current| current.bytes.clone()).unwrap_or_default();
+    let current = instance.current_bytes()?;
     if carried != current {
         files.set_keyring(theirs, &current).map_err(fault)?;
     }

@@ -69,7 +69,7 @@ pub(super) fn unlock_current(
     filename: &str,
 ) -> Result<KeyringHandle, Error> {
     let kek = store.current_kek()?;
-    let bytes = store.current().map(|current| current.bytes.clone()).unwrap_or_default();
+    let bytes = store.current_bytes()?;
     files.unlock(&bytes, &kek).map_err(|error| file_error(filename, error))
 }
 

@@ -104,7 +104,7 @@ fn seal_again(
     let records = old_files.entries(document).map_err(fault)?;
     let mut keys = old.unlock(&keyring, &kek).map_err(fault)?;
 
-    let current = instance.current().map(|current| current.bytes.clone()).unwrap_or_default();
+    let current = instance.current_bytes()?;
     // By way of a document, so that scopes are canonical on both sides.
     let empty = files.create(&current).map_err(fault)?;
     let ours = files.table(empty, &Rows::read(instance, &filename)?.packed).map_err(fault)?;

@@ -90,7 +90,7 @@ impl Registry {
     pub(super) fn all(&self) -> Result<Vec<Store>, Error> {
         let mut stores = Vec::new();
         self.table.scan(|row| {
-            stores.push(self.store(row));
+            stores.push(self.store(row)?);
             Ok(Visit::Continue)
         })?;
         stores.sort_by(|a, b| a.filename.cmp(&b.filename));
@@ -139,18 +139,18 @@ impl Registry {
         self.update(store)
     }
 
-    fn store(&self, row: &Row) -> Store {
-        let store = Store::from_row(row);
+    fn store(&self, row: &Row) -> Result<Store, Error> {
+        let store = Store::from_row(row)?;
         // Where the column is missing, nothing can be said, and the row counts.
         if !self.table.has_column(files::WRITTEN_AS)
             || row
                 .get(files::WRITTEN_AS)
                 .is_some_and(|mark| self.mark(row.writer(), &store.filename) == Some(mark))
         {
-            return store;
+            return Ok(store);
         }
         let Store { filename, generation, synchronized_at, .. } = store;
-        Store { filename, generation, synchronized_at, suspended: true, ..Store::default() }
+        Ok(Store { filename, generation, synchronized_at, suspended: true, ..Store::default() })
     }
 
     fn columns(&self, store: &Store) -> Vec<Option<pg_sys::Datum>> {
@@ -250,21 +250,21 @@ impl Store {
 
     /// Notes a generation that the file has or had. Going back to an older file does not make this lower.
     pub(super) fn saw_generation(&mut self, generation: u64) {
-        self.generation = i64::try_from(generation.max(self.known_generation())).ok();
+        self.generation = Some(i64::try_from(generation.max(self.known_generation())).unwrap_or(i64::MAX));
     }
 
-    fn from_row(row: &Row) -> Self {
-        Self {
-            filename: row.get(files::FILENAME).unwrap_or_default(),
+    fn from_row(row: &Row) -> Result<Self, Error> {
+        Ok(Self {
+            filename: row.required(files::FILENAME)?,
             generation: row.get(files::GENERATION),
             synchronized_at: row.raw(files::SYNCHRONIZED_AT).map(|datum| datum.value() as i64),
-            unloaded: row.get(files::UNLOADED).unwrap_or(0),
+            unloaded: row.required(files::UNLOADED)?,
             file_digest: row.get(files::FILE_DIGEST),
-            base: row.get(files::BASE).unwrap_or_default(),
+            base: row.required(files::BASE)?,
             pending_digest: row.get(files::PENDING_DIGEST),
             pending_base: row.get(files::PENDING_BASE),
             suspended: false,
-        }
+        })
     }
 
     fn columns(&self) -> [Option<pg_sys::Datum>; 8] {

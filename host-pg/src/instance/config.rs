@@ -38,7 +38,7 @@ pub(super) fn read_settings(config: pg_sys::Oid, seen: Visibility) -> Result<Set
             (Some(memory_kib), Some(passes), Some(lanes)) => Some(Costs { memory_kib, passes, lanes }),
             _ => None,
         };
-        let variable = row.get::<String>(config::ENVIRONMENT_VARIABLE).unwrap_or_default();
+        let variable = row.required::<String>(config::ENVIRONMENT_VARIABLE)?;
         settings = Some(Settings { variable, module, costs });
         Ok(Visit::Stop)
     })?;

@@ -20,7 +20,7 @@ impl Instance {
         let schema = self.schema_name();
         let kek = self.keyrings.kek(0)?;
         // Not in the keyring that seals: if storing the new key fails, nothing may have been sealed with it.
-        let current = self.current().map(|current| current.bytes.clone()).unwrap_or_default();
+        let current = self.current_bytes()?;
         let bytes = self
             .current_module()?
             .unlock(&current, &kek)
@@ -123,7 +123,7 @@ impl Instance {
         let table = StoredKeyring::table(self.keyrings_table, pg_sys::ShareRowExclusiveLock)?;
         let mut last = 0;
         table.scan(|row| {
-            last = last.max(row.get::<i32>(keyrings::ID).unwrap_or(0));
+            last = last.max(row.required::<i32>(keyrings::ID)?);
             Ok(Visit::Continue)
         })?;
         table.insert(&StoredKeyring::row(last.saturating_add(1), module, bytes))?;

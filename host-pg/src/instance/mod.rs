@@ -87,6 +87,13 @@ impl Instance {
         self.keyrings.loaded.first().map(|keyring| &keyring.stored)
     }
 
+    /// The bytes of the current keyring; an error where there is none.
+    pub(crate) fn current_bytes(&self) -> Result<Vec<u8>, Error> {
+        self.current()
+            .map(|current| current.bytes.clone())
+            .ok_or_else(|| Error::KeyringMissing { schema: self.schema_name() })
+    }
+
     /// Opens a value with whichever keyring has its key.
     pub(crate) fn open(
         &mut self,

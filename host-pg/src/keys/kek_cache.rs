@@ -32,18 +32,35 @@ impl KeyId {
     }
 }
 
+/// Whether the backends of this server share what they derive.
+pub(crate) fn is_shared() -> bool {
+    kek_cache_shared::is_available()
+}
+
 /// The KEK, if this backend or another one derived it.
 pub(crate) fn known(id: &KeyId) -> Option<Kek> {
     if let Some(kek) = OWN.with_borrow(|own| own.get(&id.0).cloned()) {
         return Some(kek);
     }
     let kek = kek_cache_shared::find(&id.0)?;
-    OWN.with_borrow_mut(|own| own.insert(id.0, kek.clone()));
+    keep(id, &kek);
     Some(kek)
 }
 
 /// Remembers a KEK that the module derived: it has checked it against the keyring's commitment.
 pub(crate) fn remember(id: &KeyId, kek: &Kek) {
     kek_cache_shared::keep(&id.0, kek);
-    OWN.with_borrow_mut(|own| own.insert(id.0, kek.clone()));
+    keep(id, kek);
+}
+
+/// More keyrings than a session works with. With one more all are forgotten, and those in use found or derived again.
+const KEPT: usize = 64;
+
+fn keep(id: &KeyId, kek: &Kek) {
+    OWN.with_borrow_mut(|own| {
+        if own.len() >= KEPT {
+            own.clear();
+        }
+        own.insert(id.0, kek.clone());
+    });
 }

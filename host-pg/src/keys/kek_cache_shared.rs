@@ -62,6 +62,11 @@ pub(crate) fn register() {
     }
 }
 
+/// Whether there is a table to share keys in.
+pub(crate) fn is_available() -> bool {
+    table().is_some()
+}
+
 /// The KEK with this id, if a backend of this server has kept it.
 pub(crate) fn find(id: &Digest) -> Option<Kek> {
     locked(|table| {

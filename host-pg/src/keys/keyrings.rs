@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Unreadable};
+use crate::keys::derivation_lock::DerivationLock;
 use crate::keys::kek_cache::{self, KeyId};
 use crate::keys::master_secret::Variable;
 use crate::keys::modules;
@@ -49,9 +50,9 @@ impl StoredKeyring {
         let mut stored = Vec::new();
         Self::table(keyrings, pg_sys::AccessShareLock)?.scan_as(seen, |row| {
             stored.push(Self {
-                id: row.get(keyrings::ID).unwrap_or(0),
+                id: row.required(keyrings::ID)?,
                 module: modules::digest_of_column(row, keyrings::MODULE)?,
-                bytes: row.get(keyrings::KEYRING).unwrap_or_default(),
+                bytes: row.required(keyrings::KEYRING)?,
             });
             Ok(Visit::Continue)
         })?;
@@ -186,9 +187,16 @@ impl Keyrings {
         if let Some(kek) = kek_cache::known(&id) {
             return Ok(kek);
         }
-        let kek = module.derive_kek(&secret, keyring).map_err(|error| self.secret_error(error, what))?;
-        kek_cache::remember(&id, &kek);
-        Ok(kek)
+        let lock = kek_cache::is_shared().then(|| DerivationLock::acquire(module.digest(), keyring));
+        // Another session may have derived it while this one waited.
+        let derived = match kek_cache::known(&id) {
+            Some(kek) => Ok(kek),
+            None => module.derive_kek(&secret, keyring).inspect(|kek| kek_cache::remember(&id, kek)),
+        };
+        if let Some(lock) = lock {
+            lock.release();
+        }
+        derived.map_err(|error| self.secret_error(error, what))
     }
 
     /// What a failure of key derivation means to the person who set the secret.

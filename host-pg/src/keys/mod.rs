@@ -1,6 +1,7 @@
 //! Crypto modules, keyrings, the master secret, and derived keys.
 
 pub(crate) mod allowed_variables;
+mod derivation_lock;
 pub(crate) mod kek_cache;
 pub(crate) mod kek_cache_shared;
 pub(crate) mod keyrings;

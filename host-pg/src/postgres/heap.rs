@@ -274,18 +274,21 @@ impl Table {
                 columns.len()
             )));
         }
-        for extra in columns.len()..natts {
-            // SAFETY: `extra` is below `natts`.
-            let attribute = unsafe { attribute(self.descriptor(), extra) };
-            if !attribute.attisdropped && (attribute.attnotnull || attribute.attgenerated != 0) {
-                return Err(
-                    self.misfit(&format!("its additional column {} cannot be NULL", name_of(attribute)))
-                );
+        let value = |column: usize| columns.get(column).copied().unwrap_or_else(|| rest(column));
+        let fitted: Vec<_> = (0..natts).map(value).collect();
+        for (place, value) in fitted.iter().enumerate() {
+            // SAFETY: `place` is below `natts`.
+            let attribute = unsafe { attribute(self.descriptor(), place) };
+            // The server may read a column that is NOT NULL without looking for a NULL; and what it would compute for
+            // an additional one is not computed here.
+            let additional = place >= columns.len();
+            let refused =
+                attribute.attgenerated != 0 || (attribute.attnotnull && (additional || value.is_none()));
+            if refused && !attribute.attisdropped {
+                return Err(self.misfit(&format!("its column {} cannot be NULL", name_of(attribute))));
             }
         }
-        let value = |column: usize| columns.get(column).copied().unwrap_or_else(|| rest(column));
-        let fitted = (0..natts).map(value);
-        Ok(fitted.map(|c| (c.unwrap_or(pg_sys::Datum::null()), c.is_none())).unzip())
+        Ok(fitted.into_iter().map(|c| (c.unwrap_or(pg_sys::Datum::null()), c.is_none())).unzip())
     }
 }
 
@@ -319,6 +322,18 @@ impl Row {
         let datum = self.raw(column)?;
         // SAFETY: the datum is not null and of the column's type; FromDatum copies or detoasts it.
         unsafe { T::from_datum(datum, false) }
+    }
+
+    /// A column that was made NOT NULL, by its place. The owner of the table can have taken that back.
+    pub(crate) fn required<T: FromDatum>(&self, column: usize) -> Result<T, Error> {
+        self.get(column).ok_or_else(|| {
+            // SAFETY: the tuple is valid and pinned (`deform`); a scan of a table sets the field.
+            let table = unsafe { (*self.tuple).t_tableOid };
+            Error::WrongShape {
+                table: catalog::qualified_name(table),
+                problem: format!("column {} of a row is NULL", column.saturating_add(1)),
+            }
+        })
     }
 
     /// The transaction that wrote this version of the row. Freezing and rewriting the table keep it.

@@ -25,6 +25,10 @@ pub(crate) fn with_identity<T>(
     forget_if_told();
     // SAFETY: the datums come from a row (or arguments) of the declared types: text, an enum, regrole, jsonb.
     let (name, scope) = unsafe { (Detoasted::new(fields.name), Detoasted::new(fields.scope)) };
+    if scope.bytes().len() > MAX_INDEXED_BYTES {
+        // No row has such a scope, and an argument of a function is not to be turned into text that is longer still.
+        return Err(Unreadable::InvalidIdentity);
+    }
     let name = encoding::to_utf8(name.bytes());
     CACHE.with_borrow_mut(|cache| {
         let cache = &mut *cache;
@@ -45,6 +49,9 @@ pub(crate) fn with_identity<T>(
         if cache.scope.raw != scope.bytes() {
             // Made before either half is replaced: an error on the way must not pair one scope with another's text.
             let text = encoding::to_utf8(&jsonb_text(&scope)).into_owned();
+            if text.len() > MAX_CACHED_TEXT {
+                return Ok(f(&Identity { name: &name, kind, principal: role, scope: &text }));
+            }
             cache.scope = LastScope { raw: scope.bytes().to_vec(), text };
         }
         Ok(f(&Identity { name: &name, kind, principal: role, scope: &cache.scope.text }))
@@ -80,6 +87,10 @@ pub(crate) fn check_size(fields: &Fields) -> Result<(), Error> {
         ),
     })
 }
+
+/// Longer text of a scope than the module takes. A short jsonb can stand for it: a number with a large exponent is written
+/// with all its digits.
+const MAX_CACHED_TEXT: usize = 16 * 1024;
 
 /// A btree entry holds a third of a page, 2,704 bytes, uncompressed; some of it is headers, kind and principal.
 const MAX_INDEXED_BYTES: usize = 2_600;
