@@ -104,7 +104,7 @@ def test_in_a_commit(db: Database) -> None:
     """Where the files of a copy are written. Postgres no longer counts statement_timeout then."""
     hostile_copy(db, "loop-in-files")
     db.run("insert into evil.credentials_files (filename) values ('loop.omni')")
-    # Registered by hand, the store rests; a synchronisation ends that, and the module loops in its commit.
+    # Registered by hand, the file store is suspended; a synchronisation resumes it, and the module loops in its commit.
     insert = (
         "select evil.credential_file_store_sync('loop.omni'); "
         "insert into evil.credentials (name, value) values ('a', 'b')"

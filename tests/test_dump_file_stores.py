@@ -64,7 +64,7 @@ def status(database: Database, schema: str) -> tuple[bool, str | None]:
 
 
 @pytest.mark.parametrize("way", ["custom", "row by row", "data only"])
-def test_a_restored_store_rests(source: Database, target: Database, folder: Path, tmp_path: Path, way: str) -> None:
+def test_a_restored_file_store_is_suspended(source: Database, target: Database, folder: Path, tmp_path: Path, way: str) -> None:
     dump(source, tmp_path / "dump", *(["--inserts"] if way == "row by row" else []))
     # The files went on since.
     for schema in SCHEMAS:
@@ -103,7 +103,7 @@ def test_a_database_made_of_another(source: Database, folder: Path) -> None:
     Database(source.server, "postgres").run(f"create database {made.name} template {source.name}")
     for schema in SCHEMAS:
         step, reason = status(made, schema)
-        assert step is False and "rests" in reason
+        assert step is False and "is suspended" in reason
         made.run(f"truncate {schema}.encrypted_credentials")
     assert files(folder) == before
     for schema in SCHEMAS:

@@ -50,7 +50,7 @@ fn behind(handle: &Handle, registry: &Registry, store: &Store) -> Result<Option<
             None => ("write the file", format!("select {}", call("sync"))),
         };
         return Ok(Some(format!(
-            "the store came from another database and suspended; to end it: select omni_credentials.detach_file_store({}, {}), to {what}: {take_up}",
+            "the file store came from another database and is suspended; to end it: select omni_credentials.detach_file_store({}, {}), to {what}: {take_up}",
             quote_literal(filename),
             quote_literal(&schema),
         )));
