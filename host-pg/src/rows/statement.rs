@@ -68,7 +68,8 @@ pub(crate) fn first_bytes(
     arguments: &[DatumWithOid<'_>],
 ) -> Result<Option<Vec<u8>>, Error> {
     let plan = plan(client, sql, arguments)?;
-    let rows = client.update(&*plan, Some(1), arguments)?;
+    // Without a limit: the server fires the triggers after a statement only once it has run to its end.
+    let rows = client.update(&*plan, None, arguments)?;
     if rows.is_empty() { Ok(None) } else { Ok(rows.first().get::<Vec<u8>>(1)?) }
 }
 
