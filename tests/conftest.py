@@ -93,7 +93,7 @@ class Database:
         self.run("select omni_credentials.grant_access(%s::regrole, %s, %s::regnamespace)", user, privileges, schema)
 
     def allow(self, user: str, variable: str = VARIABLE) -> None:
-        """What a superuser does for a role that is to own copies."""
+        """What a superuser does for a role that is to own instances."""
         self.run("select omni_credentials.allow_variable(%s::regrole, %s)", user, variable)
 
     def close(self) -> None:

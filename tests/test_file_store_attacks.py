@@ -346,6 +346,7 @@ def test_pruning_tells_nothing_of_files(role, db: Database, filename: str) -> No
         "prune_keyrings", "file_store_status",
     ):
         db.run(f"grant execute on function omni_credentials.{function} to {owner}")
+    db.allow(owner)
     with db.connect(owner) as session:
         session.execute("select omni_credentials.instantiate('mine')")
         session.execute("insert into mine.credentials (name, value) values ('a', '1')")

@@ -33,9 +33,7 @@ def mine(owner: str, stranger: str, db: Database) -> Database:
     for (function,) in functions:
         db.run(f"grant execute on function {function} to {owner}")
     db.run(f"create schema mine authorization {owner}")
-    allow = "select omni_credentials.allow_variable(%s::regrole, 'OMNI_CREDENTIALS_MASTER_PASSWORD')"
-    if db.run("select to_regprocedure('omni_credentials.allow_variable(regrole, text)') is not null") == [(True,)]:
-        db.run(allow, owner)
+    db.allow(owner)
     db.run("select omni_credentials.instantiate('mine')", user=owner)
     db.run("insert into mine.credentials (name, value) values ('n', %b)", SECRET, user=owner)
     db.run(f"grant usage on schema mine to {stranger}")

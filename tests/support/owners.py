@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import VARIABLE, Database
+from conftest import Database
 
 # What the objects of an instance call, and what its owner does with it.
 CALLED = (
@@ -20,6 +20,6 @@ def instance_of(database: Database, owner: str, schema: str = "mine") -> None:
     database.run(f"grant usage on schema omni_credentials to {owner}")
     for function in CALLED + MAINTENANCE:
         database.run(f"grant execute on function omni_credentials.{function} to {owner}")
-    database.run("select omni_credentials.allow_variable(%s::regrole, %s)", owner, VARIABLE)
+    database.allow(owner)
     database.run(f"create schema {schema} authorization {owner}")
     database.run(f"select omni_credentials.instantiate('{schema}')", user=owner)
