@@ -163,7 +163,7 @@ lint: modules npm
     @{{ venv }}/typos
     @CARGO_TARGET_DIR={{ target / "lint" }} cargo clippy --workspace --all-targets --locked --no-default-features \
         --features omni_credentials/{{ pg }} -- --deny warnings
-    @CARGO_TARGET_DIR={{ target / "lint" }} RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --quiet --locked \
+    @CARGO_TARGET_DIR={{ target / "lint" }} RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --quiet --locked \
         --document-private-items --no-default-features --features omni_credentials/{{ pg }}
 
 # Licences, sources and duplicate versions of dependencies; advisories where their database can be reached.

@@ -13,7 +13,10 @@ const CHUNK = 16_384;
 export async function readRegular(path: string, max: number, resolved = false): Promise<Uint8Array> {
     return failing(path, async () => {
         // A pipe must not block, and a terminal must not become ours.
-        const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY | (resolved ? constants.O_NOFOLLOW : 0));
+        const file = await open(
+            path,
+            constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY | (resolved ? constants.O_NOFOLLOW : 0),
+        );
         try {
             const found = await file.stat();
             if (found.isDirectory()) throw fault("is-directory", path);

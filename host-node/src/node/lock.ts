@@ -71,7 +71,11 @@ async function acquire(file: string, lock: string, holder: Holder, { wait = 10, 
         if (performance.now() >= deadline) {
             // A takeover that a process died in is what stands in the way of a stale lock.
             const inTheWay = stale ? `${lock}.takeover` : lock;
-            throw new FileLockedError(file, typeof found === "string" ? "an unknown process" : describe(found), inTheWay);
+            throw new FileLockedError(
+                file,
+                typeof found === "string" ? "an unknown process" : describe(found),
+                inTheWay,
+            );
         }
         await sleep(PAUSE);
     }
