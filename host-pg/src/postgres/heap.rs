@@ -57,11 +57,9 @@ pub(crate) enum Visit {
 
 impl Table {
     /// Opens a relation that must be an ordinary table, permanent and of the server's own kind of storage. With a lock
-    /// that keeps writers away it is to be written: a read-only transaction may not do that, and a table that has what
-    /// direct writing would pass over is refused.
+    /// that keeps writers away it is to be written, which a read-only transaction may not.
     pub(crate) fn open(oid: pg_sys::Oid, lock: u32) -> Result<Self, Error> {
-        let writes = lock >= pg_sys::ShareRowExclusiveLock;
-        if writes {
+        if lock >= pg_sys::ShareRowExclusiveLock {
             // SAFETY: takes a NUL-terminated text for its message.
             unsafe { pg_sys::PreventCommandIfReadOnly(c"a change of keys or file stores".as_ptr()) };
         }
@@ -79,9 +77,6 @@ impl Table {
         }
         if form.relam != pg_sys::HEAP_TABLE_AM_OID {
             return Err(table.misfit("its access method is not heap"));
-        }
-        if writes {
-            table.must_be_plain(form)?;
         }
         Ok(table)
     }
@@ -184,6 +179,7 @@ impl Table {
     /// Inserts a row. `columns` are the values of the table's columns in order, `None` for NULL. Columns that follow,
     /// of an instance made by a later version, get NULL; one made by an earlier version may lack those that are NULL.
     pub(crate) fn insert(&self, columns: &[Option<pg_sys::Datum>]) -> Result<(), Error> {
+        self.must_be_plain()?;
         let (mut values, mut nulls) = self.fit(columns, |_| None)?;
         // SAFETY: both arrays have one entry for each attribute of the descriptor (`fit`); the
         // relation is open with a lock that allows writing, taken by the caller of `open`.
@@ -197,6 +193,7 @@ impl Table {
 
     /// Replaces a row under the scan. Columns that follow the given ones keep their values.
     pub(crate) fn update(&self, row: &Row, columns: &[Option<pg_sys::Datum>]) -> Result<(), Error> {
+        self.must_be_plain()?;
         let (mut values, mut nulls) = self.fit(columns, |column| row.raw(column))?;
         // SAFETY: as in `insert`; `row.tuple` is the version that the scan saw, and the caller holds a lock that
         // keeps other writers away, so its ctid is still the newest version.
@@ -225,7 +222,9 @@ impl Table {
 
     /// Fails where the table has anything that direct writing would pass over, or that the catalog's own functions for
     /// storing rows cannot cope with: they support plain btree indexes and nothing else.
-    fn must_be_plain(&self, form: &pg_sys::FormData_pg_class) -> Result<(), Error> {
+    fn must_be_plain(&self) -> Result<(), Error> {
+        // SAFETY: rd_rel of an open relation is valid.
+        let form = unsafe { &*(*self.relation).rd_rel };
         if form.relhasrules {
             return Err(self.misfit("it has rules"));
         }

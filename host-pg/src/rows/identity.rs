@@ -49,6 +49,9 @@ pub(crate) fn with_identity<T>(
         if cache.scope.raw != scope.bytes() {
             // Made before either half is replaced: an error on the way must not pair one scope with another's text.
             let text = encoding::to_utf8(&jsonb_text(&scope)).into_owned();
+            if text.len() > MAX_TEXT {
+                return Err(Unreadable::InvalidIdentity);
+            }
             if text.len() > MAX_CACHED_TEXT {
                 return Ok(f(&Identity { name: &name, kind, principal: role, scope: &text }));
             }
@@ -87,6 +90,9 @@ pub(crate) fn check_size(fields: &Fields) -> Result<(), Error> {
         ),
     })
 }
+
+/// More text than the memory of a module has room for.
+const MAX_TEXT: usize = 1024 * 1024;
 
 /// Longer text of a scope than the module takes. A short jsonb can stand for it: a number with a large exponent is written
 /// with all its digits.
