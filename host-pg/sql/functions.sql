@@ -69,7 +69,7 @@ returns bytea
 language c volatile parallel unsafe cost 100
 as 'MODULE_PATHNAME', 'seal_credential_wrapper';
 comment on function omni_credentials.seal_credential(oid, text, anyenum, regrole, jsonb, bytea) is
-'Seals a value for a row of encrypted_credentials. Roles that may insert into or update that table.';
+'Seals a value for a row of encrypted_credentials. For roles that may insert into or update that table, and that have the rights of the principal or are past row-level security.';
 
 create function omni_credentials.credentials_write() returns trigger
 language c as 'MODULE_PATHNAME', 'credentials_write_wrapper';

@@ -12,7 +12,7 @@ use crate::postgres::heap::Visit;
 use crate::postgres::varlena::Detoasted;
 use crate::postgres::{catalog, fmgr};
 use crate::rows::columns::Fields;
-use crate::rows::statement::{IDENTITY_MATCHES, arguments, change};
+use crate::rows::statement::{IDENTITY_MATCHES, arguments, change, qualified};
 use crate::rows::{identity, open};
 
 /// Why a row is left as it is.
@@ -107,7 +107,7 @@ pub(super) fn apply(
         Ok(fields) => fields,
         Err(reason) => return Ok(Outcome { entry, action: "skipped", reason: Some(reason) }),
     };
-    let name = catalog::qualified_name(table);
+    let name = qualified(table);
     let exists = {
         let sql = format!("select 1 from {name} where {IDENTITY_MATCHES}");
         Spi::connect(|client| {
