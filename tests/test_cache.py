@@ -55,7 +55,7 @@ def test_it_is_private_and_used(stored: Database) -> None:
     before = path.stat()
     assert reads(stored)
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert USELESS not in server.log.read_text()
+    assert USELESS not in server.log.read_text(errors="replace")
 
 
 def test_missing(stored: Database) -> None:
@@ -101,7 +101,7 @@ def test_open_to_others(stored: Database) -> None:
     server = stored.server
     folder(server).chmod(0o777)
     assert reads(stored)
-    assert "others may write to it" in server.log.read_text()
+    assert "others may write to it" in server.log.read_text(errors="replace")
 
 
 def test_read_only(stored: Database) -> None:
@@ -111,17 +111,17 @@ def test_read_only(stored: Database) -> None:
     sound = path.read_bytes()
     folder(server).chmod(0o500)
     assert reads(stored)
-    assert USELESS not in server.log.read_text()
+    assert USELESS not in server.log.read_text(errors="replace")
     folder(server).chmod(0o700)
     rewrite(server, path, sound[:-1])
     folder(server).chmod(0o500)
     assert reads(stored)
-    assert server.log.read_text().count(USELESS) == 1
+    assert server.log.read_text(errors="replace").count(USELESS) == 1
     assert path.read_bytes() == sound[:-1]
     folder(server).chmod(0o700)
     assert reads(stored)
     assert path.read_bytes() == sound
-    assert server.log.read_text().count(USELESS) == 1
+    assert server.log.read_text(errors="replace").count(USELESS) == 1
 
 
 def test_replaced_while_sessions_read_it(stored: Database) -> None:
@@ -154,12 +154,12 @@ def test_of_no_use(what: str) -> None:
         server.start({VARIABLE: PASSWORD})
         database = fresh_database(server)
         database.run("insert into omni_credentials.credentials (name, value) values ('a', 'value')")
-        before = server.log.read_text().count(USELESS)
+        before = server.log.read_text(errors="replace").count(USELESS)
         session = database.connect()
         for _ in range(3):
             assert session.execute(READ).fetchall() == [(b"value",)]
         # Said once by this session, and with the reason.
-        assert server.log.read_text().count(USELESS) == before + 1
+        assert server.log.read_text(errors="replace").count(USELESS) == before + 1
     finally:
         server.remove()
 
@@ -181,7 +181,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         database = fresh_database(server)
         database.run("insert into omni_credentials.credentials (name, value) values ('a', 'value')")
         assert reads(database)
-        assert "No space left" in server.log.read_text()
+        assert "No space left" in server.log.read_text(errors="replace")
         # No half-written file stays behind.
         assert list((small / "cache").iterdir()) == []
     finally:

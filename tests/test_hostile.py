@@ -38,7 +38,7 @@ def state(session: psycopg.Connection) -> tuple:
 
 def postmaster(database: Database) -> tuple[int, int]:
     """The postmaster, and how often it had to start anew after a crash."""
-    return database.server.running(), database.server.log.read_text().count("all server processes terminated")
+    return database.server.running(), database.server.log.read_text(errors="replace").count("all server processes terminated")
 
 
 def test_there_are_cases() -> None:
