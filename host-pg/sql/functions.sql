@@ -535,7 +535,8 @@ begin
     begin
         execute format('select %I.watch_drops()', ours);
     exception when others then
-        -- The library is missing. Postgres drops no table that an open cursor of the session reads.
+        -- The library is missing or cannot be loaded, for which Postgres has several codes and for some none. Whatever the
+        -- reason, this way is as strict: Postgres drops no table that an open cursor of the session reads.
         open reading for execute format('select from only %I.encrypted_credentials', ours);
     end;
 end

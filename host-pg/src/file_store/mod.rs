@@ -117,7 +117,7 @@ fn check_rights(filename: &str) -> Result<(), Error> {
 fn check_rights_of(user: pg_sys::Oid, filename: &str) -> Result<(), Error> {
     // SAFETY: catalog lookups by oid. The two roles are fixed in pg_authid.dat.
     let permitted = unsafe {
-        pg_sys::superuser_arg(user)
+        catalog::is_superuser(user)
             || [PG_READ_SERVER_FILES, PG_WRITE_SERVER_FILES]
                 .into_iter()
                 .all(|role| pg_sys::has_privs_of_role(user, pg_sys::Oid::from(role)))

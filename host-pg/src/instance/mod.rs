@@ -286,10 +286,7 @@ fn belongs_to(view: pg_sys::Oid, table: pg_sys::Oid) -> bool {
     // SAFETY: catalog lookups by oid.
     let is_view = u8::try_from(unsafe { pg_sys::get_rel_relkind(view) }) == Ok(pg_sys::RELKIND_VIEW);
     let owner = catalog::owner(view);
-    is_view
-        && (owner == catalog::owner(table)
-            // SAFETY: as above.
-            || owner.is_some_and(|owner| unsafe { pg_sys::superuser_arg(owner) }))
+    is_view && (owner == catalog::owner(table) || owner.is_some_and(catalog::is_superuser))
 }
 
 /// Which field the module refused, and why.
