@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import VARIABLE, Database, refused
+from file_stores import edit
 from owners import instance_of
 
 SEALED = "select name, value from mine.encrypted_credentials order by name"
@@ -212,6 +213,117 @@ class TestAsTheOwner:
         for call in ("rotate_key", "use_module", "rename_principal", "rotate_master_secret", "prune_keyrings"):
             with refused("42501", "must be owner of mine.encrypted_credentials"):
                 db.run(f"select omni_credentials.{CALLS[call].format(old=owned.old).replace('_x', '')}", user=stranger)
+
+
+class TestImport:
+    """A file store that a superuser registers or loads: the rows are written as the owner of the instance."""
+
+    PLACES = {
+        "triggers for each row": [
+            "create trigger a_spy before insert or update on mine.encrypted_credentials for each row execute function mine.spy()",
+            "create trigger b_spy after insert or update or delete on mine.encrypted_credentials for each row execute function mine.spy()",
+        ],
+        "triggers of the statement": [
+            "create trigger a_spy before insert or update or delete on mine.encrypted_credentials execute function mine.spy()",
+            "create trigger b_spy after insert or update or delete on mine.encrypted_credentials execute function mine.spy()",
+        ],
+        "a policy": [
+            "alter table mine.encrypted_credentials force row level security",
+            "create policy spy on mine.encrypted_credentials using (mine.spied(name)) with check (mine.spied(name))",
+        ],
+        "a constraint": ["alter table mine.encrypted_credentials add check (mine.spied(name))"],
+        "a default": ["alter table mine.encrypted_credentials add more boolean; "
+                      "alter table mine.encrypted_credentials alter more set default mine.spied('x')"],
+        "a domain": ["create domain mine.watched as boolean default mine.spied('x') check (mine.spied('x'))",
+                     "alter table mine.encrypted_credentials add more mine.watched default true"],
+        "an index": [
+            "create function mine.pure(name text) returns boolean language plpgsql immutable as"
+            " $$begin return mine.spied(name); end$$",
+            "create index on mine.encrypted_credentials (mine.pure(name))",
+        ],
+        "a rule": ["create rule spy as on delete to mine.encrypted_credentials do also select mine.spied(old.name)"],
+    }
+
+    @staticmethod
+    def load(db: Database, file: str, call: str, **values: bytes | None) -> list[tuple]:
+        """What a superuser's call imports after these edits of the file from outside."""
+        edit(db.server, file, **values)
+        with db.connect() as boss:
+            boss.execute("set search_path = public, pg_catalog")
+            done = boss.execute(f"select name, action, reason from omni_credentials.{call}", {"file": file}).fetchall()
+            assert boss.execute("select current_user::text, current_setting('search_path')").fetchone() == (
+                "postgres", "public, pg_catalog",
+            )
+        return done
+
+    REGISTER = "instantiate_file_store(%(file)s, 'mine')"
+    RELOAD = "file_store_reload('mine', %(file)s, null, false)"
+
+    @pytest.mark.parametrize("where", PLACES)
+    def test_code_of_the_owner_runs_as_the_owner(self, owned: Owned, db: Database, where: str) -> None:
+        db.run(f"grant pg_read_server_files, pg_write_server_files to {owned.owner}")
+        for statement in self.PLACES[where]:
+            owned(statement)
+        owned("delete from mine.seen")
+        file = str(db.server.data / f"{db.name}.import")
+        steps = (
+            (self.REGISTER, b"1", [("c", "added", None)]), (self.RELOAD, b"2", [("c", "changed", None)]),
+            (self.RELOAD, None, [("c", "removed", None)]),
+        )
+        for call, value, done in steps:
+            assert self.load(db, file, call, c=value) == done
+        seen = owned.seen()
+        assert seen or where == "a policy"
+        for current, session, path, _ in seen:
+            assert (current, session, path) == (owned.owner, "postgres", "pg_catalog, pg_temp")
+        assert [value for _, value in owned(OPENED)] == [b"x", b"y"]
+
+    def test_there_is_no_way_back(self, owner: str, old: str, db: Database) -> None:
+        body = (
+            f"begin execute 'alter role {owner} superuser'; outcome := 'done';"
+            " exception when others then outcome := sqlstate; end;"
+        )
+        owned = Owned(db, owner, old, body)
+        db.run(f"grant pg_read_server_files, pg_write_server_files to {owner}")
+        for statement in self.PLACES["triggers for each row"]:
+            owned(statement)
+        owned("delete from mine.seen")
+        file = str(db.server.data / f"{db.name}.import")
+        assert self.load(db, file, self.REGISTER, c=b"1") == [("c", "added", None)]
+        assert {outcome for *_, outcome in owned.seen()} == {"42501"}
+        assert db.run(f"select rolsuper from pg_roles where rolname = '{owner}'") == [(False,)]
+
+    def test_no_trigger_waits_for_the_commit(self, owned: Owned, db: Database) -> None:
+        db.run(f"grant pg_read_server_files, pg_write_server_files to {owned.owner}")
+        owned(
+            "create constraint trigger later after insert on mine.encrypted_credentials deferrable initially deferred"
+            " for each row execute function mine.spy()"
+        )
+        owned("delete from mine.seen")
+        file = str(db.server.data / f"{db.name}.import")
+        with refused("42501", "deferred trigger"):
+            self.load(db, file, self.REGISTER, c=b"1")
+        assert owned.seen() == []
+        assert db.run("select count(*) from mine.credentials_files") == [(0,)]
+
+    def test_other_roles_write_as_themselves(self, role, owned: Owned, db: Database) -> None:
+        """Under their own policies: they are no way to the rights of the owner."""
+        helper = role("helper", "in role pg_read_server_files, pg_write_server_files")
+        db.run(f"grant pg_read_server_files, pg_write_server_files to {owned.owner}")
+        db.run(f"grant usage on schema mine to {helper}")
+        db.run(f"grant insert on mine.seen to {helper}")
+        db.grant(helper, schema="mine")
+        db.run(f"grant execute on function omni_credentials.instantiate_file_store to {helper}")
+        for statement in self.PLACES["triggers for each row"]:
+            owned(statement)
+        owned("delete from mine.seen")
+        file = str(db.server.data / f"{db.name}.import")
+        edit(db.server, file, c=b"1")
+        with refused("42501", "row-level security"):
+            db.run(f"select omni_credentials.instantiate_file_store('{file}', 'mine')", user=helper)
+        db.run(f"create policy all_rows on mine.encrypted_credentials to {helper} using (true) with check (true)")
+        db.run(f"select omni_credentials.instantiate_file_store('{file}', 'mine')", user=helper)
+        assert {(current, session) for current, session, *_ in owned.seen()} == {(helper, helper)}
 
 
 class TestEveryRowOrNone:

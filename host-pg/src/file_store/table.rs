@@ -8,6 +8,7 @@ use super::limit_error;
 use crate::error::Error;
 use crate::instance::{self, Instance};
 use crate::keys::modules;
+use crate::postgres::as_owner::as_owner;
 use crate::postgres::heap::Visit;
 use crate::postgres::varlena::Detoasted;
 use crate::postgres::{catalog, fmgr};
@@ -94,9 +95,29 @@ impl Room {
     }
 }
 
-/// Writes a record to the table with the caller's rights, or says why the table cannot take it. `is_held` says whether
-/// the table has a row for it, seen by the caller or not.
+/// Writes a record to the table, or says why the table cannot take it. `is_held` says whether the table has a row for it,
+/// seen by the caller or not.
+///
+/// A caller with the rights of the table's owner writes as the owner, in a restricted operation: a superuser must not run
+/// triggers of the owner with the rights of a superuser. Anyone else writes with rights and policies of their own.
 pub(super) fn apply(
+    table: pg_sys::Oid,
+    kind_type: pg_sys::Oid,
+    entry: Entry,
+    is_held: bool,
+    dry_run: bool,
+) -> Result<Outcome, Error> {
+    let write = || write(table, kind_type, entry, is_held, dry_run);
+    // SAFETY: catalog lookups by oid. The owner stays the same: the table was read, and its lock is kept.
+    match catalog::owner(table)
+        .filter(|owner| unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), *owner) })
+    {
+        Some(owner) => as_owner(owner, write),
+        None => write(),
+    }
+}
+
+fn write(
     table: pg_sys::Oid,
     kind_type: pg_sys::Oid,
     entry: Entry,
