@@ -21,7 +21,7 @@ if [[ ! $stage/.staged -nt $library || -n $(find host-pg/sql host-pg/upgrade hos
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     sed -e '/^@INSTANCE_SQL@$/{' -e 'r host-pg/sql/instance.sql' -e 'd' -e '}' host-pg/sql/functions.sql \
-        | cat - host-pg/sql/default_copy.sql | sed "s/@CARGO_VERSION@/$version/" >"$work/omni_credentials--$version.sql"
+        | cat - host-pg/sql/{modules,rights,guards,policies,default_copy}.sql | sed "s/@CARGO_VERSION@/$version/" >"$work/omni_credentials--$version.sql"
     sed "s/@CARGO_VERSION@/$version/" host-pg/omni_credentials.control >"$work/omni_credentials.control"
     strip --strip-unneeded --remove-section=.comment --remove-section=.pgrxsc -o "$work/omni_credentials.so" "$library"
 

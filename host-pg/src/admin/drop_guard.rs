@@ -2,7 +2,7 @@
 //! schema. It must not take sealed credentials along in silence.
 //!
 //! When the extension is dropped, no trigger of the table fires, and an event trigger at the end of the command is gone
-//! itself. So one at the start of the command, `guard_drop` in `sql/functions.sql`, calls `watch_drops` where the table
+//! itself. So one at the start of the command, `guard_drop` in `sql/guards.sql`, calls `watch_drops` where the table
 //! has rows, and a hook looks at the table just before Postgres drops it. Where this library is missing, `guard_drop`
 //! has another way. Instances made by `instantiate` belong to the database and stay.
 

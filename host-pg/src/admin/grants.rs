@@ -1,4 +1,4 @@
-//! The arguments of `grant_access` and `revoke_access`. What they do is SQL, in `sql/functions.sql`.
+//! The arguments of `grant_access` and `revoke_access`. What they do is SQL, in `sql/rights.sql`.
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;

@@ -9,7 +9,7 @@ use pgrx::prelude::*;
 
 use crate::postgres::encoding;
 
-/// Exports `$body` under the C symbol `$symbol`, which `sql/functions.sql` names.
+/// Exports `$body` under the C symbol `$symbol`, which the files in `sql` name.
 macro_rules! raw_function {
     ($symbol:ident, $finfo:ident, $body:path) => {
         /// The calling convention of the function, for Postgres.

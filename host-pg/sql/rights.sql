@@ -1,0 +1,138 @@
+-- Environment variables
+
+create table omni_credentials.allowed_variables (
+    role regrole,
+    variable text collate pg_catalog."C" check (pg_catalog.octet_length(variable) between 1 and 255),
+    primary key (role, variable)
+) using heap;
+comment on table omni_credentials.allowed_variables is
+'Which roles may use which variable of the server''s environment as the master secret of their instances. Superusers may use any.';
+comment on column omni_credentials.allowed_variables.role is 'The owner of instances: this role, not its members.';
+comment on column omni_credentials.allowed_variables.variable is 'The variable; the same name with _FILE appended goes with it.';
+create trigger allowed_variables_changed after insert or update or delete or truncate on omni_credentials.allowed_variables
+    for each statement execute function omni_credentials.credentials_store_changed();
+alter table omni_credentials.allowed_variables enable always trigger allowed_variables_changed;
+comment on trigger allowed_variables_changed on omni_credentials.allowed_variables is 'Every session looks again who may use what.';
+
+create function omni_credentials.allow_variable(role regrole, variable text) returns void
+language c volatile
+set search_path = pg_catalog, pg_temp
+as 'MODULE_PATHNAME', 'allow_variable_wrapper';
+comment on function omni_credentials.allow_variable(regrole, text) is
+'Lets a role use a variable of the server''s environment as the master secret of the instances that it owns. Superusers only.';
+
+create function omni_credentials.disallow_variable(role regrole, variable text) returns void
+language c volatile
+set search_path = pg_catalog, pg_temp
+as 'MODULE_PATHNAME', 'disallow_variable_wrapper';
+comment on function omni_credentials.disallow_variable(regrole, text) is
+'Takes back what allow_variable gave. Instances of the role with that variable are closed until it is back. Superusers only.';
+
+-- Rights
+
+create function omni_credentials.privilege_list(grantee regrole, privileges text, schema regnamespace) returns text[]
+language c volatile
+as 'MODULE_PATHNAME', 'privilege_list_wrapper';
+comment on function omni_credentials.privilege_list(regrole, text, regnamespace) is
+'The privileges in a list for grant_access and revoke_access; refuses what is none, and a NULL among their arguments.';
+
+create function omni_credentials.privileges_held(grantee regrole, schema regnamespace) returns text[]
+language sql stable
+begin atomic
+    select coalesce(pg_catalog.array_agg(distinct a.privilege_type), '{}')
+    from pg_catalog.pg_trigger t
+    join pg_catalog.pg_class v on v.oid operator(pg_catalog.=) t.tgrelid,
+    pg_catalog.aclexplode(v.relacl) a
+    where t.tgfoid operator(pg_catalog.=) 'omni_credentials.credentials_write()'::pg_catalog.regprocedure
+      and v.relname operator(pg_catalog.=) 'credentials'
+      and (privileges_held.schema is null or v.relnamespace operator(pg_catalog.=) privileges_held.schema)
+      and a.grantee operator(pg_catalog.=) privileges_held.grantee;
+end;
+comment on function omni_credentials.privileges_held(regrole, regnamespace) is
+'What a role was granted on the credentials view of an instance, or with NULL on that of any instance.';
+
+create function omni_credentials.grant_access(
+    grantee regrole,
+    privileges text default 'SELECT',
+    schema regnamespace default 'omni_credentials')
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    ours text := (select e.extnamespace::pg_catalog.regnamespace from pg_catalog.pg_extension e where e.extname = 'omni_credentials');
+    list text[];
+    held text[];
+begin
+    execute format('select %s.privilege_list($1, $2, $3)', ours) into list using grantee, privileges, schema;
+    execute format('grant usage on schema %s, %s to %s', ours, schema, grantee);
+    execute format('grant usage on type %s.credential_kind to %s', schema, grantee);
+    execute format('grant %s on %s.credentials, %s.encrypted_credentials to %s',
+        array_to_string(list, ', '), schema, schema, grantee);
+    if list && '{SELECT, UPDATE, DELETE}' then
+        -- A change through the view first looks at the sealed value that it replaces. It does not open for a role
+        -- that may not SELECT from the view.
+        execute format('grant select on %s.encrypted_credentials to %s', schema, grantee);
+        execute format('grant execute on function %s.open_credential(oid, text, anyenum, regrole, jsonb, bytea) to %s', ours, grantee);
+    end if;
+    if list && '{SELECT}' then
+        execute format('grant execute on function %s.verify(regnamespace) to %s', ours, grantee);
+    end if;
+    if list && '{INSERT, UPDATE}' then
+        execute format('grant execute on function %s.seal_credential(oid, text, anyenum, regrole, jsonb, bytea) to %s', ours, grantee);
+    end if;
+    execute format('select %s.privileges_held($1, $2)', ours) into held using grantee, schema;
+    if held @> '{INSERT, UPDATE}' then
+        execute format('grant execute on function %1$s.set_credential(text, bytea, %1$s.credential_kind, regrole, jsonb) to %2$s', schema, grantee);
+    end if;
+end
+$$;
+comment on function omni_credentials.grant_access(regrole, text, regnamespace) is
+'Gives a role all it needs to SELECT, INSERT, UPDATE or DELETE credentials of an instance. The policies of the instance say which.';
+
+create function omni_credentials.revoke_access(
+    grantee regrole,
+    privileges text default 'SELECT, INSERT, UPDATE, DELETE',
+    schema regnamespace default 'omni_credentials')
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    ours text := (select e.extnamespace::pg_catalog.regnamespace from pg_catalog.pg_extension e where e.extname = 'omni_credentials');
+    list text[];
+    held text[];
+begin
+    execute format('select %s.privilege_list($1, $2, $3)', ours) into list using grantee, privileges, schema;
+    execute format('revoke %s on %s.credentials, %s.encrypted_credentials from %s',
+        array_to_string(list, ', '), schema, schema, grantee);
+    execute format('select %s.privileges_held($1, $2)', ours) into held using grantee, schema;
+    if not held && '{SELECT, UPDATE, DELETE}' then
+        execute format('revoke select on %s.encrypted_credentials from %s', schema, grantee);
+    else
+        execute format('grant select on %s.encrypted_credentials to %s', schema, grantee);
+    end if;
+    if not held @> '{INSERT, UPDATE}' then
+        execute format('revoke execute on function %1$s.set_credential(text, bytea, %1$s.credential_kind, regrole, jsonb) from %2$s', schema, grantee);
+    end if;
+    if held = '{}' then
+        execute format('revoke usage on type %s.credential_kind from %s', schema, grantee);
+    end if;
+    -- What all instances share, unless another instance still needs it.
+    execute format('select %s.privileges_held($1, null)', ours) into held using grantee;
+    if not held && '{SELECT, UPDATE, DELETE}' then
+        execute format('revoke execute on function %s.open_credential(oid, text, anyenum, regrole, jsonb, bytea) from %s', ours, grantee);
+    end if;
+    if not held && '{SELECT}' then
+        execute format('revoke execute on function %s.verify(regnamespace) from %s', ours, grantee);
+    end if;
+    if not held && '{INSERT, UPDATE}' then
+        execute format('revoke execute on function %s.seal_credential(oid, text, anyenum, regrole, jsonb, bytea) from %s', ours, grantee);
+    end if;
+    if held = '{}' then
+        execute format('revoke usage on schema %s from %s', ours, grantee);
+    end if;
+end
+$$;
+comment on function omni_credentials.revoke_access(regrole, text, regnamespace) is
+'Takes back what grant_access gave, but for USAGE on the schema of another instance than the default one.';
