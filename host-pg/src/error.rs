@@ -122,9 +122,9 @@ pub(crate) enum Error {
     /// The module that instances start with.
     #[error("crypto module {digest} is in use by the extension itself")]
     ModuleBuiltin { digest: String },
-    /// Crypto code is for superusers.
-    #[error("permission denied to change crypto modules")]
-    NotSuperuser,
+    /// Crypto code, and the environment of the server, are for superusers.
+    #[error("permission denied to {what}")]
+    NotSuperuser { what: &'static str },
     /// The component does not keep the contract.
     #[error("the component is not a usable crypto module: {reason}")]
     ModuleRefused { reason: String },
@@ -363,9 +363,9 @@ impl Error {
                 C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
                 Some("It comes with the extension and stays, for instances to start with. An instance moves to another one by omni_credentials.use_module().".into()),
             ),
-            Self::NotSuperuser => (
+            Self::NotSuperuser { .. } => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                Some("Must be superuser: a crypto module sees every credential in the clear.".into()),
+                Some("Must be superuser: a crypto module sees every credential in the clear, and the environment is the server's.".into()),
             ),
             Self::ModuleRefused { .. } => (
                 C::ERRCODE_FEATURE_NOT_SUPPORTED,

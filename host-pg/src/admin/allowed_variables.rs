@@ -3,7 +3,6 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::admin::crypto_modules::must_be_superuser;
 use crate::error::{Error, given, or_raise};
 use crate::keys::{allowed_variables, master_secret};
 use crate::postgres::catalog;
@@ -25,7 +24,7 @@ fn disallow_variable(role: Option<pg_sys::Oid>, variable: Option<&str>) {
 /// Changes the table, whose name takes the place of `{}`. Both functions have a pinned `search_path`.
 fn change(sql: &str, role: Option<pg_sys::Oid>, variable: Option<&str>) -> Result<(), Error> {
     let (role, variable) = (given(role, "role")?, given(variable, "variable")?);
-    must_be_superuser()?;
+    catalog::must_be_superuser("allow environment variables")?;
     if !master_secret::is_variable_name(variable) {
         return Err(Error::InvalidArgument(format!(
             "{variable:?} is not the name of an environment variable"

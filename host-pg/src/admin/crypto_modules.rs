@@ -13,6 +13,9 @@ use crate::postgres::tables::crypto_modules as columns;
 /// The longest component, in bytes. The modules that ship have a third of a mebibyte.
 const MAX_COMPONENT: usize = 16 << 20;
 
+/// What only superusers may do.
+pub(super) const CHANGE: &str = "change crypto modules";
+
 #[pg_extern(sql = false)]
 fn register_builtin_module() {
     or_raise(register_builtin());
@@ -65,14 +68,8 @@ pub(crate) fn resolve(module: &str) -> Result<Digest, Error> {
     }
 }
 
-/// Fails for everybody but superusers.
-pub(crate) fn must_be_superuser() -> Result<(), Error> {
-    // SAFETY: a variable of the session.
-    if catalog::is_superuser(unsafe { pg_sys::GetUserId() }) { Ok(()) } else { Err(Error::NotSuperuser) }
-}
-
 fn install(name: &str, wasm: &[u8], digest: &[u8]) -> Result<(), Error> {
-    must_be_superuser()?;
+    catalog::must_be_superuser(CHANGE)?;
     if name.is_empty() {
         return Err(Error::InvalidArgument("a crypto module needs a name".to_owned()));
     }
@@ -101,7 +98,7 @@ fn install(name: &str, wasm: &[u8], digest: &[u8]) -> Result<(), Error> {
 }
 
 fn remove(module: &str) -> Result<(), Error> {
-    must_be_superuser()?;
+    catalog::must_be_superuser(CHANGE)?;
     let digest = resolve(module)?;
     // The guard looks at who refers to it.
     Spi::run_with_args(

@@ -35,7 +35,7 @@ unsafe fn crypto_modules_guard(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datu
 
 /// The row to go on with.
 fn guard(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
-    crypto_modules::must_be_superuser()?;
+    catalog::must_be_superuser(crypto_modules::CHANGE)?;
     call.must_have(columns::COLUMNS)?;
     let level = if call.event() == Event::Truncate { Level::Statement } else { Level::Row };
     call.must_fire(Timing::Before, level)?;

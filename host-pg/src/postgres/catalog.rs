@@ -57,6 +57,12 @@ pub(crate) fn may_instantiate(role: pg_sys::Oid) -> bool {
             .is_some_and(|function| unsafe { may_execute(function, role) })
 }
 
+/// Fails unless the caller is a superuser. `what` says what is not permitted.
+pub(crate) fn must_be_superuser(what: &'static str) -> Result<(), Error> {
+    // SAFETY: a variable of the session.
+    if is_superuser(unsafe { pg_sys::GetUserId() }) { Ok(()) } else { Err(Error::NotSuperuser { what }) }
+}
+
 /// Whether a role is a superuser.
 pub(crate) fn is_superuser(role: pg_sys::Oid) -> bool {
     // SAFETY: a catalog lookup by oid.
