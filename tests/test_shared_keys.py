@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -50,6 +51,12 @@ def derives(database: Database, statement: str = READ) -> bool:
     before = peak(session)
     assert session.execute(statement).fetchall() == [(b"value",)]
     return peak(session) - before > DERIVED_KIB
+
+
+def cap_file_size(server: Server, pid: int, limit: int) -> None:
+    """Limits the files that a process of the server may write; its own account may."""
+    program = f"import resource; resource.prlimit({pid}, resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    subprocess.run(["python3", "-c", program], check=True, cwd="/", **server.account.popen)
 
 
 def shares(server: Server, settings: dict[str, str]) -> bool:
@@ -102,6 +109,61 @@ def test_after_a_crash(start) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert not derives(database)
+
+
+def test_no_room_in_shared_memory(start) -> None:
+    """A full /dev/shm: sessions that cannot share keys read and write all the same."""
+    database = start(SEGMENT)
+    server = database.server
+    server.restart()
+    database.run("select count(*) from omni_credentials.encrypted_credentials")
+    database.run("checkpoint")
+    before = server.log.stat().st_size
+    # As for a full disk, the system refuses to make the segment larger.
+    limit = 512 * 1024
+    assert before < limit
+    full = [database.connect() for _ in range(2)]
+    for session in full:
+        session.execute("select 1")
+        cap_file_size(server, session.info.backend_pid, limit)
+        for _ in range(2):
+            assert session.execute(READ).fetchall() == [(b"value",)]
+        # Nothing was left behind by the error.
+        session.execute("begin")
+        session.execute("savepoint s")
+        with refused("22012"):
+            session.execute("select value, 1 / 0 from omni_credentials.credentials")
+        session.execute("rollback to s")
+        assert session.execute(READ).fetchall() == [(b"value",)]
+        session.execute("commit")
+    log = server.log.read_bytes()[before:].decode()
+    notes = log.count("this session shares no keys")
+    assert notes == (2 if shares(server, SEGMENT) else 0), log
+    assert "was not closed" not in log and "leak" not in log and "terminated by signal" not in log
+    # Where there is room, the others share.
+    assert derives(database)
+    assert derives(database) is not shares(server, SEGMENT)
+
+
+def test_no_room_for_the_segment_alone(start) -> None:
+    """The server's list of segments exists and ours does not fit: what is left in the list must not keep anyone from reading."""
+    database = start(SEGMENT)
+    server = database.server
+    server.restart()
+    if shares(server, SEGMENT):
+        # An extension that makes the list.
+        database.run("create extension pg_prewarm")
+        database.run("select autoprewarm_dump_now()")
+    database.run("select count(*) from omni_credentials.encrypted_credentials")
+    database.run("checkpoint")
+    session = database.connect()
+    session.execute("select 1")
+    cap_file_size(server, session.info.backend_pid, 8 * 1024)
+    for _ in range(2):
+        assert session.execute(READ).fetchall() == [(b"value",)]
+    for _ in range(3):
+        assert database.run(READ) == [(b"value",)]
+    assert b"terminated by signal" not in server.log.read_bytes()
 
 
 @pytest.mark.parametrize("settings", [PRELOAD, SEGMENT], ids=["preload", "segment"])

@@ -18,6 +18,9 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use zeroize::Zeroize;
 
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+use crate::postgres::attempt::attempt;
+
 /// Keys that are remembered; the one used longest ago makes room.
 const ENTRIES: usize = 64;
 const NAME: &core::ffi::CStr = c"omni_credentials keys";
@@ -148,13 +151,21 @@ fn own_segment() -> *mut Table {
     if !usable {
         return core::ptr::null_mut();
     }
-    let mut found = false;
-    // SAFETY: the name is NUL-terminated and short; the callback initialises what this size has room for. The segment
-    // stays mapped for as long as the backend lives.
-    unsafe {
-        let memory =
-            pg_sys::GetNamedDSMSegment(NAME.as_ptr(), SIZE, Some(initialise_segment), &raw mut found);
-        aligned(memory)
+    let get = || {
+        let mut found = false;
+        // SAFETY: the name is NUL-terminated and short; the callback initialises what this size has room for. The segment
+        // stays mapped for as long as the backend lives.
+        unsafe { pg_sys::GetNamedDSMSegment(NAME.as_ptr(), SIZE, Some(initialise_segment), &raw mut found) }
+    };
+    // Where /dev/shm is full, this session derives its keys itself.
+    // SAFETY: the function takes locks of shared memory, and segments that belong to a resource owner until they are the
+    // session's. An entry without a segment, which an error may leave in the server's list, fails those who ask for it.
+    match unsafe { attempt(NAME, get) } {
+        Ok(memory) => aligned(memory),
+        Err(reason) => {
+            pgrx::log!("omni_credentials: this session shares no keys: {reason}");
+            core::ptr::null_mut()
+        }
     }
 }
 

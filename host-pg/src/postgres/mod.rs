@@ -1,6 +1,8 @@
 //! The server underneath: the only layer that touches tuples, datums and catalogs.
 
 pub(crate) mod as_owner;
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+pub(crate) mod attempt;
 pub(crate) mod catalog;
 pub(crate) mod encoding;
 pub(crate) mod error_context;
