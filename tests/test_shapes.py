@@ -3,13 +3,18 @@ but no crash of the server, no value for a role that may not read it, and no wro
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
 from conftest import Database, refused
+from test_modules import install
 
 SECRET = b"a value that the stranger must not see"
 # A value that crashes code that takes it for a pointer.
 ADDRESS = 1234567
+SPY = "create function mine.spy() returns trigger language plpgsql as 'begin return new; end'"
 
 
 @pytest.fixture
@@ -69,6 +74,8 @@ class TestColumns:
     @pytest.mark.parametrize("change", CHANGES)
     @pytest.mark.parametrize("column", ["name", "value", "kind", "principal", "scope"])
     def test_not_where_it_was(self, mine: Database, owner: str, change: str, column: str) -> None:
+        # It refuses to drop columns where there are credentials; a superuser may switch it off.
+        mine.run("alter event trigger omni_credentials_guard_tables disable")
         session = mine.connect(owner)
         session.execute(f"alter table mine.encrypted_credentials {change.format(column)}")
         boss = mine.connect()
@@ -108,9 +115,29 @@ class TestTablesWrittenDirectly:
         "inherited": "create table mine.child () inherits (mine.credentials_keyrings)",
         "rule": "create rule r as on update to mine.credentials_keyrings do also select 1",
         "generated": "alter table mine.credentials_keyrings add column more int generated always as (id + 1) stored",
+        "check": "alter table mine.credentials_keyrings add check (id < 100)",
+        "check in place of ours": "alter table mine.credentials_keyrings drop constraint credentials_keyrings_module_check;"
+        " alter table mine.credentials_keyrings add constraint credentials_keyrings_module_check check (module is not null)",
+        "foreign key": "create table mine.ids (id int primary key); insert into mine.ids select generate_series(1, 9);"
+        " alter table mine.credentials_keyrings add foreign key (id) references mine.ids",
+        "referenced": "create table mine.uses (id int references mine.credentials_keyrings)",
+        "trigger for each row": f"{SPY}; create trigger spy before insert or update on mine.credentials_keyrings"
+        " for each row execute function mine.spy()",
+        "trigger of the statement": f"{SPY}; create trigger spy after insert or update on mine.credentials_keyrings"
+        " execute function mine.spy()",
+        "constraint trigger": f"{SPY}; create constraint trigger spy after insert or update on mine.credentials_keyrings"
+        " deferrable for each row execute function mine.spy()",
+        "child": "create table mine.parent (id int); alter table mine.credentials_keyrings inherit mine.parent",
+        "domain": "create domain mine.given as text not null; alter table mine.credentials_keyrings add note text;"
+        " update mine.credentials_keyrings set note = 'x'; alter table mine.credentials_keyrings alter note type mine.given",
+        "domain with a check": "create domain mine.given as text check (value is not null);"
+        " alter table mine.credentials_keyrings add note text; update mine.credentials_keyrings set note = 'x';"
+        " alter table mine.credentials_keyrings alter note type mine.given",
     }
+    # What fills a column that is added keeps an UPDATE from being refused: the column stays as it is.
+    ONLY_INSERT = {"domain", "domain with a check"}
 
-    @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+    @pytest.mark.parametrize("change", CHANGES)
     @pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
     def test_refused(self, mine: Database, owner: str, change: str, first: bool) -> None:
         ((started,),) = mine.run("select pg_postmaster_start_time()")
@@ -118,12 +145,15 @@ class TestTablesWrittenDirectly:
             if first:
                 session.execute("delete from mine.credentials")
                 session.execute("delete from mine.credentials_keyrings")
-            session.execute(change)
+            session.execute(self.CHANGES[change])
             statement = (
                 "insert into mine.credentials (name, value) values ('first', 'v')"
                 if first
                 else "select omni_credentials.rotate_key('mine')"
             )
+            if change in self.ONLY_INSERT and not first:
+                assert session.execute(statement).fetchone() == (1,)
+                return
             with refused("42P16", r"mine\.credentials_keyrings does not have the shape", hint="Undo"):
                 session.execute(statement)
         assert_alive(mine, started)
@@ -143,6 +173,67 @@ class TestTablesWrittenDirectly:
                     session.execute("select omni_credentials.instantiate_file_store(%s, 'mine')", (file,))
         assert_alive(mine, started)
 
+    FILES = {
+        "check": "alter table mine.credentials_files add check (length(filename) < 1000)",
+        "trigger": f"{SPY}; create trigger spy before insert or update or delete on mine.credentials_files"
+        " for each row execute function mine.spy()",
+        "referenced": "create table mine.uses (name text collate \"C\" references mine.credentials_files)",
+        "domain": "create domain mine.given as text check (value is not null); alter table mine.credentials_files add note mine.given",
+    }
+
+    @pytest.mark.parametrize("change", FILES.values(), ids=FILES)
+    def test_files(self, mine: Database, owner: str, change: str) -> None:
+        mine.run(f"grant pg_read_server_files, pg_write_server_files to {owner}")
+        file = str(mine.server.data / f"{mine.name}.shapes")
+        shape = r"mine\.credentials_files does not have the shape"
+        with mine.connect(owner) as session:
+            session.execute("begin")
+            session.execute(change)
+            with refused("42P16", shape, hint="Undo"):
+                session.execute("select omni_credentials.instantiate_file_store(%s, 'mine')", (file,))
+            session.execute("rollback")
+            session.execute("select omni_credentials.instantiate_file_store(%s, 'mine')", (file,))
+            if "domain" in change:
+                return
+            session.execute(change)
+            # To write what a commit did to the file, and to remove the row.
+            with refused("42P16", shape, hint="Undo"):
+                session.execute("insert into mine.credentials (name, value) values ('m', 'v')")
+            with refused("42P16", shape, hint="Undo"):
+                session.execute("select omni_credentials.detach_file_store(%s, 'mine')", (file,))
+        assert mine.run("select name from mine.encrypted_credentials") == [("n",)]
+
+    @pytest.mark.parametrize(
+        "change", ["trigger for each row", "referenced", "check", "index"],
+    )
+    def test_removing_rows(self, mine: Database, owner: str, change: str) -> None:
+        with mine.connect(owner) as session:
+            session.execute("select omni_credentials.use_module('mine')")
+            session.execute({**self.CHANGES, "index": self.CHANGES["expression"]}[change])
+            with refused("42P16", r"mine\.credentials_keyrings does not have the shape", hint="Undo"):
+                session.execute("select omni_credentials.prune_keyrings('mine')")
+            assert session.execute("select count(*) from mine.credentials_keyrings").fetchone() == (2,)
+
+    UNDONE = (
+        ("create table mine.child () inherits (mine.credentials_keyrings)", "drop table mine.child"),
+        ("create rule r as on update to mine.credentials_keyrings do also select 1", "drop rule r on mine.credentials_keyrings"),
+        (CHANGES["trigger for each row"], "drop trigger spy on mine.credentials_keyrings"),
+        (CHANGES["trigger for each row"], "alter table mine.credentials_keyrings disable trigger spy"),
+        (CHANGES["referenced"], "drop table mine.uses"),
+        (CHANGES["child"], "alter table mine.credentials_keyrings no inherit mine.parent"),
+        # As our own check is written does not depend on who looks.
+        ("create function mine.octet_length(bytea) returns int language sql as 'select 1'", "set search_path = mine, pg_catalog"),
+    )
+
+    @pytest.mark.parametrize("change, undo", UNDONE)
+    def test_nobody_is_locked_out_once_it_is_gone(self, mine: Database, owner: str, change: str, undo: str) -> None:
+        """What pg_class says of subclasses, rules and triggers stays true after the last one was dropped."""
+        with mine.connect(owner) as session:
+            session.execute(change)
+            session.execute(undo)
+            assert session.execute("select omni_credentials.rotate_key('mine')").fetchone() == (1,)
+            assert session.execute("select omni_credentials.use_module('mine')").fetchone() == (1,)
+
     def test_a_plain_index_does_no_harm(self, mine: Database, owner: str) -> None:
         with mine.connect(owner) as session:
             session.execute("create index i on mine.credentials_keyrings (module, id)")
@@ -150,6 +241,37 @@ class TestTablesWrittenDirectly:
             assert session.execute("select omni_credentials.rotate_key('mine')").fetchone() == (1,)
             session.execute("set enable_seqscan = off")
             assert session.execute("select count(*) from mine.credentials_keyrings where module is not null").fetchone() == (1,)
+
+
+class TestRows:
+    """A row that the table's constraints no longer keep as it was made: the error names the column."""
+
+    @pytest.mark.parametrize("column", ["name", "value", "kind", "principal", "scope"])
+    def test_null(self, mine: Database, owner: str, stranger: str, column: str) -> None:
+        with mine.connect(owner) as session:
+            session.execute("alter table mine.encrypted_credentials replica identity nothing")
+            session.execute(f"alter table mine.encrypted_credentials alter {column} drop not null")
+            session.execute(f"update mine.encrypted_credentials set {column} = null")
+            session.execute("create policy all_rows on mine.encrypted_credentials for select using (true)")
+        mine.grant(stranger, "select", schema="mine")
+        shape = rf"mine\.encrypted_credentials does not have the shape .*: column {column} of a row is NULL"
+        calls = ("verify('mine')", "rotate_key('mine')", "use_module('mine')", "rename_principal('x', current_user::regrole, 'mine')")
+        for call in calls:
+            for user in (owner, "postgres"):
+                with refused("42P16", shape, hint="Undo"):
+                    mine.run(f"select omni_credentials.{call}", user=user)
+        # With the rights of a role that sees only what the policies show.
+        with refused("42P16", shape, hint="Undo"):
+            mine.run("select omni_credentials.verify('mine')", user=stranger)
+
+    @pytest.mark.parametrize("table", ["credentials_keyrings", "credentials_config"])
+    def test_a_digest_of_another_length(self, mine: Database, owner: str, table: str) -> None:
+        with mine.connect(owner) as session:
+            session.execute(f"alter table mine.{table} drop constraint {table}_module_check")
+            session.execute(f"update mine.{table} set module = 'short'")
+            for statement in ("select value from mine.credentials", "select omni_credentials.rotate_key('mine')"):
+                with refused("42P16", rf"mine\.{table} does not have the shape .*: column module of a row is not 32 bytes long"):
+                    session.execute(statement)
 
 
 class TestTriggersElsewhere:
@@ -226,6 +348,39 @@ class TestModulesInUse:
         session.rollback()
 
 
+class TestInstancesThatAreBroken:
+    """Removing a module looks at every instance, also at those that its owner broke or drops meanwhile."""
+
+    BROKEN = (
+        "delete from mine.credentials_config",
+        "alter table mine.credentials_config rename to hidden; create view mine.credentials_config as select * from mine.hidden",
+    )
+
+    @pytest.fixture
+    def other_module(self, mine: Database) -> str:
+        install(mine, "other")
+        return "other"
+
+    @pytest.mark.parametrize("change", BROKEN)
+    def test_they_do_not_stand_in_the_way(self, mine: Database, owner: str, other_module: str, change: str) -> None:
+        with mine.connect(owner) as session:
+            session.execute(change)
+        mine.run("select omni_credentials.remove_module(%s)", other_module)
+        assert mine.run("select count(*) from omni_credentials.crypto_modules") == [(1,)]
+
+    def test_one_that_is_dropped_meanwhile(self, mine: Database, owner: str, other_module: str) -> None:
+        with mine.connect(owner, autocommit=False) as session, mine.connect() as boss:
+            session.execute("drop schema mine cascade")
+            with ThreadPoolExecutor(1) as pool:
+                removed = pool.submit(boss.execute, "select omni_credentials.remove_module(%s)", (other_module,))
+                waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and pid = %s"
+                while mine.run(waiting, boss.info.backend_pid) == [(0,)]:
+                    time.sleep(0.01)
+                session.commit()
+                removed.result(60)
+        assert mine.run("select count(*) from omni_credentials.crypto_modules") == [(1,)]
+
+
 class TestEveryFunction:
     """Every function that is installed, over every shape, as anyone."""
 
@@ -260,12 +415,66 @@ class TestEveryFunction:
         ),
         "no view": ("drop view mine.credentials",),
         "garbage keyring": ("update mine.credentials_keyrings set keyring = '\\x00'",),
-        "no keyring": ("delete from mine.credentials_keyrings",),
+        "no keyring": (
+            "alter table mine.credentials_keyrings disable trigger user",
+            "delete from mine.credentials_keyrings",
+        ),
         "other module": ("update mine.credentials_config set module = sha256('x')",),
         "many settings": ("alter table mine.credentials_config drop constraint credentials_config_pkey",),
+        "no settings": ("delete from mine.credentials_config",),
+        "checks": (
+            "alter table mine.credentials_keyrings add check (octet_length(keyring) > 1)",
+            "alter table mine.credentials_files add check (1 / length(filename) = 0)",
+        ),
+        "foreign keys": (
+            "create table mine.ids (id int primary key)",
+            "alter table mine.credentials_keyrings add foreign key (id) references mine.ids not valid",
+            "create table mine.uses (name text collate \"C\" references mine.credentials_files)",
+        ),
+        "triggers on what is written directly": (
+            SPY,
+            "create trigger spy before insert or update or delete on mine.credentials_keyrings for each row execute function mine.spy()",
+            "create trigger spy before insert or update or delete on mine.credentials_files for each row execute function mine.spy()",
+            "create trigger spy before insert or update or delete on mine.credentials_config for each row execute function mine.spy()",
+        ),
+        "a short digest": (
+            "alter table mine.credentials_keyrings drop constraint credentials_keyrings_module_check",
+            "update mine.credentials_keyrings set module = 'x'",
+        ),
+        "a short digest in the settings": (
+            "alter table mine.credentials_config drop constraint credentials_config_module_check",
+            "update mine.credentials_config set module = 'x'",
+        ),
+        "a NULL": (
+            "alter table mine.encrypted_credentials replica identity nothing",
+            "alter table mine.encrypted_credentials alter name drop not null",
+            "update mine.encrypted_credentials set name = null",
+        ),
+        "foreign table in its place": (
+            "alter table mine.encrypted_credentials rename to hidden",
+            "create foreign table mine.encrypted_credentials (name text, value bytea, kind mine.credential_kind,"
+            " principal regrole, scope jsonb) server nowhere",
+        ),
+        "foreign table of settings": (
+            "alter table mine.credentials_config rename to hidden",
+            "create foreign table mine.credentials_config (singleton boolean, environment_variable text) server nowhere",
+        ),
+        "temporary tables": (
+            "create temporary table encrypted_credentials (like mine.encrypted_credentials)",
+            "create temporary table credentials_config (like mine.credentials_config)",
+            "create temporary table credentials_keyrings (like mine.credentials_keyrings)",
+            "create temporary table credentials_files (like mine.credentials_files)",
+            "insert into credentials_config select * from mine.credentials_config",
+            "insert into credentials_keyrings select * from mine.credentials_keyrings",
+            "insert into encrypted_credentials select * from mine.encrypted_credentials",
+        ),
     }
+    # The schema of the temporary tables of the one session that has some.
+    TEMPORARY = "(select relnamespace from pg_class where relname = 'encrypted_credentials' and relpersistence = 't')"
     ARGUMENTS = {
-        "regnamespace": ("'mine'::regnamespace", "0::oid::regnamespace", "null::regnamespace"),
+        "regnamespace": (
+            "'mine'::regnamespace", "0::oid::regnamespace", "null::regnamespace", f"{TEMPORARY}::regnamespace",
+        ),
         "text": ("'n'", "repeat('x', 3000)", "null"),
         "bytea": ("'\\x0101'::bytea", "''::bytea", "(select value from mine.encrypted_credentials limit 1)", "null::bytea"),
         "regrole": ("current_user::regrole", "4294967295::oid::regrole", "null::regrole"),
@@ -281,6 +490,9 @@ class TestEveryFunction:
     def test_no_crash_and_no_leak(self, mine: Database, owner: str, stranger: str, shape: tuple[str, ...]) -> None:
         ((started,),) = mine.run("select pg_postmaster_start_time()")
         session = mine.connect(owner)
+        mine.run(f"grant temporary on database {mine.name} to {owner}")
+        mine.run("create foreign data wrapper nowhere; create server nowhere foreign data wrapper nowhere")
+        mine.run(f"grant usage on foreign server nowhere to {owner}")
         # It refuses some of the shapes to owners of credentials; a superuser may switch it off.
         mine.run("alter event trigger omni_credentials_guard_tables disable")
         for statement in shape:

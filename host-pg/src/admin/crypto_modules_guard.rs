@@ -147,18 +147,26 @@ fn users(digest: &Digest) -> Result<Vec<User>, Error> {
     let mut users = Vec::new();
     for schema in schemas()? {
         let Some(parts) = instance::parts(schema) else { continue };
-        let keyrings = StoredKeyring::read_all(parts.keyrings, Visibility::Now)?;
+        let keyrings = unless_gone(StoredKeyring::read_all(parts.keyrings, Visibility::Now))?;
         if keyrings.iter().any(|keyring| keyring.module == *digest) {
             // The newest keyring comes first, and is the current one.
             let only_superseded = keyrings.first().is_some_and(|keyring| keyring.module != *digest);
             users.push(User { only_superseded, ..User::of(parts.keyrings, schema) });
         }
-        if instance::configured_module(parts.config)? == Some(*digest) {
+        if unless_gone(instance::configured_module(parts.config))? == Some(*digest) {
             users.push(User::of(parts.config, schema));
         }
     }
     users.sort();
     Ok(users)
+}
+
+/// What is in a table of an instance: nothing where the table was dropped meanwhile, or something else has its name.
+fn unless_gone<T: Default>(found: Result<T, Error>) -> Result<T, Error> {
+    match found {
+        Err(Error::NotAnInstance { .. }) => Ok(T::default()),
+        found => found,
+    }
 }
 
 impl User {

@@ -122,10 +122,7 @@ impl Registry {
 
     /// Forgets a file.
     pub(super) fn delete(&self, store: &Store) -> Result<(), Error> {
-        self.with_row(store, |row| {
-            self.table.delete(row);
-            Ok(())
-        })
+        self.with_row(store, |row| self.table.delete(row))
     }
 
     /// The note for a registered file.

@@ -20,11 +20,18 @@ pub(crate) struct Settings {
 
 /// The module that the settings in a table name.
 pub(crate) fn configured_module(config: pg_sys::Oid) -> Result<Option<Digest>, Error> {
-    Ok(read_settings(config, Visibility::Now)?.module)
+    Ok(find_settings(config, Visibility::Now)?.and_then(|settings| settings.module))
 }
 
 /// Reads the settings.
 pub(super) fn read_settings(config: pg_sys::Oid, seen: Visibility) -> Result<Settings, Error> {
+    find_settings(config, seen)?.ok_or_else(|| Error::NotAnInstance {
+        relation: format!("{} (empty)", catalog::relation_name(config)),
+    })
+}
+
+/// Reads the settings; `None` where the table has none.
+fn find_settings(config: pg_sys::Oid, seen: Visibility) -> Result<Option<Settings>, Error> {
     let mut settings = None;
     let table = Table::open(config, pg_sys::AccessShareLock)?;
     table.must_have(config::COLUMNS)?;
@@ -42,7 +49,5 @@ pub(super) fn read_settings(config: pg_sys::Oid, seen: Visibility) -> Result<Set
         settings = Some(Settings { variable, module, costs });
         Ok(Visit::Stop)
     })?;
-    settings.ok_or_else(|| Error::NotAnInstance {
-        relation: format!("{} (empty)", catalog::relation_name(config)),
-    })
+    Ok(settings)
 }

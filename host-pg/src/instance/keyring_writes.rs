@@ -82,7 +82,7 @@ impl Instance {
         table.scan(|row| {
             if let Some(gone) = superseded.iter().find(|keyring| keyring.is_in(row)) {
                 gone.must_be_as_in(row, self.schema)?;
-                table.delete(row);
+                table.delete(row)?;
             }
             Ok(Visit::Continue)
         })?;

@@ -183,7 +183,6 @@ fn find<T>(
 /// The digest in a column.
 pub(crate) fn digest_of_column(row: &heap::Row, column: usize) -> Result<Digest, Error> {
     let bytes: Vec<u8> = row.required(column)?;
-    let bytes: [u8; 32] =
-        bytes.try_into().map_err(|_| Error::Internal("a module digest is not 32 bytes long".to_owned()))?;
+    let bytes: [u8; 32] = bytes.try_into().map_err(|_| row.misfit(column, "is not 32 bytes long"))?;
     Ok(Digest::from_bytes(bytes))
 }

@@ -29,12 +29,23 @@ pub(crate) fn as_owner<T>(owner: pg_sys::Oid, run: impl FnOnce() -> Result<T, Er
     let restricted = (pg_sys::SECURITY_RESTRICTED_OPERATION
         | pg_sys::SECURITY_LOCAL_USERID_CHANGE
         | pg_sys::SECURITY_NOFORCE_RLS) as core::ffi::c_int;
-    // SAFETY: reads and sets variables of the running transaction. The pointers are valid for the call, and the
-    // strings NUL-terminated. PGC_S_SESSION and GUC_ACTION_SAVE are what a function's SET clause uses: the setting
-    // ends with the nest level.
-    let level = unsafe {
+    // SAFETY: reads and sets variables of the running transaction. The pointers are valid for the call.
+    unsafe {
         pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
         pg_sys::SetUserIdAndSecContext(owner, context | restricted);
+    }
+    let result = with_safe_search_path(run);
+    // SAFETY: `user` and `context` are those from above.
+    unsafe { pg_sys::SetUserIdAndSecContext(user, context) }
+    result
+}
+
+/// Runs `run` with a search path that no role can put anything into. The one of before is back when this returns, or at
+/// the end of the (sub)transaction.
+pub(super) fn with_safe_search_path<T>(run: impl FnOnce() -> T) -> T {
+    // SAFETY: sets a setting of the running transaction; the strings are NUL-terminated. PGC_S_SESSION and
+    // GUC_ACTION_SAVE are what a function's SET clause uses: the setting ends with the nest level.
+    let level = unsafe {
         let level = pg_sys::NewGUCNestLevel();
         pg_sys::set_config_option(
             c"search_path".as_ptr(),
@@ -49,10 +60,7 @@ pub(crate) fn as_owner<T>(owner: pg_sys::Oid, run: impl FnOnce() -> Result<T, Er
         level
     };
     let result = run();
-    // SAFETY: `level` is the innermost one: what runs in between closes its own. `user` and `context` are those from above.
-    unsafe {
-        pg_sys::AtEOXact_GUC(false, level);
-        pg_sys::SetUserIdAndSecContext(user, context);
-    }
+    // SAFETY: `level` is the innermost one: what runs in between closes its own.
+    unsafe { pg_sys::AtEOXact_GUC(false, level) }
     result
 }

@@ -37,7 +37,12 @@ impl Extension {
         // SAFETY: to_regprocedure takes a text and gives an oid, or NULL where there is no such function.
         let function: Option<pg_sys::Oid> =
             unsafe { pgrx::direct_function_call(pg_sys::to_regprocedure, &[Some(qualified)]) };
-        function.filter(|function| self.has(pg_sys::ProcedureRelationId, *function))
+        function.filter(|function| self.has_function(*function))
+    }
+
+    /// Whether a function is one of its own.
+    pub(super) fn has_function(&self, function: pg_sys::Oid) -> bool {
+        self.has(pg_sys::ProcedureRelationId, function)
     }
 
     fn has(&self, class: pg_sys::Oid, object: pg_sys::Oid) -> bool {
@@ -190,6 +195,21 @@ pub(crate) fn qualified_name(oid: pg_sys::Oid) -> String {
     // SAFETY: a syscache lookup by oid; InvalidOid where there is no such relation.
     let schema = unsafe { pg_sys::get_rel_namespace(oid) };
     spi::quote_qualified_identifier(schema_name(schema), relation_name(oid))
+}
+
+/// The name of a constraint; `None` where there is none with that oid.
+pub(super) fn constraint_name(oid: pg_sys::Oid) -> Option<String> {
+    // SAFETY: get_constraint_name gives a palloc'ed string or null.
+    unsafe { owned_name(pg_sys::get_constraint_name(oid)) }
+}
+
+/// The name of a relation's column, counted from 0; its number, counted from 1, where it has none.
+pub(super) fn column_name(relation: pg_sys::Oid, column: usize) -> String {
+    let number = column.saturating_add(1);
+    let name = i16::try_from(number)
+        // SAFETY: get_attname gives a palloc'ed string, or null where there is no such column.
+        .map(|number| unsafe { owned_name(pg_sys::get_attname(relation, number, true)) });
+    name.ok().flatten().unwrap_or_else(|| number.to_string())
 }
 
 /// A type's name as SQL writes it.

@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 use pgrx::{FromDatum, IntoDatum};
 
 use crate::error::Error;
-use crate::postgres::catalog;
+use crate::postgres::{catalog, shape};
 
 /// An open relation, closed on drop; its lock stays until the end of the transaction.
 pub(crate) struct Table {
@@ -63,8 +63,12 @@ impl Table {
             // SAFETY: takes a NUL-terminated text for its message.
             unsafe { pg_sys::PreventCommandIfReadOnly(c"a change of keys or file stores".as_ptr()) };
         }
-        // SAFETY: table_open takes any oid and raises an error for one that is not a table.
-        let relation = unsafe { pg_sys::table_open(oid, lock as pg_sys::LOCKMODE) };
+        // SAFETY: the function takes any oid. It gives null where nothing has it, as when a table was dropped since it was
+        // found, and raises an error for one that is not a table.
+        let relation = unsafe { pg_sys::try_table_open(oid, lock as pg_sys::LOCKMODE) };
+        if relation.is_null() {
+            return Err(Error::NotAnInstance { relation: catalog::relation_name(oid) });
+        }
         let table = Self { relation };
         // SAFETY: rd_rel of an open relation is valid.
         let form = unsafe { &*(*relation).rd_rel };
@@ -206,12 +210,14 @@ impl Table {
     }
 
     /// Removes a row under the scan.
-    pub(crate) fn delete(&self, row: &Row) {
+    pub(crate) fn delete(&self, row: &Row) -> Result<(), Error> {
+        self.must_be_plain()?;
         // SAFETY: as in `update`.
         unsafe {
             pg_sys::CatalogTupleDelete(self.relation, &raw mut (*row.tuple).t_self);
             pg_sys::CommandCounterIncrement();
         }
+        Ok(())
     }
 
     /// Tells every backend, at commit, to read this table again.
@@ -220,32 +226,10 @@ impl Table {
         unsafe { pg_sys::CacheInvalidateRelcache(self.relation) }
     }
 
-    /// Fails where the table has anything that direct writing would pass over, or that the catalog's own functions for
-    /// storing rows cannot cope with: they support plain btree indexes and nothing else.
+    /// Fails where the table has anything that direct writing would pass over.
     fn must_be_plain(&self) -> Result<(), Error> {
-        // SAFETY: rd_rel of an open relation is valid.
-        let form = unsafe { &*(*self.relation).rd_rel };
-        if form.relhasrules {
-            return Err(self.misfit("it has rules"));
-        }
-        if form.relispartition || form.relhassubclass {
-            return Err(self.misfit("it takes part in inheritance or partitioning"));
-        }
-        // SAFETY: the relation is open with a lock that keeps indexes from being made or dropped. Each index is closed
-        // again and its lock kept, as the list's owner expects.
-        unsafe {
-            let list = pg_sys::RelationGetIndexList(self.relation);
-            for index in pgrx::PgList::<core::ffi::c_void>::from_pg(list).iter_oid() {
-                let open = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-                let plain = is_plain_index(open);
-                pg_sys::index_close(open, pg_sys::NoLock as pg_sys::LOCKMODE);
-                if !plain {
-                    let index = catalog::relation_name(index);
-                    return Err(self.misfit(&format!("index {index} is not a plain btree index")));
-                }
-            }
-        }
-        Ok(())
+        // SAFETY: the relation is open, with a lock that the caller of `open` took to write.
+        unsafe { shape::obstacle(self.relation) }.map_or(Ok(()), |problem| Err(self.misfit(&problem)))
     }
 
     /// The error for a table that is not as it was made.
@@ -281,9 +265,13 @@ impl Table {
             // The server may read a column that is NOT NULL without looking for a NULL; and what it would compute for
             // an additional one is not computed here.
             let additional = place >= columns.len();
-            let refused =
-                attribute.attgenerated != 0 || (attribute.attnotnull && (additional || value.is_none()));
-            if refused && !attribute.attisdropped {
+            // SAFETY: a lookup in the cache of types, for the type of a column.
+            let constrained = || unsafe { pg_sys::DomainHasConstraints(attribute.atttypid) };
+            let refused = !attribute.attisdropped
+                && (attribute.attgenerated != 0
+                    || (attribute.attnotnull && (additional || value.is_none()))
+                    || (additional && value.is_none() && constrained()));
+            if refused {
                 return Err(self.misfit(&format!("its column {} cannot be NULL", name_of(attribute))));
             }
         }
@@ -325,14 +313,18 @@ impl Row {
 
     /// A column that was made NOT NULL, by its place. The owner of the table can have taken that back.
     pub(crate) fn required<T: FromDatum>(&self, column: usize) -> Result<T, Error> {
-        self.get(column).ok_or_else(|| {
-            // SAFETY: the tuple is valid and pinned (`deform`); a scan of a table sets the field.
-            let table = unsafe { (*self.tuple).t_tableOid };
-            Error::WrongShape {
-                table: catalog::qualified_name(table),
-                problem: format!("column {} of a row is NULL", column.saturating_add(1)),
-            }
-        })
+        self.get(column).ok_or_else(|| self.misfit(column, "is NULL"))
+    }
+
+    /// The datum of such a column.
+    pub(crate) fn required_raw(&self, column: usize) -> Result<pg_sys::Datum, Error> {
+        self.raw(column).ok_or_else(|| self.misfit(column, "is NULL"))
+    }
+
+    /// The error for a column of this row that is not as the extension writes it.
+    pub(crate) fn misfit(&self, column: usize, problem: &str) -> Error {
+        // SAFETY: the tuple is valid and pinned (`deform`); a scan of a table sets the field.
+        misfit_of_row(unsafe { (*self.tuple).t_tableOid }, column, problem)
     }
 
     /// The transaction that wrote this version of the row. Freezing and rewriting the table keep it.
@@ -412,27 +404,6 @@ impl core::fmt::Display for Type {
     }
 }
 
-/// Whether `CatalogTupleInsert` can keep an index: a btree over columns, neither partial nor deferrable nor excluding.
-///
-/// # Safety
-/// `index` is an open index.
-unsafe fn is_plain_index(index: pg_sys::Relation) -> bool {
-    // SAFETY: an open index has its row of pg_index, and the tuple that the row is in.
-    unsafe {
-        let form = &*(*index).rd_index;
-        let absent = |number: u32| {
-            i32::try_from(number).is_ok_and(|number| {
-                pg_sys::heap_attisnull((*index).rd_indextuple, number, core::ptr::null_mut())
-            })
-        };
-        (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
-            && form.indimmediate
-            && !form.indisexclusion
-            && absent(pg_sys::Anum_pg_index_indexprs)
-            && absent(pg_sys::Anum_pg_index_indpred)
-    }
-}
-
 /// # Safety
 /// `descriptor` is valid and has more than `place` columns.
 unsafe fn attribute<'a>(descriptor: pg_sys::TupleDesc, place: usize) -> &'a pg_sys::FormData_pg_attribute {
@@ -448,6 +419,27 @@ unsafe fn attribute<'a>(descriptor: pg_sys::TupleDesc, place: usize) -> &'a pg_s
         let attributes =
             (*descriptor).compact_attrs.as_ptr().add(natts).cast::<pg_sys::FormData_pg_attribute>();
         &*attributes.add(place)
+    }
+}
+
+/// The error for a row of a query's result with a NULL in a column, counted from 0, that was made NOT NULL.
+pub(crate) fn is_null(relation: pg_sys::Oid, column: usize) -> Error {
+    misfit_of_row(relation, column, "is NULL")
+}
+
+fn misfit_of_row(relation: pg_sys::Oid, column: usize, problem: &str) -> Error {
+    let column = catalog::column_name(relation, column);
+    Error::WrongShape {
+        table: catalog::qualified_name(relation),
+        problem: format!("column {column} of a row {problem}"),
+    }
+}
+
+/// The error for a column of a query's result that is not of the type that the table was made with.
+pub(crate) fn wrong_type(relation: pg_sys::Oid, column: &Column) -> Error {
+    Error::WrongShape {
+        table: catalog::qualified_name(relation),
+        problem: format!("its column {} is not {}", column.name, column.of),
     }
 }
 

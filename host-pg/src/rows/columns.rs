@@ -31,8 +31,19 @@ impl Fields {
         display_name(name.bytes())
     }
 
-    /// The identity and the sealed value of a row of `encrypted_credentials`, read under a check of its columns;
-    /// `None` where one of them is NULL.
+    /// The identity and the sealed value of a row of `encrypted_credentials`, read under a check of its columns. The owner
+    /// of the table can have let one of them be NULL, which is an error.
+    pub(crate) fn required_of_row(row: &Row) -> Result<(Self, pg_sys::Datum), Error> {
+        let fields = Self {
+            name: row.required_raw(credentials::NAME)?,
+            kind: row.required_raw(credentials::KIND)?,
+            principal: row.required_raw(credentials::PRINCIPAL)?,
+            scope: row.required_raw(credentials::SCOPE)?,
+        };
+        Ok((fields, row.required_raw(credentials::VALUE)?))
+    }
+
+    /// The same, with `None` where one of them is NULL.
     pub(crate) fn of_row(row: &Row) -> Option<(Self, pg_sys::Datum)> {
         let fields = Self {
             name: row.raw(credentials::NAME)?,

@@ -5,7 +5,6 @@ use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::instance;
-use crate::postgres::catalog;
 use crate::postgres::heap::{Visibility, Visit};
 use crate::rows::columns::Fields;
 
@@ -18,8 +17,7 @@ pub(crate) fn every_row(
 ) -> Result<(), Error> {
     let mut memory = PgMemoryContexts::new("omni_credentials row");
     instance::table_of_credentials(table)?.scan_as(seen, |row| {
-        let (fields, sealed) = Fields::of_row(row)
-            .ok_or_else(|| Error::Internal(format!("{} has a NULL", catalog::relation_name(table))))?;
+        let (fields, sealed) = Fields::required_of_row(row)?;
         // SAFETY: the closure keeps nothing that it allocates there.
         unsafe {
             let visited = memory.switch_to(|_| visit(&fields, sealed));

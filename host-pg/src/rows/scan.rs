@@ -5,8 +5,8 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::error::Error;
-use crate::postgres::catalog;
 use crate::postgres::fmgr::AnyDatum;
+use crate::postgres::heap;
 use crate::postgres::tables::credentials;
 use crate::rows::columns::Fields;
 use crate::rows::statement::qualified;
@@ -37,17 +37,21 @@ pub(crate) fn each_row(
             for (number, column) in (1..).zip(credentials::COLUMNS) {
                 // The statement finds its columns by name. What it found must be of the types that they were made with.
                 if !column.is_of(rows.column_type_oid(number)?.value()) {
-                    return Err(Error::NotAnInstance { relation: catalog::qualified_name(table) });
+                    return Err(heap::wrong_type(table, column));
                 }
             }
             for row in rows {
-                let column = |n| row.get::<AnyDatum>(n).ok().flatten().map(|datum| datum.0);
-                let (Some(name), Some(sealed), Some(kind), Some(principal), Some(scope)) =
-                    (column(1), column(2), column(3), column(4), column(5))
-                else {
-                    return Err(Error::Internal(format!("{} has a NULL", catalog::relation_name(table))));
+                let column = |place: usize| {
+                    let datum = row.get::<AnyDatum>(place.saturating_add(1)).ok().flatten();
+                    datum.map(|datum| datum.0).ok_or_else(|| heap::is_null(table, place))
                 };
-                let row = Row { fields: Fields { name, kind, principal, scope }, sealed };
+                let fields = Fields {
+                    name: column(credentials::NAME)?,
+                    kind: column(credentials::KIND)?,
+                    principal: column(credentials::PRINCIPAL)?,
+                    scope: column(credentials::SCOPE)?,
+                };
+                let row = Row { fields, sealed: column(credentials::VALUE)? };
                 // SAFETY: the closure keeps nothing that it allocates there.
                 unsafe {
                     memory.switch_to(|_| visit(row))?;
