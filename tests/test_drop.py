@@ -166,6 +166,76 @@ class TestOneByOne:
                     session.execute(f"drop table app.{table} cascade")
         assert copy.run("select value from app.credentials") == [(b"v",)]
 
+    COLUMNS = {
+        "encrypted_credentials": ("name", "value", "kind", "principal", "scope"),
+        "credentials_keyrings": ("id", "module", "keyring"),
+        "credentials_config": ("environment_variable", "module", "kdf_lanes"),
+    }
+
+    @pytest.mark.parametrize("table", COLUMNS)
+    def test_a_column(self, copy: Database, owner: str, table: str) -> None:
+        for user in ("postgres", owner):
+            with copy.connect(user) as session:
+                for column in self.COLUMNS[table]:
+                    # It may have been renamed before.
+                    for rename in (None, f"alter table app.{table} rename {column} to other"):
+                        session.execute("begin")
+                        if rename:
+                            session.execute(rename)
+                        name = "other" if rename else column
+                        with refused("2BP01", f"cannot drop column {name} of table app.{table}", hint="truncate app.encrypted_cred"):
+                            session.execute(f"alter table app.{table} drop {name} cascade")
+                        session.execute("rollback")
+                # A column of one's own.
+                session.execute(f"alter table app.{table} add more text")
+                session.execute(f"alter table app.{table} drop more")
+        assert copy.run("select value from app.credentials") == [(b"v",)]
+
+    def test_the_type_of_a_column(self, copy: Database, owner: str) -> None:
+        copy.run(f"alter type app.credential_kind owner to {owner}")
+        for user in ("postgres", owner):
+            with refused("2BP01", "cannot drop column kind of table app.encrypted_credentials because .* holds credentials"):
+                copy.run("drop type app.credential_kind cascade", user=user)
+        copy.run("truncate app.encrypted_credentials")
+        copy.run("drop type app.credential_kind cascade", user=owner)
+
+    @pytest.mark.parametrize("table", ["credentials_keyrings", "credentials_config", "encrypted_credentials"])
+    def test_a_table_that_was_renamed(self, copy: Database, owner: str, table: str) -> None:
+        with copy.connect(owner, autocommit=False) as session:
+            session.execute(f"alter table app.{table} rename to old")
+            session.execute("savepoint renamed")
+            with refused("2BP01", "cannot drop table app.old"):
+                session.execute("drop table app.old cascade")
+            session.execute("rollback to renamed")
+            # The values under another name count as well.
+            if table != "encrypted_credentials":
+                session.execute("alter table app.encrypted_credentials rename to sealed")
+                with refused("2BP01", "cannot drop table app.old because app.sealed holds credentials"):
+                    session.execute("drop table app.old cascade")
+            session.rollback()
+        assert copy.run("select value from app.credentials") == [(b"v",)]
+
+    @pytest.mark.parametrize("where", ["", " where id = 1"])
+    def test_rows_of_the_keyring(self, copy: Database, owner: str, where: str) -> None:
+        """A tool that empties tables, one by one."""
+        before = copy.run("select * from app.credentials_keyrings")
+        for user in ("postgres", owner):
+            for statement in (f"delete from app.credentials_keyrings{where}", "truncate app.credentials_keyrings"):
+                with refused("2BP01", "cannot remove keyrings of schema app while it holds", hint="prune_keyrings.*truncate app.encr"):
+                    copy.run(statement, user=user)
+            copy.run("delete from app.credentials_keyrings where id > 100", user=user)
+        assert copy.run("select * from app.credentials_keyrings") == before
+        assert copy.run("select value from app.credentials") == [(b"v",)]
+        # A keyring from a backup takes its place.
+        copy.run(
+            "insert into app.credentials_keyrings values (%s, %b, %b) on conflict (id) do update"
+            " set (module, keyring) = (excluded.module, excluded.keyring)", *before[0], user=owner,
+        )
+        assert copy.run("select value from app.credentials") == [(b"v",)]
+        copy.run("truncate app.encrypted_credentials, app.credentials_keyrings", user=owner)
+        assert copy.run("select * from app.credentials_keyrings") == []
+        copy.run("insert into app.credentials (name, value) values ('n', 'w')")
+
     @pytest.mark.parametrize(
         "statements",
         [

@@ -59,22 +59,41 @@ declare
     holds boolean;
 begin
     for gone in
-        select d.schema_name, d.object_name, d.object_name = 'encrypted_credentials' as values_gone
-        from pg_event_trigger_dropped_objects() d
-        where d.object_type = 'table' and not d.is_temporary
-          and d.object_name in ('encrypted_credentials', 'credentials_keyrings', 'credentials_config', 'credentials_files')
+        with dropped as materialized (
+            select d.objid, d.objsubid, d.object_type, d.schema_name, d.object_name, d.address_names
+            from pg_event_trigger_dropped_objects() d
+            where d.object_type in ('table', 'table column', 'trigger') and not d.is_temporary
+        ), ours (name, trigger_name, columns) as (
+            values ('encrypted_credentials', 'encrypted_credentials_check', 5), ('credentials_keyrings', 'credentials_keyrings_changed', 3),
+                ('credentials_config', 'credentials_config_changed', 6), ('credentials_files', null, 0)
+        )
+        -- A table is known by its name, or by the trigger that goes with it: it may have been renamed before.
+        select d.schema_name, d.object_name, null as column_name, o.name = 'encrypted_credentials' as of_values, null::oid as left_over
+        from dropped d
+        join ours o on d.object_name = o.name or exists (
+            select from dropped t
+            where t.object_type = 'trigger' and t.address_names = array[d.schema_name, d.object_name, o.trigger_name])
+        where d.object_type = 'table'
+        union all
+        -- A column is known by its number. Those that someone added come later.
+        select n.nspname, c.relname, d.address_names[3], o.name = 'encrypted_credentials', c.oid
+        from dropped d
+        join pg_class c on c.oid = d.objid
+        join pg_namespace n on n.oid = c.relnamespace
+        join pg_trigger t on t.tgrelid = c.oid
+        join ours o on o.trigger_name = t.tgname and d.objsubid <= o.columns
+        where d.object_type = 'table column'
     loop
-        -- The other half of the instance, where the command has left it: the values, or what they were sealed with.
+        -- The table with the values, or with what they were sealed with, where the command has left it.
         select c.oid into kept
         from pg_class c
         join pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = gone.schema_name and c.relkind = 'r'
-          and c.relname = case when gone.values_gone then 'credentials_keyrings' else 'encrypted_credentials' end
-          and exists (
-              select from pg_trigger t
-              join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = t.tgfoid and d.deptype = 'e'
-              join pg_extension e on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid
-              where t.tgrelid = c.oid and e.extname = 'omni_credentials');
+        join pg_trigger t on t.tgrelid = c.oid
+        join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = t.tgfoid and d.deptype = 'e'
+        join pg_extension e on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid
+        where n.nspname = gone.schema_name and c.relkind = 'r' and e.extname = 'omni_credentials'
+          and t.tgname = case when gone.of_values and gone.left_over is null
+              then 'credentials_keyrings_changed' else 'encrypted_credentials_check' end;
         continue when not found;
         if has_table_privilege(kept, 'SELECT') and not row_security_active(kept) then
             execute format('select exists (select from only %s)', kept::regclass) into holds;
@@ -83,26 +102,32 @@ begin
         end if;
         if not holds then
             continue;
-        elsif gone.values_gone then
+        elsif gone.left_over is not null then
+            raise exception using
+                errcode = 'dependent_objects_still_exist',
+                message = format('cannot drop column %I of table %I.%I because %s holds credentials',
+                    gone.column_name, gone.schema_name, gone.object_name, kept::regclass),
+                hint = format('To destroy the credentials: truncate %s, or drop schema %I cascade.', kept::regclass, gone.schema_name);
+        elsif gone.of_values then
             raise exception using
                 errcode = 'dependent_objects_still_exist',
                 message = format('cannot drop table %I.%I and keep the keyring of its values', gone.schema_name, gone.object_name),
-                hint = format('To destroy the credentials, drop what belongs together in one command: drop schema %1$I cascade,'
-                    ' or drop table %1$I.encrypted_credentials, %1$I.credentials_keyrings cascade.', gone.schema_name);
+                hint = format('To destroy the credentials, drop what belongs together in one command: drop schema %I cascade,'
+                    ' or drop table %I.%I, %s cascade.', gone.schema_name, gone.schema_name, gone.object_name, kept::regclass);
         else
             raise exception using
                 errcode = 'dependent_objects_still_exist',
-                message = format('cannot drop table %I.%I because %1$I.encrypted_credentials holds credentials', gone.schema_name, gone.object_name),
-                hint = format('To destroy the credentials: truncate %1$I.encrypted_credentials, or drop schema %1$I cascade.', gone.schema_name);
+                message = format('cannot drop table %I.%I because %s holds credentials', gone.schema_name, gone.object_name, kept::regclass),
+                hint = format('To destroy the credentials: truncate %s, or drop schema %I cascade.', kept::regclass, gone.schema_name);
         end if;
     end loop;
 end
 $$;
 comment on function omni_credentials.guard_tables() is
-'Refuses to drop one table of an instance that holds credentials and keep the others.';
+'Refuses to drop one table of an instance that holds credentials, or one of its columns, and keep the others.';
 
 create event trigger omni_credentials_guard_tables on sql_drop
-    when tag in ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED', 'DROP TYPE', 'DROP EXTENSION')
+    when tag in ('DROP TABLE', 'ALTER TABLE', 'DROP SCHEMA', 'DROP OWNED', 'DROP TYPE', 'DROP EXTENSION')
     execute function omni_credentials.guard_tables();
 comment on event trigger omni_credentials_guard_tables is
 'The tables of an instance that holds credentials go together or not at all.';

@@ -67,7 +67,9 @@ create trigger encrypted_credentials_check before insert or update on :schema.en
     for each row execute function :extension.encrypted_credentials_check();
 create trigger encrypted_credentials_changed after insert or update or delete or truncate on :schema.encrypted_credentials
     for each statement execute function :extension.encrypted_credentials_changed();
-create trigger credentials_keyrings_changed after insert or update or delete or truncate on :schema.credentials_keyrings
+create trigger credentials_keyrings_changed after insert or update or truncate on :schema.credentials_keyrings
+    for each statement execute function :extension.credentials_store_changed();
+create trigger credentials_keyrings_removed after delete on :schema.credentials_keyrings referencing old table as removed
     for each statement execute function :extension.credentials_store_changed();
 create trigger credentials_config_changed after insert or update or delete or truncate on :schema.credentials_config
     for each statement execute function :extension.credentials_store_changed();
@@ -75,7 +77,8 @@ create trigger credentials_config_replace before insert on :schema.credentials_c
     for each row execute function :extension.replace_config();
 comment on trigger encrypted_credentials_check on :schema.encrypted_credentials is 'A sealed value must open for its row.';
 comment on trigger encrypted_credentials_changed on :schema.encrypted_credentials is 'File stores follow at commit.';
-comment on trigger credentials_keyrings_changed on :schema.credentials_keyrings is 'Every session reads the keyrings again.';
+comment on trigger credentials_keyrings_changed on :schema.credentials_keyrings is 'Every session reads the keyrings again. Keyrings stay where there are sealed values.';
+comment on trigger credentials_keyrings_removed on :schema.credentials_keyrings is 'The same for rows that are deleted.';
 comment on trigger credentials_config_changed on :schema.credentials_config is 'Every session reads the settings again.';
 comment on trigger credentials_config_replace on :schema.credentials_config is 'A dump''s settings take the place of those of CREATE EXTENSION.';
 

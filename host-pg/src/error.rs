@@ -51,6 +51,9 @@ pub(crate) enum Error {
     /// No more keys fit.
     #[error("the keyring of schema {schema} is full")]
     KeyringFull { schema: String },
+    /// Without their keyrings, sealed values are lost.
+    #[error("cannot remove keyrings of schema {schema} while it holds sealed credentials")]
+    KeyringsNeeded { schema: String },
     /// The relation is not part of an instance whose owner may instantiate.
     #[error("{relation} is not part of an instance")]
     NotAnInstance { relation: String },
@@ -266,6 +269,10 @@ impl Error {
             Self::KeyringSealsFile { schema, filename } => (
                 C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
                 Some(format!("In a transaction before this one, write the file: select {}.credential_file_store_sync({}). Or give it up: omni_credentials.detach_file_store().", quote_identifier(schema), quote(filename))),
+            ),
+            Self::KeyringsNeeded { schema } => (
+                C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+                Some(format!("To remove superseded keyrings: select omni_credentials.prune_keyrings({0}). To destroy the credentials: truncate {1}.encrypted_credentials, {1}.credentials_keyrings.", quote_schema(schema), quote_identifier(schema))),
             ),
             Self::KeyringFull { schema } => (
                 C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,

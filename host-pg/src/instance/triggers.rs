@@ -1,9 +1,12 @@
-//! The trigger on the tables of keyrings and settings: every backend looks at them again.
+//! The trigger on the tables of keyrings and settings: every backend looks at them again, and keyrings that may be needed
+//! stay.
 
 use pgrx::pg_sys;
 
-use crate::error::or_raise;
+use crate::error::{Error, or_raise};
+use crate::postgres::catalog;
 use crate::postgres::fmgr::raw_function;
+use crate::postgres::heap::Table;
 use crate::postgres::trigger::{Call, Level, Timing};
 
 raw_function!(
@@ -21,7 +24,22 @@ unsafe fn credentials_store_changed(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys:
     unsafe {
         let call = or_raise(Call::new(fcinfo));
         or_raise(call.must_fire(Timing::After, Level::Statement));
+        or_raise(refuse_loss(&call));
         pg_sys::CacheInvalidateRelcacheByRelid(call.relation());
     }
     pg_sys::Datum::null()
+}
+
+/// Fails where a statement removed keyrings and left values. `prune_keyrings`, which knows what is needed, removes rows
+/// directly, and no trigger fires for it; nor does one for what logical replication brings.
+fn refuse_loss(call: &Call<'_>) -> Result<(), Error> {
+    let Some(schema) = call.schema_of(c"credentials_keyrings").filter(|_| call.removed_rows()) else {
+        return Ok(());
+    };
+    match Table::open_in(schema, c"encrypted_credentials", pg_sys::AccessShareLock)? {
+        Some(values) if !values.is_empty()? => {
+            Err(Error::KeyringsNeeded { schema: catalog::schema_name(schema) })
+        }
+        _ => Ok(()),
+    }
 }
