@@ -168,6 +168,38 @@ def test_two_set_credential(filled: Database, sessions) -> None:
     assert filled.run(f"select value from {VIEW} where name = 'new'") == [(b"2",)]
 
 
+def test_first_writers_of_two_instances_in_opposite_order(db: Database) -> None:
+    """Each waits for the other's keyring. Postgres finds it: one has to start again, and nothing is lost."""
+    for schema in ("a", "b"):
+        db.run(f"create schema {schema}")
+        db.run(f"select omni_credentials.instantiate('{schema}')")
+    insert = "insert into {}.credentials (name, value) values ('n', '{}')"
+    one, other = (db.connect(autocommit=False, deadlock_timeout="100ms") for _ in range(2))
+    one.execute(insert.format("a", "one"))
+    other.execute(insert.format("b", "other"))
+    waiting = Background(db, other, insert.format("a", "other"))
+    try:
+        one.execute(insert.format("b", "one"))
+        won, lost = one, other
+        waiting.finish()
+        assert getattr(waiting.error, "sqlstate", None) == "40P01"
+    except errors.DeadlockDetected:
+        one.rollback()
+        waiting.finish()
+        assert waiting.error is None
+        won, lost = other, one
+    won.commit()
+    lost.rollback()
+    value = b"one" if won is one else b"other"
+    # Again: the keyrings exist, so that it waits for nothing, and the names are taken.
+    for schema in ("a", "b"):
+        lost.execute(insert.format(schema, "again").replace("'n'", "'m'"))
+    lost.commit()
+    for schema in ("a", "b"):
+        assert db.run(f"select name, value from {schema}.credentials order by name") == [("m", b"again"), ("n", value)]
+        assert db.run(f"select count(*) from {schema}.credentials_keyrings") == [(1,)]
+
+
 def test_two_first_writers(db: Database) -> None:
     """Both need the copy's first keyring: there is one, and it opens what either wrote."""
     one, two = db.connect(autocommit=False), db.connect()
