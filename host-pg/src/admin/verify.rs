@@ -14,22 +14,12 @@ use crate::rows::every::every_row;
 use crate::rows::scan::each_row;
 use crate::rows::{identity, open};
 
+/// Name, kind, principal, scope and reason.
 type Finding = (Text, Text, Text, Jsonb, String);
+type Lines = TableIterator<'static, Finding>;
 
 #[pg_extern(sql = false)]
-#[allow(clippy::type_complexity, reason = "the columns of the SQL function")]
-fn verify(
-    schema: Option<pg_sys::Oid>,
-) -> TableIterator<
-    'static,
-    (
-        name!(name, Text),
-        name!(kind, Text),
-        name!(principal, Text),
-        name!(scope, Jsonb),
-        name!(reason, String),
-    ),
-> {
+fn verify(schema: Option<pg_sys::Oid>) -> Lines {
     TableIterator::new(or_raise(given(schema, "schema").and_then(findings)))
 }
 

@@ -20,46 +20,26 @@ use crate::instance::{self, Handle};
 use crate::postgres::catalog;
 use crate::postgres::fmgr::{Jsonb, Text};
 
+/// Name, kind, principal, scope, action and reason.
 type Report = (Text, Text, Text, Jsonb, String, Option<String>);
+type Lines = TableIterator<'static, Report>;
 
 #[pg_extern(sql = false)]
-#[allow(clippy::type_complexity, reason = "the columns of the SQL function")]
 fn instantiate_file_store(
     filename: Option<&str>,
     schema: Option<pg_sys::Oid>,
     prefer: Option<&str>,
-) -> TableIterator<
-    'static,
-    (
-        name!(name, Text),
-        name!(kind, Text),
-        name!(principal, Text),
-        name!(scope, Jsonb),
-        name!(action, String),
-        name!(reason, Option<String>),
-    ),
-> {
+) -> Lines {
     TableIterator::new(or_raise(register(filename, schema, prefer)))
 }
 
 #[pg_extern(sql = false)]
-#[allow(clippy::type_complexity, reason = "the columns of the SQL function")]
 fn file_store_reload(
     schema: Option<pg_sys::Oid>,
     filename: Option<&str>,
     prefer: Option<&str>,
     dry_run: Option<bool>,
-) -> TableIterator<
-    'static,
-    (
-        name!(name, Text),
-        name!(kind, Text),
-        name!(principal, Text),
-        name!(scope, Jsonb),
-        name!(action, String),
-        name!(reason, Option<String>),
-    ),
-> {
+) -> Lines {
     let report = given(dry_run, "dry_run").and_then(|dry_run| reload(filename, schema, prefer, dry_run));
     TableIterator::new(or_raise(report))
 }

@@ -10,22 +10,12 @@ use super::{check_rights, required, status, transaction};
 use crate::error::{Error, given, or_raise};
 use crate::instance;
 
+/// Filename, generation, synchronized_at, in_step and reason.
 type Line = (String, Option<i64>, Option<TimestampWithTimeZone>, Option<bool>, Option<String>);
+type Lines = TableIterator<'static, Line>;
 
 #[pg_extern(sql = false)]
-#[allow(clippy::type_complexity, reason = "the columns of the SQL function")]
-fn file_store_status(
-    schema: Option<pg_sys::Oid>,
-) -> TableIterator<
-    'static,
-    (
-        name!(filename, String),
-        name!(generation, Option<i64>),
-        name!(synchronized_at, Option<TimestampWithTimeZone>),
-        name!(in_step, Option<bool>),
-        name!(reason, Option<String>),
-    ),
-> {
+fn file_store_status(schema: Option<pg_sys::Oid>) -> Lines {
     TableIterator::new(or_raise(given(schema, "schema").and_then(list)))
 }
 
