@@ -75,7 +75,7 @@ impl Cache {
         if let Ok(Some(artifact)) = self.sealed_copy(digest, file) {
             // SAFETY: the artifact was written by `keep` of this very code and engine, from
             // `Component::serialize`: the file and its folder can be written by our own user only. The BLAKE3 over
-            // engine key, module digest and artifact was checked on this copy, which nobody can change any more.
+            // engine key, module digest and artifact was checked on this copy, which no other process can change any more.
             let component = unsafe {
                 Component::deserialize_file(engine, format!("/proc/self/fd/{}", artifact.as_raw_fd()))
             };
@@ -98,7 +98,7 @@ impl Cache {
         if !self.copy_checked(digest, file, &mut artifact)? {
             return Ok(None);
         }
-        // SAFETY: as in `read`; this copy belongs to nobody but us.
+        // SAFETY: as in `read`; no other process has this copy.
         Ok(unsafe { Component::deserialize(engine, artifact) }.ok())
     }
 
@@ -192,14 +192,14 @@ impl Cache {
             && !self.warned.swap(true, Ordering::Relaxed)
         {
             warn(&format!(
-                "compiled crypto modules cannot be kept in {}, so every process compiles them anew: {error}",
+                "compiled crypto modules cannot be kept in {}, so every process compiles them again: {error}",
                 path.parent().unwrap_or(path).display()
             ));
         }
     }
 }
 
-/// Opens a file that nobody but us can have written.
+/// Opens a file that only this account can have written.
 fn open_private(folder: &Path, path: &Path) -> io::Result<File> {
     check_private(&fs::symlink_metadata(folder)?)?;
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
@@ -212,8 +212,7 @@ fn open_private(folder: &Path, path: &Path) -> io::Result<File> {
 }
 
 fn check_private(metadata: &fs::Metadata) -> io::Result<()> {
-    // SAFETY: `geteuid` has no arguments, no failure and no effect on memory.
-    let we = unsafe { libc::geteuid() };
+    let we = rustix::process::geteuid().as_raw();
     if metadata.file_type().is_symlink() {
         return Err(io::Error::other("it is a symbolic link"));
     }

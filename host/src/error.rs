@@ -12,7 +12,7 @@ pub(crate) const CONTRACT: &str = "omni:credentials@0.1.0";
 pub enum Error {
     /// The module looked at the arguments and refused them. The store it ran in goes on.
     #[error("{0}")]
-    Refused(Failure),
+    Refused(#[source] Failure),
     /// The call was ended because [`Config::interrupt`](crate::Config::interrupt) asked for it.
     #[error("the crypto module was interrupted")]
     Interrupted,
@@ -69,6 +69,7 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
         /// What is wrong with it.
+        #[source]
         fault: FileFault,
     },
 }
@@ -104,7 +105,7 @@ pub enum FileFault {
         max: u64,
     },
     /// Another process holds the lock, and did so until the time was up.
-    #[error("is locked by {holder}; if no such process is at work on it, remove {}", lock.display())]
+    #[error("is locked by {holder}; if that process no longer exists, remove {}", lock.display())]
     Locked {
         /// Who holds it, as far as the lock file tells: `process 17 on host db1`.
         holder: String,
@@ -144,6 +145,8 @@ pub struct Failure {
     /// What was found, where [`ErrorCode`] says so; otherwise 0.
     pub found: u64,
 }
+
+impl std::error::Error for Failure {}
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,9 +2,10 @@
 
 use std::io;
 
+use rustix::param::page_size;
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
-use crate::nodump::{Mapping, page_size};
+use crate::nodump::Mapping;
 
 /// From how many bytes at once a memory grows by huge pages: Argon2id reads at random, where small pages cost a fault each
 /// and nearly every block a miss in the translation buffer. What a backend keeps never grows by so much, and stays small.

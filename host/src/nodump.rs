@@ -1,12 +1,14 @@
 //! Memory that is left out of core dumps, for what holds keys for longer than a call.
 //!
-//! A mapping of its own can be marked so, which a piece of the heap cannot. The pages get into no core file, whoever
-//! makes it: the system when the process crashes, or a debugger.
+//! A mapping of its own can be marked so, which a piece of the heap cannot. The pages get into no core file, neither
+//! into one that the system writes when the process crashes nor into one of a debugger.
 
 use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use rustix::mm::{self, Advice, MapFlags, MprotectFlags, ProtFlags};
+use rustix::param::page_size;
 use zeroize::Zeroize;
 
 /// A private mapping, all of it closed until it is opened. Its pages are zero when they are first touched.
@@ -27,12 +29,9 @@ impl Mapping {
         // these pages, and a range of pages that is opened later keeps it. A system that does not know the advice
         // dumps the pages, which is what it would do without.
         unsafe {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            let start = libc::mmap(ptr::null_mut(), length, libc::PROT_NONE, flags, -1, 0);
-            if start == libc::MAP_FAILED {
-                return Err(io::Error::last_os_error());
-            }
-            libc::madvise(start, length, libc::MADV_DONTDUMP);
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+            let start = mm::mmap_anonymous(ptr::null_mut(), length, ProtFlags::empty(), flags)?;
+            let _ = mm::madvise(start, length, Advice::LinuxDontDump);
             let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
             Ok(Self { start, length })
         }
@@ -43,10 +42,9 @@ impl Mapping {
         if !self.holds(at, length) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let access = MprotectFlags::READ | MprotectFlags::WRITE;
         // SAFETY: the range is inside the mapping, as was just checked.
-        let done = unsafe { libc::mprotect(self.start.as_ptr().add(at).cast(), length, access) };
-        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        Ok(unsafe { mm::mprotect(self.start.as_ptr().add(at).cast(), length, access) }?)
     }
 
     /// Asks for huge pages in a range of open pages inside the mapping. A system may have none, or be set not to give
@@ -54,7 +52,7 @@ impl Mapping {
     pub(crate) fn prefer_huge_pages(&self, at: usize, length: usize) {
         if self.holds(at, length) {
             // SAFETY: the range is inside the mapping, as was just checked; the advice changes no byte.
-            unsafe { libc::madvise(self.start.as_ptr().add(at).cast(), length, libc::MADV_HUGEPAGE) };
+            let _ = unsafe { mm::madvise(self.start.as_ptr().add(at).cast(), length, Advice::LinuxHugepage) };
         }
     }
 
@@ -70,8 +68,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped by `reserve` with this length, and nobody can use it any more.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
+        // SAFETY: mapped by `reserve` with this length, and nothing can use it any more.
+        let _ = unsafe { mm::munmap(self.start.as_ptr().cast(), self.length) };
     }
 }
 
@@ -91,7 +89,7 @@ impl Key {
         let page = Mapping::reserve(page_size()).and_then(|page| page.open(0, page_size()).map(|()| page));
         Self(Arc::new(match page {
             Ok(page) => {
-                // SAFETY: the page is open, has more than 32 bytes, and nobody else knows of it yet.
+                // SAFETY: the page is open, has more than 32 bytes, and nothing else refers to it yet.
                 unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), page.start.as_ptr(), 32) };
                 Place::Page(page)
             }
@@ -122,12 +120,6 @@ impl Drop for Place {
             Self::Heap(bytes) => bytes.zeroize(),
         }
     }
-}
-
-/// The size of a page, in bytes.
-pub(crate) fn page_size() -> usize {
-    // SAFETY: asks the C library for a constant.
-    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{Digest, Error, Module, engine};
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     /// Where compiled modules are kept; it is made, with mode 0700, when missing. Without a folder
-    /// every process compiles anew.
+    /// every process compiles again.
     pub cache_dir: Option<PathBuf>,
     /// Asked after [`Ticker::tick`], from inside a call: true ends the call with
     /// [`Error::Interrupted`]. It must return: no unwinding, no `longjmp`.

@@ -4,7 +4,7 @@ use crate::bindings::exports::omni::credentials::types as wit;
 use crate::bindings::exports::omni::credentials::{file_store, key_derivation, module_info};
 use crate::nodump::Key;
 
-/// What a credential is and whom it belongs to: the four fields that a sealed value is bound to.
+/// What a credential is and which role it belongs to: the four fields that a sealed value is bound to.
 ///
 /// Passed as the host has them; the module checks and canonicalises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,21 +91,26 @@ pub struct Suite {
     pub name: String,
 }
 
-/// A module's limits, in bytes or in pieces.
+/// A module's limits: FORMAT.md §9.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it; FORMAT.md §9 lists them")]
 pub struct Limits {
+    /// The longest name, in bytes of UTF-8.
     pub name_bytes: u32,
+    /// The longest scope in canonical form, in bytes of UTF-8.
     pub scope_bytes: u32,
+    /// The longest value, in bytes.
     pub value_bytes: u32,
+    /// The longest credentials file, in bytes.
     pub file_bytes: u32,
+    /// The most records, deleted ones included, that a file has.
     pub file_records: u32,
+    /// The most data keys that a keyring holds.
     pub keyring_keys: u32,
-    /// Most memory, in KiB, that key derivation accepts.
+    /// The most memory that key derivation accepts, in KiB.
     pub kdf_memory_kib: u32,
 }
 
-/// What a module says of itself. Its word only: what it is, is its digest.
+/// What a module says about itself. Nothing proves it: only the digest identifies a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
     /// The module's name, as an operator types it.

@@ -133,7 +133,7 @@ fn the_artifact_of_another_module_or_engine_is_not_run() {
 static WARNINGS: AtomicU32 = AtomicU32::new(0);
 
 fn count(message: &str) {
-    assert!(message.contains("compiles them anew"), "{message}");
+    assert!(message.contains("compiles them again"), "{message}");
     WARNINGS.fetch_add(1, Ordering::Relaxed);
 }
 

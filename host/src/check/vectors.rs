@@ -4,7 +4,7 @@ use super::{refused, require};
 use crate::error::{CONTRACT, wrong_contract};
 use crate::{Costs, Error, ErrorCode, Module, Primitives};
 
-/// The first suite that is not of FORMAT.md but of a module's own: nobody has published vectors of it.
+/// The first suite that is not of FORMAT.md but of a module's own: no one has published vectors of it.
 const PRIVATE: u8 = 128;
 
 /// One vector of an AEAD, in hexadecimal.

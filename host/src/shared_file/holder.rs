@@ -2,6 +2,9 @@ use std::fmt;
 use std::fs;
 use std::process;
 
+use rustix::io::Errno;
+use rustix::process::Pid;
+
 /// The first line of a lock file: what it is, and the version of its layout.
 const HEADER: &str = "omni-credentials lock 1";
 /// What stands for something that this system does not tell.
@@ -113,23 +116,15 @@ fn start_of(pid: u32) -> Option<String> {
 }
 
 fn exists(pid: u32) -> bool {
-    let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
-    if pid == 0 {
+    // Only a positive number is one process.
+    let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw) else {
         return false;
-    }
-    // SAFETY: signal 0 is sent to nobody; `kill` has no memory arguments. `pid` is positive, so it is
-    // one process that is asked for and not a group.
-    let answer = unsafe { libc::kill(pid, 0) };
-    answer == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+    };
+    rustix::process::test_kill_process(pid) != Err(Errno::SRCH)
 }
 
 fn host_name() -> String {
-    let mut name = [0_u8; 256];
-    // SAFETY: the pointer and the length are of one array that lives through the call. One byte is
-    // kept back, so that the name is terminated even where it is cut off.
-    let answer = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) };
-    let name = String::from_utf8_lossy(&name);
-    word(if answer == 0 { name.split('\0').next() } else { None })
+    word(Some(&rustix::system::uname().nodename().to_string_lossy()))
 }
 
 fn first_word(path: &str) -> String {

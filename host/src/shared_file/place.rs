@@ -255,8 +255,7 @@ fn open_folder(start: impl AsFd, name: &str) -> Result<OwnedFd, FileFault> {
 }
 
 fn effective_user() -> u32 {
-    // SAFETY: the function has no arguments, touches no memory and cannot fail.
-    unsafe { libc::geteuid() }
+    rustix::process::geteuid().as_raw()
 }
 
 #[cfg(test)]
