@@ -308,6 +308,37 @@ def test_exec_refuses_what_is_not_clear(folder: Folder) -> None:
     assert "zero byte" in folder.run("exec", "--only", "zero", "--", "env", status=12).err
 
 
+def test_exec_passes_on_no_master_secret(folder: Folder) -> None:
+    folder.set("a", "1")
+    given = {"MINE": KEY, "MINE_FILE": "x", "MINE_COMMAND": "x"}
+    for name in [VARIABLE, "OMNI_CREDENTIALS_NEW_MASTER_PASSWORD"]:
+        given |= {name: "secret", f"{name}_FILE": "x", f"{name}_COMMAND": "x"}
+    shown = folder.run("exec", "--secret-env", "MINE", "--", "env", **given).text
+    assert "A=1" in shown and "MINE" not in shown and "MASTER_PASSWORD" not in shown
+
+
+def test_exec_keeps_ignored_signals_ignored(folder: Folder) -> None:
+    folder.set("a", "1")
+    script = "for signal in HUP INT TERM; do kill -$signal $$; done; echo alive"
+    for starter in (["nohup"], ["sh", "-c", "trap '' HUP INT TERM; exec \"$@\"", "sh"]):
+        ignored = "kill -HUP $$; echo alive" if starter == ["nohup"] else script
+        done = subprocess.run(
+            [*starter, PROGRAM, "exec", "--", "sh", "-c", ignored],
+            cwd=folder.path, env=folder.environment, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+        )
+        assert done.stdout == b"alive\n", done
+
+
+def test_exec_names_a_value_that_is_too_long(folder: Folder) -> None:
+    folder.set("big", b"x" * 200_000)
+    refused = folder.run("exec", "--", "env", status=12).err
+    assert "less than big (credential of app" in refused and "at most 131072 bytes" in refused
+    folder.run("rm", "big")
+    folder.fill(30, 130_000)
+    folder.set("largest", b"x" * 131_000)
+    assert "131009 of them largest (credential" in folder.run("exec", "--", "env", status=12).err
+
+
 def test_exec_passes_signals(folder: Folder) -> None:
     folder.set("a", "1")
     script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done"

@@ -83,6 +83,19 @@ def test_diff_shows_no_values_unless_asked(repository: Folder) -> None:
     repository.run("diff", "--", "--output=x", status=1)
 
 
+def test_git_looks_at_the_folder_of_the_file(repository: Folder) -> None:
+    """A hook, an alias or a merge driver of another repository finds that one in its environment."""
+    (other := repository.path.parent / "other").mkdir()
+    Folder(other).git("init")
+    git = {"GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(other), "GIT_INDEX_FILE": str(other / "index")}
+    repository.set("b", "b2")
+    assert repository.run("diff", **git).text.startswith("~ b ")
+    (repository.path / ".gitattributes").unlink()
+    repository.run("init", "--git", **git)
+    assert (repository.path / ".gitattributes").exists()
+    assert "omni-credentials" not in (other / ".git" / "config").read_text()
+
+
 def test_git_survives_what_is_no_credentials_file(repository: Folder) -> None:
     for content in [b"<<<<<<< ours\n", b"omni-credentials 9\n", b"\xff\x00\n", b""]:
         repository.file.write_bytes(content)

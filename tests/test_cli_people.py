@@ -115,9 +115,10 @@ def test_the_text_is_private(folder: Folder) -> None:
     folder.set("a", "one")
     out = folder.path.parent / "out"
     script = f'stat -c %a "$1" "$(dirname "$1")" > {out}; env >> {out}; echo swap > "$1.swp"'
-    folder.run("edit", EDITOR=editor(folder, script))
+    new = {"OMNI_CREDENTIALS_NEW_MASTER_PASSWORD": "new secret"}
+    folder.run("edit", "--secret-env", "MINE", EDITOR=editor(folder, script), MINE=KEY, **new)
     assert out.read_text().startswith("600\n700\n")
-    assert KEY not in out.read_text(), "the editor got the master secret"
+    assert KEY not in out.read_text() and "new secret" not in out.read_text(), "the editor got a master secret"
     assert scratch(folder) == [], "what the editor left beside the text stayed"
 
 

@@ -7,6 +7,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
+use crate::environment::{MASTER_SECRET, NEW_MASTER_SECRET};
 use crate::identity::{DEFAULT_KIND, DEFAULT_SCOPE};
 
 /// The values of the database's type `credential_kind`.
@@ -66,7 +67,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) module: Option<PathBuf>,
     /// The environment variable that holds the master secret; NAME_FILE may name a file that does
-    #[arg(long, global = true, value_name = "NAME", default_value = "OMNI_CREDENTIALS_MASTER_PASSWORD")]
+    #[arg(long, global = true, value_name = "NAME", default_value = MASTER_SECRET)]
     pub(crate) secret_env: String,
     /// How long to wait for another process that holds the file's lock
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10)]
@@ -220,7 +221,7 @@ pub(crate) enum Command {
     /// Replace the master secret
     RotateMasterSecret {
         /// The environment variable that holds the new secret; NAME_FILE may name a file that does
-        #[arg(long, value_name = "NAME", default_value = "OMNI_CREDENTIALS_NEW_MASTER_PASSWORD")]
+        #[arg(long, value_name = "NAME", default_value = NEW_MASTER_SECRET)]
         new_secret_env: String,
         /// Make a master key, and keep it in a file
         #[arg(long)]

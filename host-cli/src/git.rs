@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::environment;
 use crate::error::Error;
 
 /// The three versions of a file whose merge is not finished: ancestor (which may lack), ours, theirs.
@@ -58,7 +59,9 @@ pub(crate) fn merge_text(ours: &Path, base: &Path, theirs: &Path) -> Result<(), 
 }
 
 fn run<S: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = S>) -> io::Result<Output> {
-    Command::new("git").current_dir(folder).args(arguments).stdin(Stdio::null()).output()
+    let mut command = Command::new("git");
+    command.current_dir(folder).args(arguments).stdin(Stdio::null());
+    environment::without_secrets(environment::without_git(&mut command), environment::MASTER_SECRET).output()
 }
 
 fn succeeded(done: io::Result<Output>) -> Result<Output, Error> {

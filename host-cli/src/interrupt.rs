@@ -27,7 +27,9 @@ static TICKER: OnceLock<Ticker> = OnceLock::new();
 
 /// Starts to listen.
 pub(crate) fn listen() -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let ignored = ignored();
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !ignored.contains(signal)))?;
     thread::spawn(move || {
         for signal in signals.forever() {
             if signal == SIGINT && ATTENDED.load(Ordering::SeqCst) {
@@ -83,6 +85,15 @@ pub(crate) fn blocking<T>(wait: impl FnOnce() -> io::Result<T>) -> Result<io::Re
     let result = check().map(|()| wait());
     BLOCKING.store(false, Ordering::SeqCst);
     result
+}
+
+/// The signals that the caller lets this process ignore, as nohup does. They stay ignored, here and in the program that
+/// `exec` becomes.
+fn ignored() -> Vec<i32> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    (1..=64).filter(|signal| mask >> (signal - 1) & 1 == 1).collect()
 }
 
 /// Runs what takes care of SIGINT itself.

@@ -9,6 +9,7 @@ mod buffer;
 mod combine;
 mod commands;
 mod context;
+mod environment;
 mod error;
 mod exit;
 mod find;

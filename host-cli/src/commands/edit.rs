@@ -21,7 +21,7 @@ use crate::context::{Context, MAX_FILE};
 use crate::error::Error;
 use crate::output;
 use crate::store::{self, Opened, Store};
-use crate::{identity, interrupt, terminal};
+use crate::{environment, identity, interrupt, terminal};
 
 /// Characters that mean something to a shell.
 const FOR_SHELL: [char; 20] =
@@ -226,12 +226,8 @@ fn run_editor(context: &Context, editor: &str, file: &Path) -> Result<(), Error>
             command
         }
     };
-    let mut child = command
-        .arg(file)
-        .env_remove(&context.variable)
-        .env_remove(format!("{}_FILE", context.variable))
-        .spawn()
-        .map_err(|error| failed(error.to_string()))?;
+    environment::without_secrets(command.arg(file), &context.variable);
+    let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
     let status = interrupt::attended(|| -> Result<_, Error> {
         loop {
             if let Some(status) = child.try_wait().map_err(|error| failed(error.to_string()))? {
