@@ -165,6 +165,13 @@ def test_secrets(folder: Folder) -> None:
     nobody.run("get", "x", status=8, **{VARIABLE: ""})
     nobody.run("get", "x", status=4, **{f"{VARIABLE}_FILE": "/nonexistent"})
     assert nobody.run("get", "x", "--secret-env", "OTHER", OTHER=KEY).out == b"1"
+    # A variable has precedence over its companion, unless it is empty; where it is wrong, the hint says so.
+    (folder.path / "key").write_text(KEY)
+    named = {f"{VARIABLE}_FILE": "key"}
+    assert nobody.run("get", "x", **named, **{VARIABLE: ""}).out == b"1"
+    assert f"unset {VARIABLE}" in nobody.run("get", "x", status=8, **named, **{VARIABLE: "left over"}).err
+    noted = nobody.run("init", "--file", "other.omni", **named, **{VARIABLE: KEY}).err
+    assert f"{VARIABLE} is set, so the command does not read {VARIABLE}_FILE" in noted
     assert KEY not in nobody.run("get", "x", status=8, **{VARIABLE: KEY + "x"}).err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,97 @@ def test_what_init_sets_up(repository: Folder) -> None:
     before = (repository.path / ".gitattributes").read_text()
     repository.run("init", "--git")
     assert (repository.path / ".gitattributes").read_text() == before
+
+
+@pytest.mark.parametrize("setup", [(), ("--git",)])
+def test_a_key_from_before_the_repository_is_not_committed(tmp_path: Path, setup: tuple[str, ...]) -> None:
+    folder = Folder(tmp_path / "work", {VARIABLE: ""})
+    folder.path.mkdir()
+    folder.run("init", "--generate")
+    if setup:
+        # As by an earlier version, which wrote no such file outside a repository.
+        (folder.path / ".gitignore").unlink()
+    folder.git("init")
+    if setup:
+        folder.run("init", *setup)
+    commit(folder, "all")
+    assert "credentials.omni" in folder.git("ls-files") and "credentials.key" not in folder.git("ls-files")
+
+
+def test_a_new_key_is_not_committed(repository: Folder) -> None:
+    (sub := repository.path / "sub").mkdir()
+    repository.run("rotate-master-secret", "--generate", "--key-file", "sub/new key[1] ")
+    assert (sub / "new key[1] ").exists()
+    repository.environment[VARIABLE] = (sub / "new key[1] ").read_text().strip()
+    repository.run("rotate-master-secret", "--generate")
+    commit(repository, "all")
+    assert "key" not in repository.git("ls-files")
+
+
+def test_ignoring_works_in_any_encoding(repository: Folder) -> None:
+    ignored = repository.path / ".gitignore"
+    ignored.write_bytes(b"caf\xe9\n!*.key")
+    repository.run("rotate-master-secret", "--generate")
+    assert ignored.read_bytes() == b"caf\xe9\n!*.key\n/credentials.new.key\n"
+    commit(repository, "all")
+    assert "key" not in repository.git("ls-files")
+
+
+@pytest.mark.parametrize("obstacle", ["directory", "link", "repository of another user"])
+def test_no_key_is_written_where_git_would_commit_it(tmp_path: Path, obstacle: str) -> None:
+    folder = Folder(tmp_path / "work", {VARIABLE: ""})
+    folder.path.mkdir()
+    folder.git("init")
+    ignored = folder.path / ".gitignore"
+    if obstacle == "directory":
+        ignored.mkdir()
+    elif obstacle == "link":
+        (tmp_path / "precious").touch()
+        ignored.symlink_to(tmp_path / "precious")
+    elif os.geteuid() == 0:
+        os.chown(folder.path, 65534, -1)
+        os.chown(folder.path / ".git", 65534, -1)
+    else:
+        pytest.skip("only root can give a repository away")
+    refused = folder.run("init", "--generate", status=4).err
+    assert "no master key is written where git could commit it" in refused and "--key-file FILE" in refused
+    assert not (folder.path / "credentials.key").exists() and not folder.file.exists()
+    # Outside the repository a key is safe. What is left to do for git is said.
+    others = obstacle != "repository of another user"
+    said = folder.run("init", "--generate", "--key-file", str(tmp_path / "key"), status=1 if others else 0).err
+    assert (tmp_path / "key").exists() and "then: omni-credentials init --git" in said or not others
+
+
+def test_a_key_in_the_index_is_named(repository: Folder) -> None:
+    (repository.path / "credentials.key").write_text(KEY)
+    (repository.path / ".gitignore").write_text("")
+    commit(repository, "with the key")
+    refused = repository.run("init", "--git", status=4).err
+    assert "git rm --cached ./credentials.key" in refused and "rotate-master-secret" in refused
+    repository.git("rm", "-q", "--cached", "credentials.key")
+    repository.run("init", "--git")
+    repository.git("add", "-A")
+    assert "key" not in repository.git("ls-files")
+
+
+def test_diff_after_a_new_master_secret(repository: Folder) -> None:
+    new = master_key(b"new")
+    repository.run("rotate-master-secret", OMNI_CREDENTIALS_NEW_MASTER_PASSWORD=new)
+    changed = Folder(repository.path, repository.environment | {VARIABLE: new})
+    changed.run("rotate-key")
+    changed.set("b", "b2")
+    for secret in (new, KEY):
+        told = changed.run("diff", "--values", "--json", **{VARIABLE: secret})
+        assert "another master secret: its seal was not checked" in told.err
+        by_name = {it["name"]: it for it in told.json["changes"]}
+        # With the old secret, a value under the new data key does not open.
+        expected = ("re-encrypted", "b1", "b2") if secret == new else ("changed", "b1", None)
+        assert (by_name["a"]["change"], by_name["b"]["old_value"], by_name["b"].get("new_value")) == expected
+    other = changed.run("diff", **{VARIABLE: master_key(b"neither")})
+    assert other.text.startswith("~ a ") and "no values are compared" in other.err
+    changed.run("diff", "--values", status=8, **{VARIABLE: master_key(b"neither")})
+    missing = changed.without_secret().run("diff", **{f"{VARIABLE}_FILE": "missing"})
+    assert missing.text.startswith("~ a ") and "missing: no such file" in missing.err
 
 
 def test_diff_shows_no_values_unless_asked(repository: Folder) -> None:
@@ -143,6 +235,32 @@ def test_conflicts(repository: Folder, side: str) -> None:
     repository.run("merge", "--prefer", side)
     assert values(repository) == {"a": side, "b": "b2", "c": "c2"}
     commit(repository, "merged")
+
+
+def test_the_driver_names_the_file_and_finds_the_secret(repository: Folder) -> None:
+    (sub := repository.path / "sub").mkdir()
+    (sub / "x y.omni").write_bytes(repository.file.read_bytes())
+    below = Folder(sub, repository.environment | {"OMNI_CREDENTIALS_FILE": "x y.omni"})
+    below.run("init", "--git")
+    below.set("a", "0")
+    commit(repository, "in a folder")
+    repository.git("branch", "-f", "other")
+    diverge(below, {"a": "ours"}, {"b": "theirs"})
+    # The name in the variable starts in the folder that git is called in, and git runs the driver at the top.
+    (sub / "key").write_text(KEY)
+    nobody = below.without_secret()
+    nobody.environment[f"{VARIABLE}_FILE"] = "missing"
+    said = nobody.git("merge", "other", check=False)
+    assert f"{VARIABLE}_FILE names the file missing: no such file" in said and "not set" not in said
+    assert "export" in said and "$PWD" in said
+    repository.git("merge", "--abort")
+    nobody.environment[f"{VARIABLE}_FILE"] = "key"
+    nobody.git("merge", "other")
+    assert values(below) == {"a": "ours", "b": "theirs", "c": "c1"}
+    below.environment[VARIABLE] = master_key(b"wrong")
+    repository.git("reset", "-q", "--hard", "HEAD~")
+    said = below.git("merge", "other", check=False)
+    assert "sub/x y.omni: the master secret is not the one" in said and ".merge_file" not in said
 
 
 def test_equal_values_do_not_conflict(repository: Folder) -> None:

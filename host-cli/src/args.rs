@@ -25,6 +25,11 @@ pub(crate) const KINDS: [&str; 11] = [
     "saml_assertion",
 ];
 
+/// Where `init` keeps a generated key.
+pub(crate) const DEFAULT_KEY_FILE: &str = "credentials.key";
+/// Where `rotate-master-secret` keeps a generated key.
+pub(crate) const DEFAULT_NEW_KEY_FILE: &str = "credentials.new.key";
+
 const EXIT_CODES: &str = "\
 Exit status:
   0    done
@@ -116,7 +121,7 @@ pub(crate) enum Command {
         #[arg(
             long,
             value_name = "FILE",
-            default_value = "credentials.key",
+            default_value = DEFAULT_KEY_FILE,
             requires = "generate",
             value_hint = ValueHint::FilePath
         )]
@@ -201,6 +206,9 @@ pub(crate) enum Command {
         /// Their version (%B)
         #[arg(value_hint = ValueHint::FilePath)]
         theirs: Option<PathBuf>,
+        /// The file's name for messages (%P)
+        #[arg(long, value_name = "FILE", requires = "base", value_hint = ValueHint::FilePath)]
+        path: Option<PathBuf>,
         /// The side that wins where both changed a credential
         #[arg(long, value_name = "SIDE")]
         prefer: Option<Side>,
@@ -230,7 +238,7 @@ pub(crate) enum Command {
         #[arg(
             long,
             value_name = "FILE",
-            default_value = "credentials.new.key",
+            default_value = DEFAULT_NEW_KEY_FILE,
             requires = "generate",
             value_hint = ValueHint::FilePath
         )]

@@ -72,9 +72,10 @@ impl Context {
         Ok(self.secret.get_or_init(|| secret))
     }
 
-    /// Whether there is a master secret without asking anybody.
-    pub(crate) fn has_secret(&self) -> bool {
-        self.secret.get().is_some() || secret::from_environment(&self.variable).is_ok_and(|it| it.is_some())
+    /// Whether there is a master secret without asking a person. Fails where the environment names one that cannot be
+    /// read.
+    pub(crate) fn has_secret(&self) -> Result<bool, Error> {
+        Ok(self.secret.get().is_some() || secret::from_environment(&self.variable)?.is_some())
     }
 
     /// The KEK of the keyring of the file at `path`.

@@ -8,6 +8,7 @@ use omni_credentials_host::{self as host, ErrorCode, Failure};
 use crate::exit::Exit;
 use crate::hints;
 use crate::interrupt::{self, Interrupted};
+use crate::secret;
 
 /// Why the command ends without having done what it was asked. No case holds a secret.
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +25,18 @@ pub(crate) enum Error {
     /// The file that a generated key would be kept in exists.
     #[error("{} exists already, and a key in use must not be overwritten", .0.display())]
     KeyExists(PathBuf),
+    /// A master key would be where git commits it.
+    #[error("{}: no master key is written where git could commit it: {reason}", path.display())]
+    KeyNotIgnored { path: PathBuf, reason: String },
+    /// A master key is in git's index.
+    #[error("{} is for a master key, and git has it in its index", .0.display())]
+    KeyTracked(PathBuf),
     /// Neither the environment nor a person at a terminal gave the master secret.
     #[error("the master secret is needed, but {variable} is not set and there is no terminal to ask at")]
     NoSecret { variable: String },
+    /// The file that holds the master secret could not be read.
+    #[error("{variable} names the file {}: {fault}", path.display())]
+    SecretFile { variable: String, path: PathBuf, fault: FileFault },
     /// The secret is not this file's.
     #[error("{}: {}", path.display(), ErrorCode::WrongMasterSecret.explanation())]
     WrongSecret { path: PathBuf },
@@ -136,7 +146,12 @@ impl Error {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::File { fault: FileFault::Locked { .. }, .. } => Exit::Locked,
-            Self::File { .. } | Self::Exists(_) | Self::KeyExists(_) => Exit::File,
+            Self::File { .. }
+            | Self::Exists(_)
+            | Self::KeyExists(_)
+            | Self::KeyNotIgnored { .. }
+            | Self::KeyTracked(_)
+            | Self::SecretFile { .. } => Exit::File,
             Self::Damaged { failure, .. } => match failure.code {
                 ErrorCode::UnknownVersion | ErrorCode::UnknownSuite => Exit::NeedsNewer,
                 _ => Exit::Damaged,
@@ -185,8 +200,21 @@ impl Error {
                 "to set up this clone of the repository only: omni-credentials init --git".into()
             }
             Self::KeyExists(_) => "choose another place: --key-file FILE".into(),
+            Self::KeyNotIgnored { .. } => "choose a place outside the repository: --key-file FILE".into(),
+            Self::KeyTracked(path) => format!(
+                "git rm --cached {}; if it was ever committed, replace the key: omni-credentials rotate-master-secret",
+                path.display()
+            ),
             Self::NoSecret { variable } => {
                 format!("export {variable}=..., or {variable}_FILE with the name of a file that holds it")
+            }
+            Self::SecretFile { variable, path, .. } if path.is_relative() => {
+                format!("give the whole path: export {variable}=\"$PWD/...\"")
+            }
+            Self::SecretFile { path, .. } => format!("ls -l {}", path.display()),
+            Self::WrongSecret { .. } | Self::InvalidSecret if secret::preferred().is_some() => {
+                let variable = secret::preferred().unwrap_or_default();
+                format!("{variable} has precedence over {variable}_FILE; to use the file: unset {variable}")
             }
             Self::WrongSecret { path } => return Some(damage_hint(path, ErrorCode::WrongMasterSecret)),
             Self::InvalidSecret => hints::SECRET.into(),

@@ -19,10 +19,46 @@ pub(crate) fn folder_of(file: &Path) -> PathBuf {
     }
 }
 
-/// Whether a folder is in the work tree of a repository.
-pub(crate) fn is_work_tree(folder: &Path) -> bool {
-    let answer = run(folder, ["rev-parse", "--is-inside-work-tree"]);
-    answer.is_ok_and(|answer| answer.status.success() && answer.stdout.starts_with(b"true"))
+/// Where a folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tree {
+    /// In a work tree of a repository.
+    Inside,
+    /// In none.
+    Outside,
+    /// Probably in one: git is not installed, or refuses to look at this repository.
+    Unknown,
+}
+
+/// Where a folder is.
+pub(crate) fn tree(folder: &Path) -> Tree {
+    match run(folder, ["rev-parse", "--is-inside-work-tree"]) {
+        Ok(answer) if answer.status.success() && answer.stdout.starts_with(b"true") => Tree::Inside,
+        Ok(answer) if answer.status.success() => Tree::Outside,
+        _ => {
+            let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+            let repository = folder.ancestors().any(|folder| folder.join(".git").exists());
+            if repository { Tree::Unknown } else { Tree::Outside }
+        }
+    }
+}
+
+/// Whether git ignores a file of the folder, so that no command adds it without being forced to.
+pub(crate) fn ignores(folder: &Path, name: &OsStr) -> Result<bool, Error> {
+    let path = Path::new(".").join(name);
+    let options = ["check-ignore", "--quiet", "--"].map(OsStr::new);
+    let done = run(folder, options.into_iter().chain([path.as_os_str()])).map_err(|error| no_git(&error))?;
+    match done.status.code() {
+        Some(0) => Ok(true),
+        Some(1) => Ok(false),
+        _ => Err(Error::Git(said(&done))),
+    }
+}
+
+/// Whether a file of the folder is in git's index.
+pub(crate) fn tracks(folder: &Path, name: &OsStr) -> bool {
+    let options = ["--literal-pathspecs", "ls-files", "--error-unmatch", "--"].map(OsStr::new);
+    run(folder, options.into_iter().chain([name])).is_ok_and(|done| done.status.success())
 }
 
 /// Sets an option of this clone.

@@ -16,6 +16,7 @@ mod find;
 mod git;
 mod hints;
 mod identity;
+mod ignore;
 mod interrupt;
 mod output;
 mod secret;

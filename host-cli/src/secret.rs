@@ -3,16 +3,20 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use omni_credentials_host::secret;
+use omni_credentials_host::{self as host, secret};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::terminal;
+use crate::git::{self, Tree};
+use crate::{ignore, terminal};
 
 /// A secret; its memory is overwritten when it is dropped.
 pub(crate) type Secret = Zeroizing<Vec<u8>>;
+
+static PREFERRED: OnceLock<String> = OnceLock::new();
 
 /// The secret of an existing file: the variable's, its `_FILE` companion's, or what a person types.
 pub(crate) fn existing(variable: &str) -> Result<Secret, Error> {
@@ -27,26 +31,71 @@ pub(crate) fn from_environment(variable: &str) -> Result<Option<Secret>, Error> 
     if !secret::is_variable_name(variable) {
         return Err(Error::Meaningless(format!("{variable:?} is not the name of an environment variable")));
     }
-    Ok(secret::from_environment(variable)?)
+    let value = std::env::var_os(variable).is_some_and(|value| !value.is_empty());
+    match file(variable) {
+        Some(_) if value => {
+            let _ = PREFERRED.set(variable.to_owned());
+            Ok(secret::from_environment(variable)?)
+        }
+        Some(path) => secret::from_file(&path).map(Some).map_err(|error| match error {
+            host::Error::File { path, fault } => {
+                Error::SecretFile { variable: format!("{variable}_FILE"), path, fault }
+            }
+            other => other.into(),
+        }),
+        None => Ok(secret::from_environment(variable)?),
+    }
+}
+
+/// The file that the variable's `_FILE` companion names.
+pub(crate) fn file(variable: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(format!("{variable}_FILE")).filter(|path| !path.is_empty());
+    let path = PathBuf::from(path?);
+    // git runs its drivers at the top of the work tree, and says here from which folder of it it was called.
+    let called_from =
+        std::env::var_os("GIT_PREFIX").filter(|folder| path.is_relative() && !folder.is_empty());
+    let from_there = called_from.map(|folder| Path::new(&folder).join(&path));
+    Some(from_there.filter(|path| path.exists()).unwrap_or(path))
+}
+
+/// The variable that was used although its `_FILE` companion is set, too.
+pub(crate) fn preferred() -> Option<&'static str> {
+    PREFERRED.get().map(String::as_str)
 }
 
 /// A secret that is chosen now: the variable's, or typed twice.
 pub(crate) fn new(variable: &str) -> Result<Secret, Error> {
     match from_environment(variable)? {
-        Some(secret) => Ok(secret),
+        Some(secret) => {
+            if preferred() == Some(variable) {
+                terminal::note(&format!("{variable} is set, so the command does not read {variable}_FILE"));
+            }
+            Ok(secret)
+        }
         None => terminal::ask_new("New master secret")?.ok_or_else(|| missing(variable)),
     }
 }
 
-/// Keeps a generated key in a new file that nobody else can read.
-pub(crate) fn keep(path: &Path, key: &[u8]) -> Result<(), Error> {
+/// Writes a generated key to a new file that no other user can read, and that git does not commit. `file` is the
+/// credentials file that the key is for.
+pub(crate) fn keep(path: &Path, file: &Path, key: &[u8]) -> Result<(), Error> {
+    if path.symlink_metadata().is_ok() {
+        return Err(Error::KeyExists(path.to_owned()));
+    }
+    ignore::ignore_key(path)?;
+    let folder = git::folder_of(path);
+    if let (Some(name), Tree::Outside) = (path.file_name(), git::tree(&folder))
+        && folder == git::folder_of(file)
+    {
+        // There may be a repository here later. `init --git` tries again.
+        let _ = ignore::add_line(&folder.join(".gitignore"), &ignore::rooted(name));
+    }
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(key)?;
         file.write_all(b"\n")?;
         file.sync_all()?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(&folder)?.sync_all()
     };
     write().map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => Error::KeyExists(path.to_owned()),

@@ -1,5 +1,6 @@
 //! The master secret, found the same way by every host.
 
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -10,7 +11,7 @@ use crate::{Error, shared_file};
 const MAX_FILE: u64 = 4096 + 2;
 
 /// The secret in environment variable `variable`, or in the file that `variable`_FILE names; none where
-/// neither is set. Whether it is a secret that a module takes is not looked at.
+/// neither is set. An empty variable counts as unset where `variable`_FILE is set. Whether it is a secret that a module takes is not looked at.
 ///
 /// # Errors
 ///
@@ -19,13 +20,14 @@ pub fn from_environment(variable: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Er
     if !is_variable_name(variable) {
         return Ok(None);
     }
-    if let Some(value) = std::env::var_os(variable) {
-        use std::os::unix::ffi::OsStringExt;
-        return Ok(Some(Zeroizing::new(value.into_vec())));
-    }
-    match std::env::var_os(format!("{variable}_FILE")) {
-        Some(path) => from_file(Path::new(&path)).map(Some),
-        None => Ok(None),
+    let value = std::env::var_os(variable);
+    let path = std::env::var_os(format!("{variable}_FILE")).filter(|path| !path.is_empty());
+    match (value, path) {
+        (Some(value), path) if !value.is_empty() || path.is_none() => {
+            Ok(Some(Zeroizing::new(value.into_vec())))
+        }
+        (_, Some(path)) => from_file(Path::new(&path)).map(Some),
+        _ => Ok(None),
     }
 }
 

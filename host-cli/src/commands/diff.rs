@@ -31,13 +31,24 @@ pub(crate) fn run(
     values: bool,
     exit_code: bool,
 ) -> Result<(), Error> {
-    // Without being asked for values, nobody is asked for the secret; where it is at hand it tells a value that was
-    // only encrypted anew from one that is different.
-    let open = values || context.has_secret();
-    let mut old = side(context, old, open)?;
-    let mut new = match new {
-        Some(new) => side(context, new, open)?,
-        None => load(context, Store::read(context)?, open)?,
+    // The command asks a person for the secret only if the person asked for values. A secret in the environment tells a
+    // value that was only encrypted again from one that is different.
+    let at_hand = match context.has_secret() {
+        Err(error) if !values => {
+            terminal::note(&format!("{error}; without the secret, no values are compared"));
+            false
+        }
+        other => other?,
+    };
+    let old = version(context, old)?;
+    let new = match new {
+        Some(new) => version(context, new)?,
+        None => Store::read(context)?,
+    };
+    let (mut old, mut new) = if values || at_hand {
+        opened(context, old, new, values)?
+    } else {
+        (Side { store: old, keyring: None }, Side { store: new, keyring: None })
     };
     let keyring_changed = old.store.keyring_bytes != new.store.keyring_bytes;
     let (old_entries, new_entries) = (old.store.entries.clone(), new.store.entries.clone());
@@ -70,22 +81,56 @@ pub(crate) fn run(
 }
 
 /// A file where there is one, otherwise the file of a commit.
-fn side(context: &Context, which: &str, open: bool) -> Result<Side, Error> {
+fn version(context: &Context, which: &str) -> Result<Store, Error> {
     let path = Path::new(which);
     if path.is_file() {
-        return load(context, Store::read_at(context, path)?, open);
+        return Store::read_at(context, path);
     }
     let bytes = git::version(&context.file, which)?;
     let name = PathBuf::from(format!("{which}:{}", context.file.display()));
-    load(context, Store::parse(context, &name, &bytes)?, open)
+    Store::parse(context, &name, &bytes)
 }
 
-fn load(context: &Context, store: Store, open: bool) -> Result<Side, Error> {
-    if !open {
-        return Ok(Side { store, keyring: None });
-    }
-    let opened = store.unlock(context)?;
-    Ok(Side { store: opened.store, keyring: Some(opened.keyring) })
+/// Both versions with keyrings that open their values. A new master secret wraps the same data keys, so where the secret
+/// is that of one version only, this version's keyring opens the values of both.
+fn opened(context: &Context, mut old: Store, mut new: Store, values: bool) -> Result<(Side, Side), Error> {
+    let (before, after) = match (keyring(context, &mut old), keyring(context, &mut new)) {
+        (Err(Error::WrongSecret { path }), Ok(after)) => {
+            note_other_secret(&path);
+            (Some(unlock(context, &new)?), Some(after))
+        }
+        (Ok(before), Err(Error::WrongSecret { path })) => {
+            note_other_secret(&path);
+            let after = unlock(context, &old)?;
+            (Some(before), Some(after))
+        }
+        (Err(error @ Error::WrongSecret { .. }), Err(Error::WrongSecret { .. })) if !values => {
+            terminal::note(&format!("{error}; without the secret, no values are compared"));
+            (None, None)
+        }
+        (before, after) => (Some(before?), Some(after?)),
+    };
+    Ok((Side { store: old, keyring: before }, Side { store: new, keyring: after }))
+}
+
+fn note_other_secret(path: &Path) {
+    let path = path.display();
+    terminal::note(&format!("{path} has another master secret: its seal was not checked"));
+}
+
+/// The keyring of a version whose seal is right.
+fn keyring(context: &Context, store: &mut Store) -> Result<Keyring, Error> {
+    let keyring = unlock(context, store)?;
+    let kek = context.kek(&store.path, &store.keyring_bytes)?;
+    let of_file = Error::of_file(&store.path);
+    let handle = store.files.unlock(&store.keyring_bytes, &kek).map_err(&of_file)?;
+    store.files.verify(store.document, handle).map_err(&of_file)?;
+    Ok(keyring)
+}
+
+fn unlock(context: &Context, store: &Store) -> Result<Keyring, Error> {
+    let kek = context.kek(&store.path, &store.keyring_bytes)?;
+    context.module()?.unlock(&store.keyring_bytes, &kek).map_err(Error::of_file(&store.path))
 }
 
 /// Both lists are sorted by identity. A deleted credential is as good as none.

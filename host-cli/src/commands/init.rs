@@ -1,10 +1,11 @@
 use std::fs;
 use std::path::Path;
 
+use crate::args::{DEFAULT_KEY_FILE, DEFAULT_NEW_KEY_FILE};
 use crate::context::Context;
 use crate::error::Error;
-use crate::output;
-use crate::{git, secret, store, terminal};
+use crate::git::{self, Tree};
+use crate::{ignore, output, secret, store, terminal};
 
 /// What git calls the driver.
 const DRIVER: &str = "omni-credentials";
@@ -15,7 +16,7 @@ pub(crate) fn run(context: &Context, key_file: Option<&Path>) -> Result<(), Erro
     let secret = match key_file {
         Some(path) => {
             let key = module.generate_master_key()?;
-            secret::keep(path, &key)?;
+            secret::keep(path, &context.file, &key)?;
             key
         }
         None => secret::new(&context.variable)?,
@@ -28,7 +29,12 @@ pub(crate) fn run(context: &Context, key_file: Option<&Path>) -> Result<(), Erro
         }
     }
     made?;
-    let tracked = set_up(context, key_file)?;
+    let tracked = set_up(context).inspect_err(|_| {
+        let file = context.file.display();
+        terminal::note(&format!(
+            "made {file}; fix what keeps git from it, and then: omni-credentials init --git"
+        ));
+    })?;
     if context.json {
         let named = |path: &Path| path.display().to_string();
         let (file, key_file) = (Some(named(&context.file)), key_file.map(named));
@@ -50,7 +56,7 @@ struct Done {
 
 /// Sets up a clone whose repository has the file already.
 pub(crate) fn git_only(context: &Context) -> Result<(), Error> {
-    if !set_up(context, None)? {
+    if !set_up(context)? {
         return Err(Error::Git("the file is not in a work tree of a repository".to_owned()));
     }
     if context.json {
@@ -80,31 +86,31 @@ fn create(context: &Context, secret: &[u8]) -> Result<(), Error> {
 }
 
 /// Writes .gitattributes and .gitignore and configures this clone. False outside a work tree.
-fn set_up(context: &Context, key_file: Option<&Path>) -> Result<bool, Error> {
+fn set_up(context: &Context) -> Result<bool, Error> {
     let folder = git::folder_of(&context.file);
-    if !git::is_work_tree(&folder) {
+    if git::tree(&folder) != Tree::Inside {
         return Ok(false);
     }
-    let name = context.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let pattern = escape(&name);
-    add_line(
-        &folder.join(".gitattributes"),
-        &format!("{} text eol=lf diff={DRIVER} merge={DRIVER}", quote(&pattern)),
-    )?;
+    let name = context.file.file_name().unwrap_or_default();
+    let attributes = format!(" text eol=lf diff={DRIVER} merge={DRIVER}");
+    let attributes = [ignore::quote(&ignore::rooted(name)), attributes.into_bytes()].concat();
+    ignore::add_line(&folder.join(".gitattributes"), &attributes)?;
     let ignored = folder.join(".gitignore");
-    add_line(&ignored, &format!("/{pattern}.lock*"))?;
-    add_line(&ignored, &format!("/.{pattern}.*.tmp"))?;
-    if let Some(path) = key_file {
-        let folder = git::folder_of(path);
-        let name = escape(&path.file_name().unwrap_or_default().to_string_lossy());
-        if git::is_work_tree(&folder) {
-            add_line(&folder.join(".gitignore"), &format!("/{name}"))?;
-        }
-    }
+    ignore::add_line(&ignored, &[ignore::rooted(name).as_slice(), b".lock*"].concat())?;
+    ignore::add_line(&ignored, &[b"/.".as_slice(), &ignore::escape(name), b".*.tmp"].concat())?;
     let program = program();
     git::configure(&folder, &format!("diff.{DRIVER}.textconv"), &format!("{program} show --textconv"))?;
     git::configure(&folder, &format!("merge.{DRIVER}.name"), "merge of credentials files")?;
-    git::configure(&folder, &format!("merge.{DRIVER}.driver"), &format!("{program} merge %O %A %B"))?;
+    git::configure(
+        &folder,
+        &format!("merge.{DRIVER}.driver"),
+        &format!("{program} merge --path %P %O %A %B"),
+    )?;
+    // A key may have been written before there was a repository.
+    let mut keys: Vec<_> =
+        [DEFAULT_KEY_FILE, DEFAULT_NEW_KEY_FILE].iter().map(|key| folder.join(key)).collect();
+    keys.extend(secret::file(&context.variable).filter(|key| key.exists()));
+    keys.iter().try_for_each(|key| ignore::ignore_key(key))?;
     Ok(true)
 }
 
@@ -112,12 +118,13 @@ fn tell(context: &Context, key_file: Option<&Path>, tracked: bool) {
     let file = context.file.display();
     terminal::note(&format!("made {file}, which may be committed: its values are encrypted"));
     match key_file {
-        Some(path) => {
-            let path = path.display();
+        Some(key_file) => {
+            let path = key_file.display();
             terminal::note(&format!(
                 "the master key is in {path}: save it in your password manager, never commit it"
             ));
-            terminal::note(&format!("to use it: export {}_FILE=\"$PWD/{path}\"", context.variable));
+            let folder = if key_file.is_absolute() { "" } else { "$PWD/" };
+            terminal::note(&format!("to use it: export {}_FILE=\"{folder}{path}\"", context.variable));
         }
         None => terminal::note(
             "save the master secret in your password manager: without it nobody can read the file again",
@@ -131,25 +138,6 @@ fn tell(context: &Context, key_file: Option<&Path>, tracked: bool) {
     }
 }
 
-/// Adds a line to a file that people edit, unless it is there.
-fn add_line(path: &Path, line: &str) -> Result<(), Error> {
-    let doing = || Error::io(path.display().to_string());
-    let mut text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(doing()(error)),
-    };
-    if text.lines().any(|other| other == line) {
-        return Ok(());
-    }
-    if !text.is_empty() && !text.ends_with('\n') {
-        text.push('\n');
-    }
-    text.push_str(line);
-    text.push('\n');
-    fs::write(path, text).map_err(doing())
-}
-
 /// This program as git's shell finds it: by name where the search path has it, otherwise by its place.
 fn program() -> String {
     let found = std::env::var_os("PATH").is_some_and(|path| {
@@ -158,37 +146,5 @@ fn program() -> String {
     match std::env::current_exe() {
         Ok(place) if !found => format!("'{}'", place.display().to_string().replace('\'', r"'\''")),
         _ => "omni-credentials".to_owned(),
-    }
-}
-
-/// A file name as a pattern that matches nothing else.
-fn escape(name: &str) -> String {
-    let mut pattern = String::with_capacity(name.len());
-    for letter in name.chars() {
-        if matches!(letter, '*' | '?' | '[' | '\\' | '!' | '#') {
-            pattern.push('\\');
-        }
-        pattern.push(letter);
-    }
-    pattern
-}
-
-/// A pattern as .gitattributes wants it.
-fn quote(pattern: &str) -> String {
-    if pattern.contains([' ', '"']) {
-        format!("\"/{}\"", pattern.replace('\\', "\\\\").replace('"', "\\\""))
-    } else {
-        format!("/{pattern}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_become_patterns() {
-        assert_eq!(quote(&escape("credentials.omni")), "/credentials.omni");
-        assert_eq!(quote(&escape("my file[1].omni")), r#""/my file\\[1].omni""#);
     }
 }

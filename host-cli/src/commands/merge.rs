@@ -17,14 +17,18 @@ pub(crate) fn driver(
     base: &Path,
     ours: &Path,
     theirs: &Path,
+    path: Option<&Path>,
     prefer: Option<Side>,
 ) -> Result<(), Error> {
-    let merged = if context.has_secret() {
-        let read = |path| shared_file::read(path, MAX_FILE);
-        combine(context, ours, &read(base)?, &read(ours)?, &read(theirs)?, preference(prefer))
-    } else {
-        // Nobody is asked in the middle of git's work.
-        Err(Error::NoSecret { variable: context.variable.clone() })
+    let merged = match context.has_secret() {
+        Ok(true) => {
+            let read = |path| shared_file::read(path, MAX_FILE);
+            let path = path.unwrap_or(ours);
+            combine(context, path, &read(base)?, &read(ours)?, &read(theirs)?, preference(prefer))
+        }
+        // No one is asked in the middle of git's work.
+        Ok(false) => Err(Error::NoSecret { variable: context.variable.clone() }),
+        Err(error) => Err(error),
     };
     match merged {
         Ok(merged) => {

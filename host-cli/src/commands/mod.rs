@@ -37,8 +37,8 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Error> {
         Command::Diff { old, new, values, exit_code } => {
             diff::run(context, &old, new.as_deref(), values, exit_code)
         }
-        Command::Merge { base: Some(base), ours: Some(ours), theirs: Some(theirs), prefer } => {
-            merge::driver(context, &base, &ours, &theirs, prefer)
+        Command::Merge { base: Some(base), ours: Some(ours), theirs: Some(theirs), path, prefer } => {
+            merge::driver(context, &base, &ours, &theirs, path.as_deref(), prefer)
         }
         Command::Merge { prefer, .. } => merge::mend(context, prefer),
         Command::Exec { only, which, program } => exec::run(context, &only, &which, &program),

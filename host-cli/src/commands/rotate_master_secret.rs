@@ -12,7 +12,7 @@ pub(crate) fn run(context: &Context, variable: &str, key_file: Option<&Path>) ->
     let new = match key_file {
         Some(path) => {
             let key = context.module()?.generate_master_key()?;
-            secret::keep(path, &key)?;
+            secret::keep(path, &context.file, &key)?;
             key
         }
         None => secret::new(variable)?,

@@ -29,7 +29,7 @@ pub(crate) fn textconv(context: &Context, path: Option<PathBuf>, values: bool) -
     let Ok(store) = Store::parse(context, &path, &bytes) else { return output::write(&bytes) };
     let wanted = values || std::env::var_os(SHOW_VALUES).is_some_and(|value| !value.is_empty());
     if wanted
-        && context.has_secret()
+        && context.has_secret().unwrap_or(false)
         && let Ok(mut opened) = Store::parse(context, &path, &bytes)?.unlock(context)
     {
         return print(context, &opened.store, Some(&mut opened.keyring));
