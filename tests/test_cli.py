@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -62,7 +63,7 @@ def test_one_line_end_is_taken_off(folder: Folder) -> None:
 
 def test_empty_values_must_be_asked_for(folder: Folder) -> None:
     folder.set("v", "precious")
-    assert "hint: an empty value: omni-credentials set NAME --empty" in folder.run("set", "v", status=7).err
+    assert "hint: to set an empty value: omni-credentials set NAME --empty" in folder.run("set", "v", status=7).err
     folder.run("set", "v", stdin=b"", status=7)
     closed = subprocess.run(
         ["/bin/sh", "-c", f"exec {PROGRAM} set v <&-"], cwd=folder.path, env=folder.environment, capture_output=True
@@ -85,11 +86,67 @@ def test_identities(folder: Folder) -> None:
     assert len(folder.run("list", "--json").json["credentials"]) == 2
     assert folder.run("set", "p", stdin=b"v", PGUSER="session").err.endswith('of session, {"all":true})\n')
     nobody = Folder(folder.path, {"USER": ""})
-    assert "--principal" in nobody.run("set", "p", stdin=b"v", status=7).err
+    assert "--principal" in nobody.run("set", "q", stdin=b"v", status=7).err
     folder.run("set", "a", "--scope", "{", stdin=b"v", status=12)
     folder.run("set", "a", "--kind", "nonsense", stdin=b"v", status=2)
     folder.run("set", "", stdin=b"v", status=12)
     folder.run("set", "v", stdin=b"x" * ((1 << 20) + 1), status=12)
+
+
+def test_set_changes_the_only_credential_of_that_name(folder: Folder) -> None:
+    folder.set("a", "1", "--kind", "api_key", "--principal", "other", "--scope", '{"x":1}')
+    assert folder.set("a", "2").err == 'changed a (api_key of other, {"x":1})\n'
+    nobody = Folder(folder.path, {"USER": ""})
+    assert nobody.set("a", "3").err.startswith("changed a (api_key of other")
+    folder.set("a", "4", "--kind", "password")
+    assert "there are 2 credentials a" in folder.run("set", "a", stdin=b"5", status=3).err
+    assert folder.get("a", "--kind", "password") == b"4" and folder.get("a", "--kind", "api_key") == b"3"
+
+
+def test_a_value_from_a_file(folder: Folder) -> None:
+    pem = b"-----BEGIN KEY-----\nabc\n-----END KEY-----\n"
+    (folder.path / "key.pem").write_bytes(pem)
+    folder.run("set", "pem", "--from-file", "key.pem", "--exact")
+    assert folder.get("pem") == pem
+    folder.run("set", "pem", "--from-file", "key.pem")
+    assert folder.get("pem") == pem[:-1]
+    assert "missing: no such file" in folder.run("set", "pem", "--from-file", "missing", status=4).err
+    (folder.path / "key.pem").write_bytes(b"")
+    folder.run("set", "pem", "--from-file", "key.pem", status=7)
+    folder.run("set", "pem", "--from-file", "key.pem", "--empty", status=2)
+    (folder.path / "key.pem").write_bytes(b"x" * ((1 << 20) + 2))
+    folder.run("set", "pem", "--from-file", "key.pem", status=12)
+    assert folder.get("pem") == pem[:-1]
+
+
+def test_the_file_is_found_in_a_parent_folder(folder: Folder) -> None:
+    (deep := folder.path / "a" / "b").mkdir(parents=True)
+    below = Folder(deep, folder.environment)
+    below.set("x", "1")
+    assert folder.get("x") == b"1" and not below.file.exists()
+    # The closest one is meant. A new one is made in the current folder.
+    Folder(deep.parent, folder.environment).run("init")
+    below.run("get", "x", status=3)
+    (deep.parent / "credentials.omni").unlink()
+    # The search ends at the top of a work tree, and at a folder in which every user can put a file.
+    (deep / ".git").mkdir()
+    assert "credentials.omni: no such file" in below.run("list", status=4).err
+    (deep / ".git").rmdir()
+    below.run("list")
+    deep.parent.chmod(0o777)
+    below.run("list", status=4)
+    deep.parent.chmod(0o755)
+    folder.path.chmod(0o1777)
+    below.run("list", status=4)
+
+
+def test_usage_errors_are_json_too(empty: Folder) -> None:
+    for arguments in [("set", "--json"), ("--json", "nonsense"), ("get", "x", "--json", "--kind", "nonsense")]:
+        told = json.loads(empty.run(*arguments, status=2).err)
+        assert told["status"] == 2 and told["hint"] == "omni-credentials help" and "\n" not in told["error"]
+    assert empty.run("exec", "--nonsense", "--", "--json", status=2).err.startswith("error: ")
+    assert "Usage:" in empty.run("--help", "--json").text
+    assert empty.run("help", "set").out == empty.run("set", "--help").out
 
 
 def test_json_everywhere(folder: Folder) -> None:
@@ -395,7 +452,7 @@ def test_pages(empty: Folder) -> None:
 def test_every_command_is_documented(empty: Folder) -> None:
     listed = empty.run("--help").text.split("Commands:\n")[1].split("\n\n")[0]
     commands = re.findall(r"^  ([\w-]+) ", listed, re.M)
-    assert len(commands) == 18
+    assert len(commands) == 19
     documented = set(re.findall(r"^### `omni-credentials ([\w-]+)", DOCUMENTATION, re.M))
     assert documented == set(commands)
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", DOCUMENTATION))

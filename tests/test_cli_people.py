@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
-from command import KEY, Folder
-from conftest import VARIABLE
+from command import KEY, PATIENCE, PROGRAM, Folder, Terminal
+from conftest import VARIABLE, master_key
 
 
 @pytest.fixture
@@ -85,12 +89,63 @@ def test_giving_up_at_a_prompt(folder: Folder, prompt: str) -> None:
     assert folder.file.read_bytes() == before
 
 
+PEM = "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"
+
+
+def test_a_paste_of_several_lines_is_taken_whole(folder: Folder) -> None:
+    terminal = folder.at_terminal("set", "pem", "--exact", TERM="xterm")
+    terminal.expect("\x1b[?2004h")
+    terminal.expect_hidden("Value of pem: ")
+    terminal.send(f"\x1b[200~{PEM}\x1b[201~")
+    terminal.send("\n")
+    assert "\x1b[?2004l" in terminal.finish()
+    assert folder.get("pem").decode() == PEM
+
+
+def test_a_paste_that_the_terminal_does_not_mark_is_refused(folder: Folder) -> None:
+    """Not even a line of it reaches the shell."""
+    script = "omni-credentials set pem; echo status=$?; read -r -t 1 rest; echo rest=[$rest]"
+    terminal = Terminal(["/bin/bash", "-c", script], folder.path, folder.environment)
+    terminal.expect_hidden("Value of pem: ")
+    terminal.send(PEM + "touch run-by-the-shell\n")
+    shown = terminal.finish(0)
+    assert "several lines came at a prompt" in shown and "--from-file FILE" in shown
+    assert "status=12" in shown and "rest=[]" in shown
+    folder.run("get", "pem", status=3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("prompt", ["Value of x: ", "Master secret: "])
+def test_signals_at_a_prompt_restore_the_terminal(folder: Folder, number: signal.Signals, prompt: str) -> None:
+    terminal = folder.without_secret().at_terminal("set", "x", TERM="xterm")
+    if prompt != "Value of x: ":
+        terminal.expect_hidden("Value of x: ")
+        terminal.send("2\n")
+    terminal.expect_hidden(prompt)
+    terminal.signal(number)
+    terminal.expect_shown()
+    assert "\x1b[?2004l" in terminal.finish(128 + number)
+
+
+def test_stopping_at_a_prompt_restores_the_terminal(folder: Folder) -> None:
+    terminal = folder.at_terminal("set", "x")
+    terminal.expect_hidden("Value of x: ")
+    terminal.signal(signal.SIGTSTP)
+    assert os.WIFSTOPPED(os.waitpid(terminal.pid, os.WUNTRACED)[1])
+    terminal.expect_shown()
+    terminal.signal(signal.SIGCONT)
+    terminal.expect_hidden("Value of x: ")
+    terminal.send("typed\n")
+    terminal.finish()
+    assert folder.get("x") == b"typed"
+
+
 def test_edit(folder: Folder) -> None:
     folder.set("a", "one")
     folder.set("b", "line\nline\n", "--kind", "ssh")
     folder.set("c", b"\xff\x00")
     sealed = folder.run("show", "--json").json["credentials"]
-    script = r"""sed -i -e 's/"one"/"two"/' -e 's|^# Nothing.*|[[credential]]\nname = "d"\nvalue = "new"|' "$1" """
+    script = r"""sed -i -e 's/"one"/"two"/' -e 's|^# To change nothing.*|[[credential]]\nname = "d"\nvalue = "new"|' "$1" """
     told = folder.run("edit", "--json", VISUAL=editor(folder, script), EDITOR="false").json
     assert told == {"added": 1, "changed": 1, "deleted": 0}
     assert [folder.get(name) for name in "abcd"] == [b"two", b"line\nline\n", b"\xff\x00", b"new"]
@@ -160,7 +215,7 @@ def test_edit_while_others_write(folder: Folder) -> None:
     folder.set("a", "one")
     folder.set("b", "one")
     script = others("b", "theirs") + r"""sed -i '0,/"one"/s//"mine"/' "$1" """
-    assert "both changes are in it" in folder.run("edit", EDITOR=editor(folder, script)).err
+    assert "it has both changes now" in folder.run("edit", EDITOR=editor(folder, script)).err
     assert [folder.get("a"), folder.get("b")] == [b"mine", b"theirs"]
 
     script = others("a", "theirs") + r"""sed -i 's/"mine"/"conflict"/' "$1" """
@@ -175,6 +230,120 @@ def test_edit_while_others_write(folder: Folder) -> None:
     folder.at_terminal("edit", EDITOR=editor(folder, script)).finish()
     assert [folder.get("a"), folder.get("b")] == [b"mine again", b"theirs"]
     assert scratch(folder) == [] and folder.leftovers() == []
+
+
+def locked(folder: Folder) -> str:
+    """A script that locks the file as a process of another machine would."""
+    text = f"omni-credentials lock 1\\npid 1\\nstart 1\\nboot b\\nnamespace n\\nmachine m\\nhost {socket.gethostname()}-2\\n"
+    return f"printf '{text}' > {folder.file}.lock; "
+
+
+def test_a_text_that_cannot_be_saved_comes_back(folder: Folder) -> None:
+    folder.set("a", "one")
+    script = rf"""
+        if grep -q '^#! .*is locked by' "$1"; then
+            grep -q '^#! hint: .*rm ' "$1" && grep -q '"mine"' "$1" && rm {folder.file}.lock
+        else {locked(folder)} sed -i 's/"one"/"mine"/' "$1"; fi"""
+    folder.at_terminal("edit", "--wait", "0", EDITOR=editor(folder, script)).finish()
+    assert folder.get("a") == b"mine"
+    # A person who gives up loses nothing by surprise.
+    script = rf"""
+        if grep -q '^#! .*is locked by' "$1"; then : > "$1"
+        else {locked(folder)} sed -i 's/"mine"/"more"/' "$1"; fi"""
+    shown = folder.at_terminal("edit", "--wait", "0", EDITOR=editor(folder, script)).finish(9)
+    assert "your version" not in shown and scratch(folder) == []
+
+
+def test_a_text_that_cannot_be_saved_is_kept_encrypted(folder: Folder) -> None:
+    folder.set("a", "one")
+    script = locked(folder) + """sed -i 's/"one"/"mine"/' "$1" """
+    said = folder.run("edit", "--wait", "0", EDITOR=editor(folder, script), status=9).err
+    (kept,) = folder.path.glob("credentials.omni.unsaved-*")
+    assert f"your version is in {kept.name}, encrypted" in said
+    assert b"mine" not in kept.read_bytes() and kept.stat().st_mode & 0o777 == 0o600
+    assert folder.run("get", "a", "--file", kept.name).out == b"mine"
+    # An editor that fails at the second look does not lose the text either.
+    kept.unlink()
+    (folder.path / "credentials.omni.lock").unlink()
+    script = rf"""grep -q '^#! ' "$1" && exit 1; {locked(folder)} sed -i 's/"one"/"mine"/' "$1" """
+    folder.at_terminal("edit", "--wait", "0", EDITOR=editor(folder, script)).finish(11)
+    (kept,) = folder.path.glob("credentials.omni.unsaved-*")
+    assert folder.run("get", "a", "--file", kept.name).out == b"mine"
+
+
+def test_a_new_master_secret_while_editing(folder: Folder) -> None:
+    folder.set("a", "one")
+    new = master_key(b"new")
+    rotate = f"{VARIABLE}={KEY} OMNI_CREDENTIALS_NEW_MASTER_PASSWORD={new} omni-credentials rotate-master-secret; "
+    script = rotate + """sed -i 's/"one"/"mine"/' "$1" """
+    terminal = folder.at_terminal("edit", EDITOR=editor(folder, script))
+    for secret in ("wrong", new):
+        terminal.expect_hidden("The file has another master secret now: ")
+        terminal.send(secret + "\n")
+    terminal.finish()
+    folder.environment[VARIABLE] = new
+    assert folder.get("a") == b"mine"
+    folder.run("verify")
+
+
+def test_line_ends_of_an_editor(folder: Folder) -> None:
+    folder.set("a", "one")
+    folder.set("b", "line\nline\n")
+    folder.set("c", "line\r\nline")
+    script = r"""sed -i -e 's/"one"/"two"/' -e 's/$/\r/' -e '1s/^/\xef\xbb\xbf/' "$1" """
+    assert "0 added, 1 changed, 0 deleted" in folder.run("edit", EDITOR=editor(folder, script)).err
+    assert [folder.get(name) for name in "abc"] == [b"two", b"line\nline\n", b"line\r\nline"]
+
+
+def test_as_many_credentials_as_a_file_holds(folder: Folder) -> None:
+    folder.fill(100_000, 5)
+    assert folder.get("n99999") == b"vvvvv"
+    script = """sed -i 's/name = "n7"/name = "m7"/' "$1" """
+    told = folder.run("edit", EDITOR=editor(folder, script), status=12).err
+    assert "more than 100,000 records" in told and "omni-credentials compact" in told
+    assert "0 added, 1 changed, 0 deleted" in folder.run("edit", EDITOR=editor(folder, "sed -i '0,/vvvvv/s//w/' \"$1\"")).err
+
+
+def test_the_text_is_gone_before_the_file_is_saved(folder: Folder) -> None:
+    folder.set("a", "one")
+    script = locked(folder) + """sed -i 's/"one"/"mine"/' "$1" """
+    command = [PROGRAM, "edit", "--wait", "600"]
+    environment = folder.environment | {"EDITOR": editor(folder, script)}
+    process = subprocess.Popen(command, cwd=folder.path, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    lock = folder.path / "credentials.omni.lock"
+    wait_until(lambda: lock.exists() and scratch(folder) == [])
+    assert process.poll() is None
+    lock.unlink()
+    assert process.wait(timeout=PATIENCE) == 0 and folder.get("a") == b"mine"
+
+
+@pytest.mark.parametrize("end", ["twice", "closed", "killed"])
+def test_no_text_stays_behind(folder: Folder, end: str) -> None:
+    folder.set("a", "one")
+    script = "trap '' HUP INT TERM; echo ready; exec sleep 600"
+    terminal = folder.at_terminal("edit", EDITOR=editor(folder, script))
+    terminal.expect("ready")
+    # Another one that edits leaves the text alone.
+    folder.run("edit", EDITOR="true")
+    assert len(scratch(folder)) == 1
+    if end == "twice":
+        terminal.signal(signal.SIGTERM)
+        terminal.signal(signal.SIGTERM)
+        terminal.finish(128 + signal.SIGTERM)
+    elif end == "closed":
+        assert terminal.close() == 128 + signal.SIGHUP
+    else:
+        terminal.signal(signal.SIGKILL)
+        assert terminal.close() == -signal.SIGKILL and len(scratch(folder)) == 1
+        folder.run("edit", EDITOR="true")
+    assert scratch(folder) == []
+
+
+def wait_until(is_so) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def others(name: str, value: str) -> str:

@@ -8,7 +8,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::environment::{MASTER_SECRET, NEW_MASTER_SECRET};
-use crate::identity::{DEFAULT_KIND, DEFAULT_SCOPE};
 
 /// The values of the database's type `credential_kind`.
 pub(crate) const KINDS: [&str; 11] = [
@@ -54,7 +53,7 @@ Exit status:
 
 /// Keep application credentials encrypted in a file that belongs into the repository.
 #[derive(Debug, Parser)]
-#[command(name = "omni-credentials", version, after_long_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "omni-credentials", version, after_long_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -94,20 +93,6 @@ pub(crate) struct Which {
     /// Of this scope
     #[arg(long, short, value_name = "JSON")]
     pub(crate) scope: Option<String>,
-}
-
-/// Which credential is set.
-#[derive(Debug, Args)]
-pub(crate) struct What {
-    /// Its kind
-    #[arg(long, short, default_value = DEFAULT_KIND, value_parser = PossibleValuesParser::new(KINDS))]
-    pub(crate) kind: String,
-    /// The role it belongs to [default: $PGUSER, or the user's name]
-    #[arg(long, short, value_name = "ROLE")]
-    pub(crate) principal: Option<String>,
-    /// Where it is valid
-    #[arg(long, short, value_name = "JSON", default_value = DEFAULT_SCOPE)]
-    pub(crate) scope: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -151,13 +136,23 @@ pub(crate) enum Command {
     Set {
         /// The credential's name
         name: String,
-        #[command(flatten)]
-        what: What,
+        /// Its kind [default: that of the only credential of this name, or credential]
+        #[arg(long, short, value_parser = PossibleValuesParser::new(KINDS))]
+        kind: Option<String>,
+        /// The role it belongs to [default: that of the only credential of this name, or $PGUSER, or the user's name]
+        #[arg(long, short, value_name = "ROLE")]
+        principal: Option<String>,
+        /// Where it is valid [default: that of the only credential of this name, or {"all":true}]
+        #[arg(long, short, value_name = "JSON")]
+        scope: Option<String>,
+        /// Read the value from a file
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        from_file: Option<PathBuf>,
         /// Keep a line end at the end of the value
         #[arg(long)]
         exact: bool,
-        /// The value is empty
-        #[arg(long, conflicts_with = "exact")]
+        /// Set an empty value
+        #[arg(long, conflicts_with_all = ["exact", "from_file"])]
         empty: bool,
     },
     /// Delete a credential
@@ -262,6 +257,13 @@ pub(crate) enum Command {
         #[arg(value_hint = ValueHint::DirPath)]
         folder: Option<PathBuf>,
     },
+}
+
+impl Command {
+    /// Whether the command makes the credentials file.
+    pub(crate) fn is_new(&self) -> bool {
+        matches!(self, Self::Init { git: false, .. })
+    }
 }
 
 #[derive(Debug, Subcommand)]

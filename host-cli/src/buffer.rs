@@ -21,16 +21,16 @@ pub(crate) struct Edited {
 }
 
 const HELP: &str = "\
-# Credentials, in TOML. A [[credential]] that is taken away is deleted, and a new one is added:
+# Credentials, in TOML. If you remove a [[credential]], the command deletes it. To add one:
 #
 #     [[credential]]
 #     name = \"stripe\"
-#     kind = \"api_key\"            # \"credential\" if left away
-#     principal = \"app\"           # the role it belongs to; you, if left away
-#     scope = '{\"all\":true}'      # valid everywhere, if left away
-#     value = \"sk_live_...\"       # or base64 = \"...\" for bytes that are no text
+#     kind = \"api_key\"            # default: \"credential\"
+#     principal = \"app\"           # the role it belongs to; default: you
+#     scope = '{\"all\":true}'      # default: valid everywhere
+#     value = \"sk_live_...\"       # or base64 = \"...\" for bytes that are not text
 #
-# Nothing is changed if this is left as it is, or if all of it is deleted.
+# To change nothing, leave this text unchanged or empty the file.
 ";
 
 /// The text, with a notice of several lines on top if there is something to say.
@@ -65,6 +65,14 @@ pub(crate) fn render(credentials: &[Edited], notice: &str) -> Zeroizing<String> 
 pub(crate) fn with_notice(text: &str, notice: &str) -> Zeroizing<String> {
     let rest = text.lines().skip_while(|line| line.starts_with(NOTICE)).collect::<Vec<_>>().join("\n");
     Zeroizing::new(format!("{}{rest}\n", comment(notice)))
+}
+
+/// The text of an editor, and whether it is UTF-8. The text has the line ends of this system, and no byte-order mark:
+/// a carriage return in a value is written as `\\r`, so one in the text is from the editor.
+pub(crate) fn from_editor(bytes: &[u8]) -> (Zeroizing<String>, bool) {
+    let text = Zeroizing::new(String::from_utf8_lossy(bytes).into_owned());
+    let is_text = std::str::from_utf8(bytes).is_ok();
+    (Zeroizing::new(text.trim_start_matches('\u{feff}').replace("\r\n", "\n")), is_text)
 }
 
 /// Whether a person gave up: nothing is left but comments.
@@ -219,6 +227,16 @@ mod tests {
         for secret in ["[[credential]]\nname='a'\nvalue='s3cr", "[[credential]]\nname='a'\nvalue=s3cr3t"] {
             assert!(!message(secret).contains("s3cr"), "a message quotes a value");
         }
+    }
+
+    #[test]
+    fn line_ends_of_an_editor_do_not_get_into_values() {
+        let all = [edited("a", b"line\nline\n"), edited("b", b"has\r\nboth")];
+        let windows = format!("\u{feff}{}", render(&all, "").replace('\n', "\r\n"));
+        let (text, is_text) = from_editor(windows.as_bytes());
+        assert!(is_text);
+        assert_eq!(parse(&text).unwrap(), all);
+        assert!(!from_editor(b"\xff").1);
     }
 
     #[test]

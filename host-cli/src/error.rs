@@ -13,6 +13,9 @@ use crate::secret;
 /// Why the command ends without having done what it was asked. No case holds a secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    /// The command line is wrong.
+    #[error("{0}")]
+    Usage(String),
     /// A file could not be read, locked or replaced.
     #[error("{}: {fault}", path.display())]
     File { path: PathBuf, fault: FileFault },
@@ -37,6 +40,9 @@ pub(crate) enum Error {
     /// The file that holds the master secret could not be read.
     #[error("{variable} names the file {}: {fault}", path.display())]
     SecretFile { variable: String, path: PathBuf, fault: FileFault },
+    /// The file of a value could not be read.
+    #[error("the file of the value, {}: {fault}", path.display())]
+    ValueFile { path: PathBuf, fault: FileFault },
     /// The secret is not this file's.
     #[error("{}: {}", path.display(), ErrorCode::WrongMasterSecret.explanation())]
     WrongSecret { path: PathBuf },
@@ -46,8 +52,11 @@ pub(crate) enum Error {
     /// Two entries of a new secret differ.
     #[error("the two entries are not the same")]
     SecretsDiffer,
+    /// Several lines were pasted at a prompt.
+    #[error("several lines came at a prompt that takes one; nothing was stored")]
+    SeveralLines,
     /// Nothing came from standard input.
-    #[error("no value came from standard input; an empty value must be asked for")]
+    #[error("no value: the input is empty")]
     NoValue,
     /// No credential of this name, kind, principal and scope.
     #[error("there is no credential {0}")]
@@ -145,13 +154,15 @@ impl Error {
     /// How the command ends.
     pub(crate) fn exit(&self) -> Exit {
         match self {
+            Self::Usage(_) => Exit::Usage,
             Self::File { fault: FileFault::Locked { .. }, .. } => Exit::Locked,
             Self::File { .. }
             | Self::Exists(_)
             | Self::KeyExists(_)
             | Self::KeyNotIgnored { .. }
             | Self::KeyTracked(_)
-            | Self::SecretFile { .. } => Exit::File,
+            | Self::SecretFile { .. }
+            | Self::ValueFile { .. } => Exit::File,
             Self::Damaged { failure, .. } => match failure.code {
                 ErrorCode::UnknownVersion | ErrorCode::UnknownSuite => Exit::NeedsNewer,
                 _ => Exit::Damaged,
@@ -159,7 +170,9 @@ impl Error {
             Self::NoSecret { .. } | Self::NoValue | Self::NoPrincipal => Exit::NoInput,
             Self::WrongSecret { .. } | Self::InvalidSecret | Self::SecretsDiffer => Exit::WrongSecret,
             Self::NotFound(_) | Self::Ambiguous { .. } => Exit::NotFound,
-            Self::Invalid { .. } | Self::Meaningless(_) | Self::Variable(_) => Exit::Invalid,
+            Self::Invalid { .. } | Self::Meaningless(_) | Self::Variable(_) | Self::SeveralLines => {
+                Exit::Invalid
+            }
             Self::Conflict(_) | Self::NotMendable(_) => Exit::Conflict,
             Self::NoEditor | Self::Editor { .. } => Exit::Editor,
             Self::Module(_) | Self::Vector(_) => Exit::Module,
@@ -196,6 +209,7 @@ impl Error {
         let hint = match self {
             Self::File { path, fault } => return file_hint(path, fault),
             Self::Damaged { path, failure } => return Some(damage_hint(path, failure.code)),
+            Self::Usage(_) => "omni-credentials help".into(),
             Self::Exists(_) => {
                 "to set up this clone of the repository only: omni-credentials init --git".into()
             }
@@ -211,19 +225,23 @@ impl Error {
             Self::SecretFile { variable, path, .. } if path.is_relative() => {
                 format!("give the whole path: export {variable}=\"$PWD/...\"")
             }
-            Self::SecretFile { path, .. } => format!("ls -l {}", path.display()),
+            Self::SecretFile { path, .. } | Self::ValueFile { path, .. } => format!("ls -l {}", path.display()),
             Self::WrongSecret { .. } | Self::InvalidSecret if secret::preferred().is_some() => {
                 let variable = secret::preferred().unwrap_or_default();
                 format!("{variable} has precedence over {variable}_FILE; to use the file: unset {variable}")
             }
             Self::WrongSecret { path } => return Some(damage_hint(path, ErrorCode::WrongMasterSecret)),
             Self::InvalidSecret => hints::SECRET.into(),
-            Self::NoValue => "an empty value: omni-credentials set NAME --empty".into(),
+            Self::SeveralLines => "a value of several lines: omni-credentials set NAME --from-file FILE".into(),
+            Self::NoValue => "to set an empty value: omni-credentials set NAME --empty".into(),
             Self::NotFound(_) => "what there is: omni-credentials list".into(),
             Self::Ambiguous { .. } => hints::AMBIGUOUS.into(),
             Self::NoPrincipal => hints::PRINCIPAL.into(),
             Self::Invalid { failure, .. } => match failure.code {
                 ErrorCode::InvalidScope => hints::SCOPE.into(),
+                ErrorCode::TooManyRecords => {
+                    "forget deleted credentials: omni-credentials compact; or keep some in another file: --file FILE".into()
+                }
                 _ => return None,
             },
             Self::Conflict(_) => hints::CONFLICT.into(),

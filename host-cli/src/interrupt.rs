@@ -1,5 +1,6 @@
-//! Signals. The first SIGINT, SIGTERM or SIGHUP is remembered, and whatever is at work ends at its next
-//! safe point: locks are freed and temporary files removed on the way out. The second ends the process.
+//! Signals. The first SIGINT, SIGTERM, SIGHUP or SIGQUIT is remembered, and the work ends at its next safe point: locks
+//! are freed and temporary files removed on the way out. The second ends the process. Before the process ends or stops, the
+//! terminal is as it was before a prompt, and no edited text is left.
 
 use std::io;
 use std::process;
@@ -8,10 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 
 use omni_credentials_host::Ticker;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level;
 
 use crate::exit::Exit;
+use crate::{prompt, scratch};
 
 /// A signal came; its number.
 #[derive(Debug)]
@@ -21,22 +24,30 @@ pub(crate) struct Interrupted(pub(crate) i32);
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 /// Nothing is held that had to be given back, and a system call waits for a person or a pipe.
 static BLOCKING: AtomicBool = AtomicBool::new(false);
-/// The terminal belongs to an editor, or to a prompt that ends by itself: SIGINT is meant for that.
+/// The terminal belongs to an editor: SIGINT and SIGQUIT are meant for that.
 static ATTENDED: AtomicBool = AtomicBool::new(false);
 static TICKER: OnceLock<Ticker> = OnceLock::new();
 
 /// Starts to listen.
 pub(crate) fn listen() -> io::Result<()> {
     let ignored = ignored();
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !ignored.contains(signal)))?;
+    let heard = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP];
+    let mut signals = Signals::new(heard.into_iter().filter(|signal| !ignored.contains(signal)))?;
     thread::spawn(move || {
         for signal in signals.forever() {
-            if signal == SIGINT && ATTENDED.load(Ordering::SeqCst) {
+            if signal == SIGTSTP {
+                prompt::restore();
+                let _ = low_level::emulate_default_handler(signal);
+                prompt::resume();
+                continue;
+            }
+            if [SIGINT, SIGQUIT].contains(&signal) && ATTENDED.load(Ordering::SeqCst) {
                 continue;
             }
             let before = SIGNAL.swap(signal, Ordering::SeqCst);
             if before != 0 || BLOCKING.load(Ordering::SeqCst) {
+                prompt::restore();
+                scratch::remove();
                 process::exit(Exit::Signal(signal).status().into());
             }
             if let Some(ticker) = TICKER.get() {
@@ -96,7 +107,7 @@ fn ignored() -> Vec<i32> {
     (1..=64).filter(|signal| mask >> (signal - 1) & 1 == 1).collect()
 }
 
-/// Runs what takes care of SIGINT itself.
+/// Runs what takes care of SIGINT and SIGQUIT itself.
 pub(crate) fn attended<T>(run: impl FnOnce() -> T) -> T {
     ATTENDED.store(true, Ordering::SeqCst);
     let result = run();

@@ -19,6 +19,8 @@ mod identity;
 mod ignore;
 mod interrupt;
 mod output;
+mod prompt;
+mod scratch;
 mod secret;
 mod store;
 mod terminal;
@@ -35,16 +37,12 @@ use crate::exit::Exit;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version go to standard output, and are no mistake.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return usage(&error),
     };
     let json = cli.global.json;
     let result = interrupt::listen()
         .map_err(Error::io("signal handlers"))
-        .and_then(|()| commands::run(&Context::new(cli.global), cli.command));
+        .and_then(|()| commands::run(&Context::new(cli.global, cli.command.is_new()), cli.command));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -52,4 +50,22 @@ fn main() -> ExitCode {
             error.exit().into()
         }
     }
+}
+
+/// Ends with what clap says: help and the version, which are no error, or what is wrong with the command line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    // The command line could not be parsed, so what it asks for is looked up in its words.
+    if std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json") {
+        let text = error.render().to_string();
+        let first = text.split("\n\n").next().unwrap_or_default();
+        let words: Vec<_> = first.trim_start_matches("error: ").split_whitespace().collect();
+        terminal::complain(&Error::Usage(words.join(" ")), true);
+    } else {
+        let _ = error.print();
+    }
+    Exit::Usage.into()
 }

@@ -12,6 +12,9 @@ use crate::context::{Context, MAX_FILE};
 use crate::error::Error;
 use crate::{identity, interrupt};
 
+/// How many documents one sandbox is used for.
+const MAX_DOCUMENTS: u32 = 1000;
+
 /// A file that was parsed. Nobody has vouched for it yet: see [`Store::unlock`].
 pub(crate) struct Store {
     pub(crate) path: PathBuf,
@@ -33,7 +36,7 @@ pub(crate) struct Opened {
 impl Store {
     /// Reads the file that the command works on.
     pub(crate) fn read(context: &Context) -> Result<Self, Error> {
-        Self::read_at(context, &context.file)
+        Self::parse(context, &context.file, &context.read()?)
     }
 
     /// Reads a file.
@@ -85,13 +88,43 @@ impl Store {
 
     /// The canonical form of an identity.
     pub(crate) fn canonical(&mut self, identity: Identity<'_>) -> Result<Entry, Error> {
-        let scratch = self.files.create(&self.keyring_bytes)?;
-        let entry = EntryRef { identity, sealed: b"", deleted: true };
-        let refused = Error::of_argument(identity::shown(&identity));
-        self.files.put(scratch, &[entry]).map_err(refused)?;
-        let mut entries = self.files.entries(scratch)?;
-        entries.pop().ok_or(Error::Module(HostError::FailedCheck("a document holds what was put into it")))
+        canonical(&mut self.files, &self.keyring_bytes, identity)
     }
+}
+
+/// Makes canonical forms of many identities.
+pub(crate) struct Canonical<'a> {
+    context: &'a Context,
+    keyring_bytes: Vec<u8>,
+    files: Files,
+    used: u32,
+}
+
+impl<'a> Canonical<'a> {
+    pub(crate) fn new(context: &'a Context, store: &Store) -> Result<Self, Error> {
+        let files = context.module()?.files()?;
+        Ok(Self { context, keyring_bytes: store.keyring_bytes.clone(), files, used: 0 })
+    }
+
+    /// The canonical form of an identity.
+    pub(crate) fn form(&mut self, identity: Identity<'_>) -> Result<Entry, Error> {
+        // A sandbox holds a limited number of documents.
+        if self.used >= MAX_DOCUMENTS {
+            self.files = self.context.module()?.files()?;
+            self.used = 0;
+        }
+        self.used += 1;
+        canonical(&mut self.files, &self.keyring_bytes, identity)
+    }
+}
+
+fn canonical(files: &mut Files, keyring: &[u8], identity: Identity<'_>) -> Result<Entry, Error> {
+    let scratch = files.create(keyring)?;
+    let entry = EntryRef { identity, sealed: b"", deleted: true };
+    let refused = Error::of_argument(identity::shown(&identity));
+    files.put(scratch, &[entry]).map_err(refused)?;
+    let mut entries = files.entries(scratch)?;
+    entries.pop().ok_or(Error::Module(HostError::FailedCheck("a document holds what was put into it")))
 }
 
 impl Opened {
@@ -144,7 +177,7 @@ impl Opened {
 
 /// Takes the lock of the file that the command works on.
 pub(crate) fn lock(context: &Context) -> Result<Lock, Error> {
-    Ok(Lock::acquire(&context.file, context.wait, Some(interrupt::requested))?)
+    Ok(Lock::acquire_at(context.place()?, context.wait, Some(interrupt::requested))?)
 }
 
 /// Replaces a file, for whoever holds its lock. A signal that came before leaves it as it was.

@@ -1,13 +1,13 @@
 //! Talking with a person: on standard error and the terminal, never on standard output.
 
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::interrupt;
+use crate::{interrupt, prompt};
 
 const RED: &str = "\x1b[1;31m";
 const CYAN: &str = "\x1b[36m";
@@ -36,20 +36,20 @@ pub(crate) fn note(text: &str) {
 
 /// Asks for something that does not appear on the screen. None without a terminal.
 pub(crate) fn ask_hidden(prompt: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
-    // It reads ^C as a character and gives the terminal back before it reports it.
-    let prompt = || rpassword::prompt_password(prompt);
-    match interrupt::blocking(|| interrupt::attended(prompt))? {
-        Ok(mut answer) => {
-            let bytes = Zeroizing::new(answer.as_bytes().to_vec());
-            answer.zeroize();
-            interrupt::check()?;
-            Ok(Some(bytes))
+    let answer = prompt::ask(prompt)?;
+    Ok(answer.map(|mut answer| {
+        take_line_end(&mut answer);
+        answer
+    }))
+}
+
+/// Takes the line end off that a file has at its end, or a paste.
+pub(crate) fn take_line_end(bytes: &mut Vec<u8>) {
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
         }
-        Err(error) => match error.kind() {
-            ErrorKind::Interrupted => Err(interrupt::interrupted().into()),
-            // ENXIO and its like: the process has no terminal.
-            _ => Ok(None),
-        },
     }
 }
 

@@ -124,7 +124,7 @@ class Terminal:
         if self.pid == 0:
             os.chdir(folder)
             with contextlib.suppress(OSError):
-                os.execve(command[0], command, environment | {"TERM": "dumb"})
+                os.execve(command[0], command, {"TERM": "dumb"} | environment)
             os._exit(99)
         self.seen = b""
         self._looked = 0
@@ -144,6 +144,18 @@ class Terminal:
         while termios.tcgetattr(self.fd)[3] & termios.ECHO:
             assert time.monotonic() < deadline, "what is typed appears on the screen"
             time.sleep(0.01)
+
+    def expect_shown(self) -> None:
+        """Waits until the terminal shows again what is typed."""
+        deadline = time.monotonic() + PATIENCE
+        while not termios.tcgetattr(self.fd)[3] & termios.ECHO:
+            assert time.monotonic() < deadline, "what is typed does not appear on the screen"
+            time.sleep(0.01)
+
+    def close(self) -> int:
+        """Closes the terminal under the command, and gives the command's status."""
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def send(self, text: str) -> None:
         os.write(self.fd, text.encode())

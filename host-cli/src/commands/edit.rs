@@ -1,27 +1,23 @@
-//! Editing the whole file as text. The text is in a private folder, in memory where the system has one for that, and
-//! is gone when the command ends, whichever way.
+//! Editing the whole file as text.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use omni_credentials_host::{Entry, EntryRef, Preference, shared_file};
-use tempfile::TempDir;
+use omni_credentials_host::{Entry, EntryRef, Preference};
+use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use crate::buffer::{self, Edited};
 use crate::combine::combine;
 use crate::context::{Context, MAX_FILE};
 use crate::error::Error;
-use crate::output;
-use crate::store::{self, Opened, Store};
-use crate::{environment, identity, interrupt, terminal};
+use crate::scratch::{self, Scratch};
+use crate::store::{self, Canonical, Opened, Store};
+use crate::{environment, git, identity, interrupt, output, secret, terminal};
 
 /// Characters that mean something to a shell.
 const FOR_SHELL: [char; 20] =
@@ -29,7 +25,10 @@ const FOR_SHELL: [char; 20] =
 /// How often to look whether the editor has ended.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The file as it was read, and its new version.
+/// How many master secrets are tried for a file that has another one when it is saved.
+const MAX_SECRETS: u32 = 4;
+
+/// The new version of the file, encrypted.
 struct Changed {
     bytes: Vec<u8>,
     added: usize,
@@ -38,61 +37,118 @@ struct Changed {
 }
 
 pub(crate) fn run(context: &Context) -> Result<(), Error> {
+    let mut unsaved = None;
+    let result = edit(context, &mut unsaved);
+    match (&result, unsaved) {
+        (Err(error), Some(changed)) if !error.is_silent() => keep(context, &changed),
+        _ => {}
+    }
+    result
+}
+
+/// Edits until the text is saved or given up. `unsaved` is what could not be saved so far.
+fn edit(context: &Context, unsaved: &mut Option<Changed>) -> Result<(), Error> {
     let editor = editor()?;
-    let mut base = shared_file::read(&context.file, MAX_FILE)?;
+    scratch::sweep();
+    let mut base = context.read()?;
     let mut opened = Store::parse(context, &context.file, &base)?.unlock(context)?;
     let mut text = buffer::render(&credentials(&mut opened)?, "");
-    let scratch = Scratch::new()?;
-    // What a person who changes nothing wants: to change nothing at first, and later to stand by the text.
-    let mut settling = false;
-    let mut complaint = None;
+    // What a person means who changes nothing: at first to change nothing, and later to keep the text as it is.
+    let mut keeps = false;
+    let mut reason = None;
     loop {
-        scratch.write(&text)?;
-        run_editor(context, &editor, &scratch.file)?;
-        let (edited, is_text) = scratch.read()?;
-        if buffer::is_given_up(&edited) {
-            return complaint.map_or_else(|| finish(context, None), Err);
-        }
-        if *edited == *text && !settling {
-            return complaint.map_or_else(|| finish(context, None), Err);
+        let (edited, is_text) = buffer::from_editor(&edit_text(context, &editor, &text)?);
+        if buffer::is_given_up(&edited) || (*edited == *text && !keeps) {
+            *unsaved = None;
+            return reason.map_or_else(|| finish(context, None), Err);
         }
         let applied = if is_text {
-            apply(&mut opened, &base, &edited)
+            apply(context, &mut opened, &base, &edited)
         } else {
             Err(Error::Meaningless("the edited text is not UTF-8".to_owned()))
         };
         let changed = match applied {
             Ok(Some(changed)) => changed,
             Ok(None) => return finish(context, None),
-            // Where nobody is there to return to the text, the same editor would do the same again.
-            Err(error @ (Error::Invalid { .. } | Error::Meaningless(_) | Error::NoPrincipal))
-                if io::stdin().is_terminal() =>
-            {
-                let notice = format!("{error}\nMend it, or delete everything to give up.");
-                text = buffer::with_notice(&edited, &notice);
-                complaint = Some(error);
+            Err(error @ Error::Interrupted(_)) => return Err(error),
+            // Without a person who returns to the text, the same editor would do the same again.
+            Err(error) if io::stdin().is_terminal() => {
+                text = again(&edited, &error, "Fix it and save, or empty the file to abort.");
+                reason = Some(error);
                 continue;
             }
             Err(error) => return Err(error),
         };
-        match save(context, &base, &changed) {
+        let (error, theirs) = match save_under_any_secret(context, &base, &changed) {
             Ok(()) => return finish(context, Some(&changed)),
-            Err((Error::Conflict(names), theirs)) if io::stdin().is_terminal() => {
-                // Theirs is what to start from now, with our version of what both changed.
-                let ours = combine(context, &context.file, &base, &changed.bytes, &theirs, Preference::Ours)?;
-                let mut merged = Store::parse(context, &context.file, &ours.bytes)?.unlock(context)?;
-                let notice = format!(
-                    "The file was changed meanwhile, and both changed: {}\n\
-                     Leave this as it is to keep yours, or delete everything to give up.",
-                    names.join("; ")
-                );
-                text = buffer::render(&credentials(&mut merged)?, &notice);
-                opened = Store::parse(context, &context.file, &theirs)?.unlock(context)?;
-                base = theirs;
-                (settling, complaint) = (true, Some(Error::Conflict(names)));
-            }
-            Err((error, _)) => return Err(error),
+            Err(failed) => failed,
+        };
+        if matches!(error, Error::Interrupted(_)) || !io::stdin().is_terminal() {
+            *unsaved = Some(changed);
+            return Err(error);
         }
+        keeps = true;
+        if let Error::Conflict(names) = &error {
+            // Theirs is what to start from now, with our version of what both changed.
+            let ours = combine(context, &context.file, &base, &changed.bytes, &theirs, Preference::Ours)?;
+            let mut merged = Store::parse(context, &context.file, &ours.bytes)?.unlock(context)?;
+            let notice = format!(
+                "Another process changed the file, and both changed: {}\n\
+                 Save this as it is to keep yours, or empty the file to abort.",
+                names.join("; ")
+            );
+            text = buffer::render(&credentials(&mut merged)?, &notice);
+            opened = Store::parse(context, &context.file, &theirs)?.unlock(context)?;
+            base = theirs;
+        } else {
+            text = again(&edited, &error, "Save again to try again, or empty the file to abort.");
+        }
+        *unsaved = Some(changed);
+        reason = Some(error);
+    }
+}
+
+/// The text under a notice that says why it is open again.
+fn again(edited: &str, error: &Error, what_to_do: &str) -> Zeroizing<String> {
+    let hint = error.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+    buffer::with_notice(edited, &format!("{error}\n{hint}{what_to_do}"))
+}
+
+/// Lets a person edit the text. No copy of it is left when this returns.
+fn edit_text(context: &Context, editor: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let scratch = Scratch::write(text)?;
+    run_editor(context, editor, scratch.file())?;
+    scratch.take()
+}
+
+/// Keeps what could not be saved next to the file, encrypted as the file is.
+fn keep(context: &Context, changed: &Changed) {
+    let name = context.file.file_name().unwrap_or_default().to_string_lossy();
+    let mut builder = tempfile::Builder::new();
+    let prefix = format!("{name}.unsaved-");
+    let builder = builder.prefix(&prefix);
+    let write = |mut file: NamedTempFile| {
+        file.write_all(&changed.bytes)?;
+        file.as_file().sync_all()?;
+        Ok(file.keep().map_err(|error| error.error)?.1)
+    };
+    let next_to_it = builder.tempfile_in(git::folder_of(&context.file)).and_then(write);
+    let kept = match next_to_it {
+        Ok(path) => Ok(context.file.with_file_name(path.file_name().unwrap_or_default())),
+        Err(_) => builder.tempfile().and_then(write),
+    };
+    match kept {
+        Ok(path) => {
+            let path = path.display();
+            terminal::note(&format!(
+                "your version is in {path}, encrypted with the secret that opened the file"
+            ));
+            terminal::note(&format!(
+                "to compare: omni-credentials diff --values {} {path}",
+                context.file.display()
+            ));
+        }
+        Err(error) => terminal::note(&format!("your version is lost: {error}")),
     }
 }
 
@@ -114,8 +170,9 @@ fn credentials(opened: &mut Opened) -> Result<Vec<Edited>, Error> {
 }
 
 /// The file with the edited credentials in it, or none where nothing is different.
-fn apply(opened: &mut Opened, base: &[u8], text: &str) -> Result<Option<Changed>, Error> {
+fn apply(context: &Context, opened: &mut Opened, base: &[u8], text: &str) -> Result<Option<Changed>, Error> {
     let mut wanted = BTreeMap::new();
+    let mut canonical = Canonical::new(context, &opened.store)?;
     for edited in buffer::parse(text)? {
         let identity = omni_credentials_host::Identity {
             name: edited.name.as_bytes(),
@@ -123,11 +180,11 @@ fn apply(opened: &mut Opened, base: &[u8], text: &str) -> Result<Option<Changed>
             principal: edited.principal.as_bytes(),
             scope: edited.scope.as_bytes(),
         };
-        let canonical = opened.store.canonical(identity)?;
+        let canonical = canonical.form(identity)?;
         let shown = identity::shown(&canonical.identity());
         let key = (canonical.name, canonical.kind, canonical.principal, canonical.scope);
         if wanted.insert(key, edited.value).is_some() {
-            return Err(Error::Meaningless(format!("{shown} is there twice")));
+            return Err(Error::Meaningless(format!("{shown} occurs twice")));
         }
     }
     let mut changed = Changed { bytes: Vec::new(), added: 0, changed: 0, deleted: 0 };
@@ -166,7 +223,30 @@ fn apply(opened: &mut Opened, base: &[u8], text: &str) -> Result<Option<Changed>
     Ok(Some(changed))
 }
 
-/// Replaces the file, with what others did to it meanwhile merged in. A failure comes with what is there now.
+/// Replaces the file. If it has another master secret meanwhile, that one is read again, or a person is asked for it.
+fn save_under_any_secret(context: &Context, base: &[u8], changed: &Changed) -> Result<(), (Error, Vec<u8>)> {
+    let mut saved = save(context, base, changed);
+    for attempt in 0..MAX_SECRETS {
+        if !matches!(saved, Err((Error::WrongSecret { .. }, _))) {
+            break;
+        }
+        let secret = if attempt == 0 {
+            secret::from_environment(&context.variable)
+        } else {
+            terminal::ask_hidden("The file has another master secret now: ")
+        };
+        match secret {
+            Ok(Some(secret)) if !secret.is_empty() => context.also_try(secret),
+            Ok(_) if attempt == 0 => continue,
+            Ok(_) => break,
+            Err(error) => return Err((error, Vec::new())),
+        }
+        saved = save(context, base, changed);
+    }
+    saved
+}
+
+/// Replaces the file, merged with what others changed in it. A failure comes with what the file holds now.
 fn save(context: &Context, base: &[u8], changed: &Changed) -> Result<(), (Error, Vec<u8>)> {
     let none = |error: Error| (error, Vec::new());
     let lock = store::lock(context).map_err(none)?;
@@ -177,7 +257,7 @@ fn save(context: &Context, base: &[u8], changed: &Changed) -> Result<(), (Error,
     match combine(context, &context.file, base, &changed.bytes, &theirs, Preference::Neither) {
         Ok(merged) => {
             store::publish(&lock, &merged.bytes).map_err(none)?;
-            terminal::note("the file was changed meanwhile; both changes are in it now");
+            terminal::note("another process changed the file; it has both changes now");
             Ok(())
         }
         Err(error) => Err((error, theirs)),
@@ -242,43 +322,4 @@ fn run_editor(context: &Context, editor: &str, file: &Path) -> Result<(), Error>
         }
     })?;
     if status.success() { Ok(()) } else { Err(failed(status.to_string())) }
-}
-
-/// A private folder with the text in it; what an editor leaves beside it goes with it.
-struct Scratch {
-    _folder: TempDir,
-    file: PathBuf,
-}
-
-impl Scratch {
-    fn new() -> Result<Self, Error> {
-        let in_memory = [std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), Some("/dev/shm".into())];
-        let mut builder = tempfile::Builder::new();
-        let builder = builder.prefix("omni-credentials-").permissions(Permissions::from_mode(0o700));
-        let folder = in_memory
-            .into_iter()
-            .flatten()
-            .filter(|folder| folder.is_absolute())
-            .find_map(|folder| builder.tempdir_in(folder).ok());
-        let folder = match folder {
-            Some(folder) => folder,
-            None => builder.tempdir().map_err(Error::io("a temporary folder"))?,
-        };
-        let file = folder.path().join("credentials.toml");
-        Ok(Self { _folder: folder, file })
-    }
-
-    fn write(&self, text: &str) -> Result<(), Error> {
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&self.file);
-        file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(Error::io("the text to be edited"))
-    }
-
-    /// The text, and whether it is one; of what is not UTF-8, that which can be shown.
-    fn read(&self) -> Result<(Zeroizing<String>, bool), Error> {
-        let bytes = Zeroizing::new(fs::read(&self.file).map_err(Error::io("the edited text"))?);
-        let text = String::from_utf8_lossy(&bytes);
-        let is_text = matches!(text, Cow::Borrowed(_));
-        Ok((Zeroizing::new(text.into_owned()), is_text))
-    }
 }

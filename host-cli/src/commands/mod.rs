@@ -18,7 +18,7 @@ mod set;
 mod show;
 mod verify;
 
-use crate::args::Command;
+use crate::args::{Command, Which};
 use crate::context::Context;
 use crate::error::Error;
 
@@ -29,7 +29,14 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Error> {
         Command::Keygen => keygen::run(context),
         Command::List { which, deleted } => list::run(context, &which, deleted),
         Command::Get { name, which } => get::run(context, &name, &which),
-        Command::Set { name, what, exact, empty } => set::run(context, &name, what, exact, empty),
+        Command::Set { name, kind, principal, scope, from_file, exact, empty } => {
+            let value = match (from_file, empty) {
+                (_, true) => set::Source::Empty,
+                (Some(path), false) => set::Source::File(path),
+                (None, false) => set::Source::Input,
+            };
+            set::run(context, &name, Which { kind, principal, scope }, value, exact)
+        }
         Command::Rm { name, which } => rm::run(context, &name, &which),
         Command::Edit => edit::run(context),
         Command::Show { path, textconv: true, values } => show::textconv(context, path, values),

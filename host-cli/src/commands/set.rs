@@ -1,29 +1,48 @@
 use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
 
-use omni_credentials_host::{EntryRef, Identity};
+use omni_credentials_host::{self as host, Entry, EntryRef, Identity, shared_file};
 use zeroize::Zeroizing;
 
-use crate::args::What;
+use crate::args::Which;
 use crate::context::Context;
 use crate::error::Error;
+use crate::identity::{DEFAULT_KIND, DEFAULT_SCOPE};
 use crate::output::{self, Done, IdentityFields};
 use crate::store::{self, Store};
-use crate::{identity, interrupt, terminal};
+use crate::{find, identity, interrupt, prompt, terminal};
 
-/// One byte more than a value may have: enough for the module to refuse it.
+/// One byte more than a value and a line end may have: enough for the module to refuse it.
 const MAX_VALUE: u64 = (1 << 20) + 3;
 
-pub(crate) fn run(context: &Context, name: &str, what: What, exact: bool, empty: bool) -> Result<(), Error> {
-    let principal = what.principal.map_or_else(identity::default_principal, Ok)?;
-    let identity = Identity {
-        name: name.as_bytes(),
-        kind: what.kind.as_bytes(),
-        principal: principal.as_bytes(),
-        scope: what.scope.as_bytes(),
+/// Where the value comes from.
+pub(crate) enum Source {
+    /// Standard input, or a person.
+    Input,
+    /// A file.
+    File(PathBuf),
+    /// It is empty.
+    Empty,
+}
+
+pub(crate) fn run(
+    context: &Context,
+    name: &str,
+    which: Which,
+    source: Source,
+    exact: bool,
+) -> Result<(), Error> {
+    // A person is asked for nothing before it is clear that the file exists and that the arguments are valid.
+    let canonical = meant(&mut Store::read(context)?, name, which)?;
+    let identity = canonical.identity();
+    let mut value = match source {
+        Source::Empty => Zeroizing::default(),
+        Source::File(path) => of_file(&path)?,
+        Source::Input => input(name)?,
     };
-    // A person is asked for nothing before it is clear that there is a file and that the arguments are good.
-    let canonical = Store::read(context)?.canonical(identity)?;
-    let value = if empty { Zeroizing::default() } else { value(name, exact)? };
+    if !exact {
+        terminal::take_line_end(&mut value);
+    }
     let changed = store::change(context, |opened| {
         let before = opened.store.live().find(|entry| entry.identity() == canonical.identity()).cloned();
         let known = match &before {
@@ -50,23 +69,39 @@ pub(crate) fn run(context: &Context, name: &str, what: What, exact: bool, empty:
     Ok(())
 }
 
-fn value(name: &str, exact: bool) -> Result<Zeroizing<Vec<u8>>, Error> {
+/// The credential that is added or changed: without options, the only one of this name.
+fn meant(store: &mut Store, name: &str, which: Which) -> Result<Entry, Error> {
+    if which.kind.is_none() && which.principal.is_none() && which.scope.is_none() {
+        match find::the_one(store, name, &which) {
+            Err(Error::NotFound(_)) => {}
+            found => return found,
+        }
+    }
+    let principal = which.principal.map_or_else(identity::default_principal, Ok)?;
+    store.canonical(Identity {
+        name: name.as_bytes(),
+        kind: which.kind.as_deref().unwrap_or(DEFAULT_KIND).as_bytes(),
+        principal: principal.as_bytes(),
+        scope: which.scope.as_deref().unwrap_or(DEFAULT_SCOPE).as_bytes(),
+    })
+}
+
+fn input(name: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
     if io::stdin().is_terminal() {
         let prompt = format!("Value of {}: ", name.escape_debug());
-        return terminal::ask_hidden(&prompt)?.filter(|value| !value.is_empty()).ok_or(Error::NoValue);
+        return prompt::ask(&prompt)?.filter(|value| !value.is_empty()).ok_or(Error::NoValue);
     }
     let mut value = Zeroizing::new(Vec::with_capacity(4096));
     let read = || io::stdin().take(MAX_VALUE).read_to_end(&mut value);
     interrupt::blocking(read)?.map_err(Error::io("standard input"))?;
-    // Nothing at all is what a closed pipe gives: not a reason to overwrite a credential.
-    if value.is_empty() {
-        return Err(Error::NoValue);
-    }
-    if !exact && value.last() == Some(&b'\n') {
-        value.pop();
-        if value.last() == Some(&b'\r') {
-            value.pop();
-        }
-    }
-    Ok(value)
+    // A closed pipe gives nothing: no reason to overwrite a credential.
+    if value.is_empty() { Err(Error::NoValue) } else { Ok(value) }
+}
+
+fn of_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let value = Zeroizing::new(shared_file::read(path, MAX_VALUE).map_err(|error| match error {
+        host::Error::File { path, fault } => Error::ValueFile { path, fault },
+        other => other.into(),
+    })?);
+    if value.is_empty() { Err(Error::NoValue) } else { Ok(value) }
 }
