@@ -304,6 +304,46 @@ def diverge_from_here(folder: Folder) -> None:
     diverge(folder, {"a": "ours"}, {"a": "theirs"})
 
 
+def test_revert_and_cherry_pick(repository: Folder) -> None:
+    """As the table in docs/cli.md says. Each commit is followed by another one, so that git has to merge."""
+    def head() -> str:
+        return repository.git("rev-parse", "HEAD").strip()
+
+    made = {}
+    steps = [("change", ("set", "a"), b"a2"), ("delete", ("rm", "b"), None), ("add", ("set", "n"), b"n1")]
+    for name, arguments, value in steps:
+        repository.run(*arguments, stdin=value)
+        commit(repository, name)
+        made[name] = head()
+    repository.set("c", "c2")
+    repository.run("rotate-key")
+    commit(repository, "later")
+    for name in ("change", "delete", "add"):
+        repository.git("revert", "--no-edit", made[name])
+    assert values(repository) == {"a": "a1", "b": "b1", "c": "c2", "n": "n1"}
+    repository.git("checkout", "-q", "other")
+    repository.set("c", "c3")
+    commit(repository, "of this branch")
+    for name in ("change", "delete", "add"):
+        repository.git("cherry-pick", made[name])
+    assert values(repository) == {"a": "a2", "c": "c3", "n": "n1"}
+
+    new = master_key(b"new")
+    repository.run("rotate-master-secret", OMNI_CREDENTIALS_NEW_MASTER_PASSWORD=new)
+    commit(repository, "rotated")
+    rotated = head()
+    repository.environment[VARIABLE] = new
+    repository.set("c", "c4")
+    commit(repository, "c4")
+    before = repository.file.read_bytes()
+    assert "CONFLICT" in repository.git("revert", "--no-edit", rotated, check=False)
+    repository.git("revert", "--abort")
+    assert repository.file.read_bytes() == before
+    repository.run("rotate-master-secret", OMNI_CREDENTIALS_NEW_MASTER_PASSWORD=KEY)
+    repository.environment[VARIABLE] = KEY
+    assert values(repository) == {"a": "a2", "c": "c4", "n": "n1"}
+
+
 def test_the_driver_on_its_own(repository: Folder) -> None:
     """Files that are no credentials files, and a missing ancestor."""
     path = repository.path
