@@ -236,7 +236,7 @@ def test_files(folder: Folder) -> None:
     folder.set("x", "1")
     whole = folder.file.read_bytes()
     missing = folder.run("get", "x", "--file", "other.omni", status=4).err
-    assert "hint: a new one: omni-credentials init --file other.omni" in missing
+    assert "hint: create it: omni-credentials init --file other.omni" in missing
     folder.run("init", status=4)
     folder.run("get", "x", "--file", ".", status=4)
     folder.run("get", "x", "--file", "a/b/c", status=4)

@@ -178,7 +178,7 @@ def test_the_text_is_private(folder: Folder) -> None:
 
 
 def test_no_editor(folder: Folder) -> None:
-    assert "hint: for this once: EDITOR=vi" in folder.run("edit", status=11).err
+    assert "hint: name an editor: EDITOR=vi" in folder.run("edit", status=11).err
     for command in ["false", "no-such-editor", "kill -9 $$;"]:
         folder.run("edit", EDITOR=command, status=11)
     assert scratch(folder) == []

@@ -38,7 +38,7 @@ Exit status:
   4    the file does not exist, exists already, or cannot be reached
   5    the file is damaged or was altered
   6    the file needs a newer version or another crypto module
-  7    a secret or a value is needed, and there is nobody to ask
+  7    a secret or a value is needed, and there is no terminal to ask at
   8    the master secret is wrong
   9    the file is locked by another process
   10   both sides changed the same credentials
@@ -51,7 +51,7 @@ Exit status:
   127  exec: there is no such program
   128+ ended by the signal of that number less 128";
 
-/// Keep application credentials encrypted in a file that belongs into the repository.
+/// Keep application credentials encrypted in a file that belongs in the repository.
 #[derive(Debug, Parser)]
 #[command(name = "omni-credentials", version, after_long_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -61,16 +61,16 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What all commands understand.
+/// Options of all commands.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The credentials file [default: $OMNI_CREDENTIALS_FILE, or credentials.omni]
+    /// The credentials file [default: $OMNI_CREDENTIALS_FILE, or credentials.omni here or in a parent folder]
     #[arg(long, short, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
-    /// Another crypto module than the one this command carries
+    /// Use this crypto module instead of the built-in one
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) module: Option<PathBuf>,
-    /// The environment variable that holds the master secret; NAME_FILE may name a file that does
+    /// The environment variable that holds the master secret; NAME_FILE can name a file with it
     #[arg(long, global = true, value_name = "NAME", default_value = MASTER_SECRET)]
     pub(crate) secret_env: String,
     /// How long to wait for another process that holds the file's lock
@@ -81,28 +81,28 @@ pub(crate) struct Global {
     pub(crate) json: bool,
 }
 
-/// Which credentials, beside the name.
+/// Which credentials, apart from the name.
 #[derive(Debug, Args, Default, Clone)]
-pub(crate) struct Which {
-    /// Of this kind
+pub(crate) struct Selection {
+    /// Only of this kind
     #[arg(long, short, value_parser = PossibleValuesParser::new(KINDS))]
     pub(crate) kind: Option<String>,
-    /// Of this role
+    /// Only of this role
     #[arg(long, short, value_name = "ROLE")]
     pub(crate) principal: Option<String>,
-    /// Of this scope
+    /// Only of this scope
     #[arg(long, short, value_name = "JSON")]
     pub(crate) scope: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make a new credentials file and set up git for it
+    /// Create a credentials file and set up git for it
     Init {
-        /// Make a master key, and keep it in a file
+        /// Generate a master key and write it to a file
         #[arg(long)]
         generate: bool,
-        /// Where the generated key is kept
+        /// The file for the generated key
         #[arg(
             long,
             value_name = "FILE",
@@ -111,7 +111,7 @@ pub(crate) enum Command {
             value_hint = ValueHint::FilePath
         )]
         key_file: PathBuf,
-        /// Only set up git, for this clone of a repository
+        /// Only set up git, in this clone of a repository
         #[arg(long, conflicts_with = "generate")]
         git: bool,
     },
@@ -120,8 +120,8 @@ pub(crate) enum Command {
     /// List the credentials; needs no secret
     List {
         #[command(flatten)]
-        which: Which,
-        /// Deleted ones, too
+        selection: Selection,
+        /// Also list deleted credentials
         #[arg(long)]
         deleted: bool,
     },
@@ -130,7 +130,7 @@ pub(crate) enum Command {
         /// The credential's name
         name: String,
         #[command(flatten)]
-        which: Which,
+        selection: Selection,
     },
     /// Set a credential to a value from standard input, or from a hidden prompt on a terminal
     Set {
@@ -160,19 +160,19 @@ pub(crate) enum Command {
         /// The credential's name
         name: String,
         #[command(flatten)]
-        which: Which,
+        selection: Selection,
     },
     /// Edit all credentials in $VISUAL or $EDITOR
     Edit,
-    /// Show what a file holds; needs no secret
+    /// Show the contents of a file; needs no secret
     Show {
-        /// The file [default: the one that --file says]
+        /// The file [default: the credentials file]
         #[arg(value_hint = ValueHint::FilePath)]
         path: Option<PathBuf>,
-        /// Show values, too
+        /// Also show values
         #[arg(long)]
         values: bool,
-        /// For git: what cannot be read is shown as it stands
+        /// For git: print what cannot be read unchanged
         #[arg(long)]
         textconv: bool,
     },
@@ -181,9 +181,9 @@ pub(crate) enum Command {
         /// A file, or a commit of git
         #[arg(default_value = "HEAD")]
         old: String,
-        /// A file, or a commit of git [default: the file that --file says]
+        /// A file, or a commit of git [default: the credentials file]
         new: Option<String>,
-        /// Show values, too
+        /// Also show values
         #[arg(long)]
         values: bool,
         /// End with status 15 if there are differences
@@ -195,7 +195,7 @@ pub(crate) enum Command {
         /// The common ancestor (%O)
         #[arg(requires = "ours", requires = "theirs", value_hint = ValueHint::FilePath)]
         base: Option<PathBuf>,
-        /// Our version (%A), which is replaced by the merged one
+        /// Our version (%A); the merged file replaces it
         #[arg(value_hint = ValueHint::FilePath)]
         ours: Option<PathBuf>,
         /// Their version (%B)
@@ -204,17 +204,17 @@ pub(crate) enum Command {
         /// The file's name for messages (%P)
         #[arg(long, value_name = "FILE", requires = "base", value_hint = ValueHint::FilePath)]
         path: Option<PathBuf>,
-        /// The side that wins where both changed a credential
+        /// Keep this side of each credential that both sides changed
         #[arg(long, value_name = "SIDE")]
         prefer: Option<Side>,
     },
     /// Run a program with credentials as environment variables
     Exec {
-        /// Only these, by name
+        /// Only credentials of these names
         #[arg(long, value_name = "NAME", value_delimiter = ',')]
         only: Vec<String>,
         #[command(flatten)]
-        which: Which,
+        selection: Selection,
         /// The program and its arguments
         #[arg(last = true, required = true, value_name = "PROGRAM", value_hint = ValueHint::CommandWithArguments)]
         program: Vec<OsString>,
@@ -223,13 +223,13 @@ pub(crate) enum Command {
     RotateKey,
     /// Replace the master secret
     RotateMasterSecret {
-        /// The environment variable that holds the new secret; NAME_FILE may name a file that does
+        /// The environment variable that holds the new secret; NAME_FILE can name a file with it
         #[arg(long, value_name = "NAME", default_value = NEW_MASTER_SECRET)]
         new_secret_env: String,
-        /// Make a master key, and keep it in a file
+        /// Generate a master key and write it to a file
         #[arg(long)]
         generate: bool,
-        /// Where the generated key is kept
+        /// The file for the generated key
         #[arg(
             long,
             value_name = "FILE",
@@ -241,14 +241,14 @@ pub(crate) enum Command {
     },
     /// Check the file and open every value
     Verify,
-    /// Forget deleted credentials for good
+    /// Remove the records of deleted credentials
     Compact,
-    /// Look at a crypto module
+    /// Inspect or verify a crypto module
     #[command(subcommand)]
     Module(ModuleCommand),
     /// Print a completion script
     Completions {
-        /// For this shell
+        /// The shell
         shell: Shell,
     },
     /// Print the manual page, or write all of them to a folder
@@ -268,13 +268,13 @@ impl Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModuleCommand {
-    /// Tell what a module is
+    /// Print a module's name, digest, contract, suite and imports
     Inspect {
         /// The component [default: the module in use]
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         path: Option<PathBuf>,
     },
-    /// Test a module
+    /// Check a module and run the vectors of its suite
     Verify {
         /// The component [default: the module in use]
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]

@@ -20,7 +20,7 @@ static BUILTIN: &[u8] = include_bytes!(env!("OMNI_CREDENTIALS_BUILTIN_MODULE"));
 pub(crate) const MAX_FILE: u64 = 64 << 20;
 /// The longest module that is read, in bytes.
 const MAX_MODULE: u64 = 64 << 20;
-/// The file that is worked on when none is named.
+/// The name of the file if none is given.
 const DEFAULT_FILE: &str = "credentials.omni";
 
 pub(crate) struct Context {
@@ -88,7 +88,7 @@ impl Context {
         Ok(self.module.get_or_init(|| module))
     }
 
-    /// The master secret, asked for at most once.
+    /// The master secret. The command asks for it at most once.
     pub(crate) fn secret(&self) -> Result<&Secret, Error> {
         if let Some(secret) = self.secret.get() {
             return Ok(secret);
@@ -174,7 +174,7 @@ pub(crate) fn load(wasm: &[u8]) -> Result<Module, Error> {
         cache_dir: cache_folder(),
         interrupt: Some(interrupt::requested),
         before_call: Some(interrupt::remind),
-        // Compiling anew takes less than a second: not worth a word.
+        // Compiling again takes less than a second: not worth a warning.
         warn: None,
     })?;
     interrupt::tick(runtime.ticker());

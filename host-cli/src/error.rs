@@ -10,7 +10,7 @@ use crate::hints;
 use crate::interrupt::{self, Interrupted};
 use crate::secret;
 
-/// Why the command ends without having done what it was asked. No case holds a secret.
+/// Why a command failed. No case holds a secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The command line is wrong.
@@ -26,7 +26,7 @@ pub(crate) enum Error {
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
     /// The file that a generated key would be kept in exists.
-    #[error("{} exists already, and a key in use must not be overwritten", .0.display())]
+    #[error("{} already exists, and the command does not overwrite a key", .0.display())]
     KeyExists(PathBuf),
     /// A master key would be where git commits it.
     #[error("{}: no master key is written where git could commit it: {reason}", path.display())]
@@ -43,10 +43,10 @@ pub(crate) enum Error {
     /// The file of a value could not be read.
     #[error("the file of the value, {}: {fault}", path.display())]
     ValueFile { path: PathBuf, fault: FileFault },
-    /// The secret is not this file's.
+    /// The secret does not open this file.
     #[error("{}: {}", path.display(), ErrorCode::WrongMasterSecret.explanation())]
     WrongSecret { path: PathBuf },
-    /// The secret cannot be one.
+    /// The secret is not valid.
     #[error("{}", ErrorCode::InvalidMasterSecret.explanation())]
     InvalidSecret,
     /// Two entries of a new secret differ.
@@ -64,20 +64,20 @@ pub(crate) enum Error {
     /// Several credentials of this name.
     #[error("there are {} credentials {name}: {}", found.len(), found.join("; "))]
     Ambiguous { name: String, found: Vec<String> },
-    /// The principal is not given and the environment does not tell it.
+    /// Neither an option nor the environment names the principal.
     #[error("no principal is given, and neither PGUSER nor USER is set")]
     NoPrincipal,
     /// The module did not accept an argument.
     #[error("{subject}: {failure}")]
     Invalid { subject: String, failure: Failure },
-    /// An argument or an edited text means nothing.
+    /// An argument or an edited text is not valid.
     #[error("{0}")]
     Meaningless(String),
     /// Both sides changed these credentials.
     #[error("both sides changed {}", .0.join("; "))]
     Conflict(Vec<String>),
     /// The markers in the file are not only around its trailer, and git has no versions to merge.
-    #[error("{}: a conflict inside the records can only be settled with both versions at hand", .0.display())]
+    #[error("{}: the conflict is inside the records, and git does not have both versions", .0.display())]
     NotMendable(PathBuf),
     /// Neither VISUAL nor EDITOR is set.
     #[error("no editor: neither VISUAL nor EDITOR is set")]
@@ -97,22 +97,22 @@ pub(crate) enum Error {
     /// `diff --exit-code` found differences.
     #[error("the files differ")]
     Different,
-    /// Two credentials would be one variable, or one cannot be any.
+    /// A credential cannot be a variable, or two have the same one.
     #[error("{0}")]
     Variable(String),
     /// `exec` could not run the program.
     #[error("{program} cannot be run: {error}")]
     Program { program: String, error: io::Error },
-    /// git could not do what it was asked.
+    /// git failed.
     #[error("git: {0}")]
     Git(String),
     /// A signal came.
     #[error("interrupted; nothing was changed")]
     Interrupted(i32),
-    /// Whoever reads the output has gone.
+    /// The process that reads the output has ended.
     #[error("no process reads the output any more")]
     BrokenPipe,
-    /// The system did not do what it was asked.
+    /// A system call failed.
     #[error("{doing}: {error}")]
     Io { doing: String, error: io::Error },
 }
@@ -199,19 +199,19 @@ impl Error {
         }
     }
 
-    /// Whether there is nothing to say.
+    /// Whether the command ends without a message.
     pub(crate) fn is_silent(&self) -> bool {
         matches!(self, Self::BrokenPipe | Self::Different)
     }
 
-    /// What to do about it: where possible, the exact command.
+    /// What to do about it: the exact command where possible.
     pub(crate) fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::File { path, fault } => return file_hint(path, fault),
             Self::Damaged { path, failure } => return Some(damage_hint(path, failure.code)),
             Self::Usage(_) => "omni-credentials help".into(),
             Self::Exists(_) => {
-                "to set up this clone of the repository only: omni-credentials init --git".into()
+                "to set up only this clone of the repository: omni-credentials init --git".into()
             }
             Self::KeyExists(_) => "choose another place: --key-file FILE".into(),
             Self::KeyNotIgnored { .. } => "choose a place outside the repository: --key-file FILE".into(),
@@ -234,7 +234,7 @@ impl Error {
             Self::InvalidSecret => hints::SECRET.into(),
             Self::SeveralLines => "a value of several lines: omni-credentials set NAME --from-file FILE".into(),
             Self::NoValue => "to set an empty value: omni-credentials set NAME --empty".into(),
-            Self::NotFound(_) => "what there is: omni-credentials list".into(),
+            Self::NotFound(_) => "list the credentials: omni-credentials list".into(),
             Self::Ambiguous { .. } => hints::AMBIGUOUS.into(),
             Self::NoPrincipal => hints::PRINCIPAL.into(),
             Self::Invalid { failure, .. } => match failure.code {
@@ -247,9 +247,9 @@ impl Error {
             Self::Conflict(_) => hints::CONFLICT.into(),
             Self::NotMendable(path) => {
                 let path = path.display();
-                format!("take one side, git checkout --theirs {path}, and set again what it lacks")
+                format!("take one side: git checkout --theirs {path}; then set what is missing")
             }
-            Self::NoEditor => "for this once: EDITOR=vi omni-credentials edit".into(),
+            Self::NoEditor => "name an editor: EDITOR=vi omni-credentials edit".into(),
             Self::Module(host::Error::DigestMismatch { .. }) => return None,
             Self::Module(_) => "omit --module to use the built-in module".into(),
             Self::Unreadable { .. } => hints::VALUE.into(),
@@ -281,7 +281,7 @@ impl From<Interrupted> for Error {
 fn file_hint(path: &Path, fault: &FileFault) -> Option<String> {
     match fault {
         FileFault::NotFound => Some(format!(
-            "a new one: omni-credentials init --file {0}, or name another with --file or OMNI_CREDENTIALS_FILE",
+            "create it: omni-credentials init --file {0}; or name another file with --file or OMNI_CREDENTIALS_FILE",
             path.display()
         )),
         FileFault::Locked { lock, .. } => Some(hints::LOCKED.replace("{lock}", &lock.display().to_string())),

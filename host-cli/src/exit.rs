@@ -11,11 +11,11 @@ pub(crate) enum Exit {
     NotFound,
     /// The file does not exist, or exists already, or cannot be reached.
     File,
-    /// The file is damaged, was altered, holds conflict markers, or is no credentials file.
+    /// The file is damaged, was altered, holds conflict markers, or is not a credentials file.
     Damaged,
     /// The file needs a newer version or another crypto module.
     NeedsNewer,
-    /// A master secret or a value is needed, and there is nobody to ask.
+    /// A master secret or a value is needed, and there is no terminal to ask at.
     NoInput,
     /// The master secret is wrong, or not one at all.
     WrongSecret,

@@ -1,4 +1,4 @@
-//! git, as a program: it need not be there.
+//! git, as a program, which may not be installed.
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use crate::environment;
 use crate::error::Error;
 
-/// The three versions of a file whose merge is not finished: ancestor (which may lack), ours, theirs.
+/// The three versions of a file whose merge is not finished: ancestor (if there is one), ours, theirs.
 pub(crate) type Versions = (Option<Vec<u8>>, Vec<u8>, Vec<u8>);
 
 /// The folder of a file, for git to be run in.
@@ -51,7 +51,7 @@ pub(crate) fn ignores(folder: &Path, name: &OsStr) -> Result<bool, Error> {
     match done.status.code() {
         Some(0) => Ok(true),
         Some(1) => Ok(false),
-        _ => Err(Error::Git(said(&done))),
+        _ => Err(Error::Git(failure_text(&done))),
     }
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn merge_text(ours: &Path, base: &Path, theirs: &Path) -> Result<(), 
     // The status is the number of conflicts.
     match done.status.code() {
         Some(0..=127) => Ok(()),
-        _ => Err(Error::Git(said(&done))),
+        _ => Err(Error::Git(failure_text(&done))),
     }
 }
 
@@ -102,7 +102,7 @@ fn run<S: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = S>) -
 
 fn succeeded(done: io::Result<Output>) -> Result<Output, Error> {
     let done = done.map_err(|error| no_git(&error))?;
-    if done.status.success() { Ok(done) } else { Err(Error::Git(said(&done))) }
+    if done.status.success() { Ok(done) } else { Err(Error::Git(failure_text(&done))) }
 }
 
 fn no_git(error: &io::Error) -> Error {
@@ -112,7 +112,7 @@ fn no_git(error: &io::Error) -> Error {
     }
 }
 
-fn said(done: &Output) -> String {
+fn failure_text(done: &Output) -> String {
     let text = String::from_utf8_lossy(&done.stderr);
     let line = text.lines().next().unwrap_or("it failed and said nothing");
     line.strip_prefix("fatal: ").unwrap_or(line).to_owned()

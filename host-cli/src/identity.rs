@@ -4,7 +4,7 @@ use omni_credentials_host::Identity;
 
 use crate::error::Error;
 
-/// What a credential is when nothing else is said; as in the database.
+/// The defaults, as in the database.
 pub(crate) const DEFAULT_KIND: &str = "credential";
 pub(crate) const DEFAULT_SCOPE: &str = r#"{"all":true}"#;
 
@@ -17,7 +17,7 @@ pub(crate) fn shown(identity: &Identity<'_>) -> String {
     format!("{name} ({kind} of {principal}, {})", String::from_utf8_lossy(identity.scope))
 }
 
-/// Whose credential is meant when nobody says so: as libpq, the role of the session.
+/// The principal if no option names one: the role of the session, as in libpq.
 pub(crate) fn default_principal() -> Result<String, Error> {
     let named = ["PGUSER", "USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
     named.into_iter().find(|name| !name.is_empty()).ok_or(Error::NoPrincipal)

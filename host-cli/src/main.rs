@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            terminal::complain(&error, json);
+            terminal::report(&error, json);
             error.exit().into()
         }
     }
@@ -63,7 +63,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         let text = error.render().to_string();
         let first = text.split("\n\n").next().unwrap_or_default();
         let words: Vec<_> = first.trim_start_matches("error: ").split_whitespace().collect();
-        terminal::complain(&Error::Usage(words.join(" ")), true);
+        terminal::report(&Error::Usage(words.join(" ")), true);
     } else {
         let _ = error.print();
     }

@@ -1,7 +1,7 @@
 //! A question whose answer does not appear on the screen.
 //!
 //! The answer is a line, or all that is pasted: a terminal that knows bracketed paste says where a paste starts and ends.
-//! Where it does not, several lines in one go are refused, and none of them reaches the shell.
+//! Where it does not, the command refuses several lines at once, and none of them reaches the shell.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -126,7 +126,7 @@ fn read(tty: &mut File) -> Result<Zeroizing<Vec<u8>>, Error> {
             continue;
         }
         let count = match tty.read(buffer.as_mut_slice()) {
-            // The terminal is gone, and a signal says so.
+            // The terminal is gone. A signal comes with that.
             Ok(0) | Err(_) => {
                 interrupt::check()?;
                 return Ok(line.bytes);

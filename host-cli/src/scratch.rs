@@ -85,7 +85,7 @@ pub(crate) fn sweep() {
             if !ours || !entry.metadata().is_ok_and(private) {
                 continue;
             }
-            // Nobody else makes a folder of this name while it is locked.
+            // Its process has ended: a living one holds the lock.
             if let Ok(_lock) = lock(&entry.path()) {
                 let _ = fs::remove_dir_all(entry.path());
             }

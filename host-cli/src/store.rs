@@ -15,7 +15,7 @@ use crate::{identity, interrupt};
 /// How many documents one sandbox is used for.
 const MAX_DOCUMENTS: u32 = 1000;
 
-/// A file that was parsed. Nobody has vouched for it yet: see [`Store::unlock`].
+/// A parsed file. Its seal is not checked yet: see [`Store::unlock`].
 pub(crate) struct Store {
     pub(crate) path: PathBuf,
     pub(crate) files: Files,
@@ -25,7 +25,7 @@ pub(crate) struct Store {
     pub(crate) keyring_bytes: Vec<u8>,
 }
 
-/// A file whose keyring is unlocked and whose seal is right.
+/// A file with an unlocked keyring and a valid seal.
 pub(crate) struct Opened {
     pub(crate) store: Store,
     pub(crate) kek: Kek,
@@ -168,7 +168,7 @@ impl Opened {
             .map_err(Error::of_argument(path.display().to_string()))
     }
 
-    /// Replaces the file, for whoever holds its lock.
+    /// Replaces the file, whose lock is held.
     pub(crate) fn save(&mut self, lock: &Lock) -> Result<(), Error> {
         let bytes = self.write()?;
         publish(lock, &bytes)
@@ -180,7 +180,7 @@ pub(crate) fn lock(context: &Context) -> Result<Lock, Error> {
     Ok(Lock::acquire_at(context.place()?, context.wait, Some(interrupt::requested))?)
 }
 
-/// Replaces a file, for whoever holds its lock. A signal that came before leaves it as it was.
+/// Replaces a file, whose lock is held. After a signal, the file stays as it was.
 pub(crate) fn publish(lock: &Lock, bytes: &[u8]) -> Result<(), Error> {
     interrupt::check()?;
     let staged = lock.stage(bytes)?;

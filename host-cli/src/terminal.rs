@@ -1,4 +1,4 @@
-//! Talking with a person: on standard error and the terminal, never on standard output.
+//! Messages for a person: on standard error and the terminal, never on standard output.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const PLAIN: &str = "\x1b[0m";
 const REDRAW: Duration = Duration::from_millis(100);
 
 /// Says what went wrong, and what to do about it: to people or, with `--json`, to programs.
-pub(crate) fn complain(error: &Error, json: bool) {
+pub(crate) fn report(error: &Error, json: bool) {
     if error.is_silent() {
         return;
     }
@@ -122,7 +122,7 @@ impl Described {
 }
 
 fn say(text: &str) {
-    // Where standard error is gone there is nobody to tell.
+    // If standard error is closed, no one can read the message.
     let _ = writeln!(io::stderr(), "{text}");
 }
 

@@ -22,9 +22,9 @@ pub(crate) fn run(context: &Context) -> Result<(), Error> {
     if context.json {
         return output::json(&Done { forgotten: count });
     }
-    terminal::note(&format!("{count} deleted credentials forgotten"));
+    terminal::note(&format!("removed the records of {count} deleted credentials"));
     if count > 0 {
-        terminal::note("a branch or a database that still has them brings them back when it is merged");
+        terminal::note("a merge with a branch or a database that still has them brings them back");
     }
     Ok(())
 }

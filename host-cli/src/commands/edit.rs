@@ -223,7 +223,7 @@ fn apply(context: &Context, opened: &mut Opened, base: &[u8], text: &str) -> Res
     Ok(Some(changed))
 }
 
-/// Replaces the file. If it has another master secret meanwhile, that one is read again, or a person is asked for it.
+/// Replaces the file. If it has another master secret by now, reads the secret again or asks for it.
 fn save_under_any_secret(context: &Context, base: &[u8], changed: &Changed) -> Result<(), (Error, Vec<u8>)> {
     let mut saved = save(context, base, changed);
     for attempt in 0..MAX_SECRETS {

@@ -8,13 +8,13 @@ use omni_credentials_host::Entry;
 use rustix::io::Errno;
 use rustix::param::page_size;
 
-use crate::args::Which;
+use crate::args::Selection;
 use crate::context::Context;
 use crate::error::Error;
 use crate::store::Store;
 use crate::{environment, find, identity, interrupt};
 
-/// Variables that decide which code is run: not for a file to set.
+/// Variables that decide which code runs. A file must not set them.
 const RESERVED: [&str; 5] = ["PATH", "IFS", "ENV", "BASH_ENV", "SHELL"];
 const RESERVED_PREFIXES: [&str; 3] = ["LD_", "DYLD_", "BASH_FUNC_"];
 /// How many pages of memory one variable may take up: `MAX_ARG_STRLEN` of Linux.
@@ -25,12 +25,12 @@ const PAGES_OF_A_VARIABLE: usize = 32;
 pub(crate) fn run(
     context: &Context,
     only: &[String],
-    which: &Which,
+    selection: &Selection,
     program: &[OsString],
 ) -> Result<(), Error> {
     let Some((name, arguments)) = program.split_first() else { return Ok(()) };
     let mut store = Store::read(context)?;
-    let chosen = choose(find::matching(&mut store, None, which)?, only)?;
+    let chosen = choose(find::matching(&mut store, None, selection)?, only)?;
     let variables = assign(&chosen)?;
     let mut opened = store.unlock(context)?;
     let mut command = Command::new(name);
@@ -91,13 +91,13 @@ fn assign(entries: &[Entry]) -> Result<BTreeMap<String, &Entry>, Error> {
     for entry in entries {
         let shown = identity::shown(&entry.identity());
         let Some(variable) = variable(&String::from_utf8_lossy(&entry.name)) else {
-            return Err(Error::Variable(format!("{shown} cannot be a variable")));
+            return Err(Error::Variable(format!("{shown} cannot be the name of a variable")));
         };
         if RESERVED.contains(&variable.as_str())
             || RESERVED_PREFIXES.iter().any(|prefix| variable.starts_with(prefix))
         {
             return Err(Error::Variable(format!(
-                "{shown} would be {variable}, which decides what code is run"
+                "{shown} would be {variable}, which decides which code runs"
             )));
         }
         if let Some(other) = variables.get(&variable) {

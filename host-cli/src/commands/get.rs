@@ -1,15 +1,15 @@
 use std::io::{self, IsTerminal};
 
-use crate::args::Which;
+use crate::args::Selection;
 use crate::context::Context;
 use crate::error::Error;
 use crate::find;
 use crate::output::{self, IdentityFields, ValueFields};
 use crate::store::Store;
 
-pub(crate) fn run(context: &Context, name: &str, which: &Which) -> Result<(), Error> {
+pub(crate) fn run(context: &Context, name: &str, selection: &Selection) -> Result<(), Error> {
     let mut store = Store::read(context)?;
-    let entry = find::the_one(&mut store, name, which)?;
+    let entry = find::only_one(&mut store, name, selection)?;
     let value = store.unlock(context)?.value_of(&entry)?;
     if context.json {
         let identity = IdentityFields::new(&entry.identity())?;

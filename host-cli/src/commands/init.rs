@@ -31,16 +31,14 @@ pub(crate) fn run(context: &Context, key_file: Option<&Path>) -> Result<(), Erro
     made?;
     let tracked = set_up(context).inspect_err(|_| {
         let file = context.file.display();
-        terminal::note(&format!(
-            "made {file}; fix what keeps git from it, and then: omni-credentials init --git"
-        ));
+        terminal::note(&format!("created {file}; fix the error, and then: omni-credentials init --git"));
     })?;
     if context.json {
         let named = |path: &Path| path.display().to_string();
         let (file, key_file) = (Some(named(&context.file)), key_file.map(named));
         return output::json(&Done { file, git: tracked, key_file });
     }
-    tell(context, key_file, tracked);
+    print_next_steps(context, key_file, tracked);
     Ok(())
 }
 
@@ -54,7 +52,7 @@ struct Done {
     key_file: Option<String>,
 }
 
-/// Sets up a clone whose repository has the file already.
+/// Sets up a clone of a repository that already has the file.
 pub(crate) fn git_only(context: &Context) -> Result<(), Error> {
     if !set_up(context)? {
         return Err(Error::Git("the file is not in a work tree of a repository".to_owned()));
@@ -114,24 +112,24 @@ fn set_up(context: &Context) -> Result<bool, Error> {
     Ok(true)
 }
 
-fn tell(context: &Context, key_file: Option<&Path>, tracked: bool) {
+fn print_next_steps(context: &Context, key_file: Option<&Path>, tracked: bool) {
     let file = context.file.display();
-    terminal::note(&format!("made {file}, which may be committed: its values are encrypted"));
+    terminal::note(&format!("created {file}; you can commit it: its values are encrypted"));
     match key_file {
         Some(key_file) => {
             let path = key_file.display();
             terminal::note(&format!(
-                "the master key is in {path}: save it in your password manager, never commit it"
+                "the master key is in {path}: save it in your password manager and never commit it"
             ));
             let folder = if key_file.is_absolute() { "" } else { "$PWD/" };
             terminal::note(&format!("to use it: export {}_FILE=\"{folder}{path}\"", context.variable));
         }
         None => terminal::note(
-            "save the master secret in your password manager: without it nobody can read the file again",
+            "save the master secret in your password manager: without it, no one can read the file again",
         ),
     }
     if tracked {
-        terminal::note("commit it together with .gitattributes and .gitignore");
+        terminal::note("commit it with .gitattributes and .gitignore");
         terminal::note("in every other clone, for git diff and git merge: omni-credentials init --git");
     } else {
         terminal::note("the file is not in a git repository; after git init: omni-credentials init --git");

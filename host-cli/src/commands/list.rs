@@ -1,13 +1,13 @@
-use crate::args::Which;
+use crate::args::Selection;
 use crate::context::Context;
 use crate::error::Error;
 use crate::find;
 use crate::output::{self, EntryFields};
 use crate::store::Store;
 
-pub(crate) fn run(context: &Context, which: &Which, deleted: bool) -> Result<(), Error> {
+pub(crate) fn run(context: &Context, selection: &Selection, deleted: bool) -> Result<(), Error> {
     let mut store = Store::read(context)?;
-    let mut found = find::matching(&mut store, None, which)?;
+    let mut found = find::matching(&mut store, None, selection)?;
     if deleted {
         found.extend(store.entries.iter().filter(|entry| entry.deleted).cloned());
         found.sort_by(|a, b| {

@@ -18,7 +18,7 @@ mod set;
 mod show;
 mod verify;
 
-use crate::args::{Command, Which};
+use crate::args::{Command, Selection};
 use crate::context::Context;
 use crate::error::Error;
 
@@ -27,17 +27,17 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Error> {
         Command::Init { git: true, .. } => init::git_only(context),
         Command::Init { generate, key_file, .. } => init::run(context, generate.then_some(&*key_file)),
         Command::Keygen => keygen::run(context),
-        Command::List { which, deleted } => list::run(context, &which, deleted),
-        Command::Get { name, which } => get::run(context, &name, &which),
+        Command::List { selection, deleted } => list::run(context, &selection, deleted),
+        Command::Get { name, selection } => get::run(context, &name, &selection),
         Command::Set { name, kind, principal, scope, from_file, exact, empty } => {
             let value = match (from_file, empty) {
                 (_, true) => set::Source::Empty,
                 (Some(path), false) => set::Source::File(path),
                 (None, false) => set::Source::Input,
             };
-            set::run(context, &name, Which { kind, principal, scope }, value, exact)
+            set::run(context, &name, Selection { kind, principal, scope }, value, exact)
         }
-        Command::Rm { name, which } => rm::run(context, &name, &which),
+        Command::Rm { name, selection } => rm::run(context, &name, &selection),
         Command::Edit => edit::run(context),
         Command::Show { path, textconv: true, values } => show::textconv(context, path, values),
         Command::Show { path, values, .. } => show::run(context, path, values),
@@ -48,7 +48,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Error> {
             merge::driver(context, &base, &ours, &theirs, path.as_deref(), prefer)
         }
         Command::Merge { prefer, .. } => merge::mend(context, prefer),
-        Command::Exec { only, which, program } => exec::run(context, &only, &which, &program),
+        Command::Exec { only, selection, program } => exec::run(context, &only, &selection, &program),
         Command::RotateKey => rotate_key::run(context),
         Command::RotateMasterSecret { new_secret_env, generate, key_file } => {
             rotate_master_secret::run(context, &new_secret_env, generate.then_some(&*key_file))

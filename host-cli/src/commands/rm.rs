@@ -1,15 +1,15 @@
 use omni_credentials_host::EntryRef;
 
-use crate::args::Which;
+use crate::args::Selection;
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::{self, Done, IdentityFields};
 use crate::{find, identity, store, terminal};
 
-pub(crate) fn run(context: &Context, name: &str, which: &Which) -> Result<(), Error> {
-    find::the_one(&mut store::Store::read(context)?, name, which)?;
+pub(crate) fn run(context: &Context, name: &str, selection: &Selection) -> Result<(), Error> {
+    find::only_one(&mut store::Store::read(context)?, name, selection)?;
     let entry = store::change(context, |opened| {
-        let entry = find::the_one(&mut opened.store, name, which)?;
+        let entry = find::only_one(&mut opened.store, name, selection)?;
         opened.put(&[EntryRef { identity: entry.identity(), sealed: b"", deleted: true }])?;
         Ok((entry, true))
     })?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use omni_credentials_host::{self as host, Entry, EntryRef, Identity, shared_file};
 use zeroize::Zeroizing;
 
-use crate::args::Which;
+use crate::args::Selection;
 use crate::context::Context;
 use crate::error::Error;
 use crate::identity::{DEFAULT_KIND, DEFAULT_SCOPE};
@@ -28,12 +28,12 @@ pub(crate) enum Source {
 pub(crate) fn run(
     context: &Context,
     name: &str,
-    which: Which,
+    selection: Selection,
     source: Source,
     exact: bool,
 ) -> Result<(), Error> {
     // A person is asked for nothing before it is clear that the file exists and that the arguments are valid.
-    let canonical = meant(&mut Store::read(context)?, name, which)?;
+    let canonical = meant(&mut Store::read(context)?, name, selection)?;
     let identity = canonical.identity();
     let mut value = match source {
         Source::Empty => Zeroizing::default(),
@@ -70,19 +70,19 @@ pub(crate) fn run(
 }
 
 /// The credential that is added or changed: without options, the only one of this name.
-fn meant(store: &mut Store, name: &str, which: Which) -> Result<Entry, Error> {
-    if which.kind.is_none() && which.principal.is_none() && which.scope.is_none() {
-        match find::the_one(store, name, &which) {
+fn meant(store: &mut Store, name: &str, selection: Selection) -> Result<Entry, Error> {
+    if selection.kind.is_none() && selection.principal.is_none() && selection.scope.is_none() {
+        match find::only_one(store, name, &selection) {
             Err(Error::NotFound(_)) => {}
             found => return found,
         }
     }
-    let principal = which.principal.map_or_else(identity::default_principal, Ok)?;
+    let principal = selection.principal.map_or_else(identity::default_principal, Ok)?;
     store.canonical(Identity {
         name: name.as_bytes(),
-        kind: which.kind.as_deref().unwrap_or(DEFAULT_KIND).as_bytes(),
+        kind: selection.kind.as_deref().unwrap_or(DEFAULT_KIND).as_bytes(),
         principal: principal.as_bytes(),
-        scope: which.scope.as_deref().unwrap_or(DEFAULT_SCOPE).as_bytes(),
+        scope: selection.scope.as_deref().unwrap_or(DEFAULT_SCOPE).as_bytes(),
     })
 }
 
