@@ -8,15 +8,9 @@ pub(crate) const MASTER_SECRET: &str = "OMNI_CREDENTIALS_MASTER_PASSWORD";
 pub(crate) const NEW_MASTER_SECRET: &str = "OMNI_CREDENTIALS_NEW_MASTER_PASSWORD";
 /// What a variable's name ends with if its value is the secret, names a file with it, or prints it.
 const ENDINGS: [&str; 3] = ["", "_FILE", "_COMMAND"];
-/// Variables of git that say where git itself and its configuration are, and nothing about a repository.
-const GIT_KEPT: [&str; 6] = [
-    "GIT_CEILING_DIRECTORIES",
-    "GIT_CONFIG_GLOBAL",
-    "GIT_CONFIG_NOSYSTEM",
-    "GIT_CONFIG_SYSTEM",
-    "GIT_DISCOVERY_ACROSS_FILESYSTEM",
-    "GIT_EXEC_PATH",
-];
+/// How variables of git start that configure git itself, and say nothing about a repository.
+const GIT_KEPT: [&str; 4] =
+    ["GIT_CEILING_DIRECTORIES", "GIT_CONFIG_", "GIT_DISCOVERY_ACROSS_FILESYSTEM", "GIT_EXEC_PATH"];
 
 /// Takes the master secrets out of a program's environment: those of `variable` and those of the default variables.
 pub(crate) fn without_secrets<'a>(command: &'a mut Command, variable: &str) -> &'a mut Command {
@@ -33,7 +27,7 @@ pub(crate) fn without_secrets<'a>(command: &'a mut Command, variable: &str) -> &
 pub(crate) fn without_git(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         let Some(text) = name.to_str() else { continue };
-        if text.starts_with("GIT_") && !GIT_KEPT.contains(&text) {
+        if text.starts_with("GIT_") && !GIT_KEPT.iter().any(|kept| text.starts_with(kept)) {
             command.env_remove(text);
         }
     }

@@ -55,7 +55,11 @@ struct Done {
 /// Sets up a clone of a repository that already has the file.
 pub(crate) fn git_only(context: &Context) -> Result<(), Error> {
     if !set_up(context)? {
-        return Err(Error::Git("the file is not in a work tree of a repository".to_owned()));
+        let reason = match git::tree(&git::folder_of(&context.file)) {
+            Tree::Unknown => "it does not look at this repository; to see why: git status",
+            _ => "the file is not in a work tree of a repository",
+        };
+        return Err(Error::Git(reason.to_owned()));
     }
     if context.json {
         return output::json(&Done { file: None, git: true, key_file: None });
