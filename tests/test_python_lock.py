@@ -16,6 +16,7 @@ from conftest import PYTHON_HOST
 from omni_credentials import FileError, FileLocked, Store
 from omni_credentials._holder import UNKNOWN, Holder
 from omni_credentials._lock import Lock
+from omni_credentials._place import Place
 from omni_credentials._staged import Staged
 from python_files import folder, store
 
@@ -128,6 +129,36 @@ def test_the_living_and_the_dead() -> None:
     assert gone.is_gone(False) and not like(gone, boot=UNKNOWN).is_gone(False)
 
 
+def test_a_holder_that_cannot_be_seen_is_named(folder: Folder) -> None:
+    """A writer killed in another container, or on another machine: what to look for, and what to remove."""
+    lock, here, gone = folder.path / "credentials.omni.lock", Holder.current(), dead()
+    for changed, said_ in (
+        ({"namespace": "pid:[1]"}, "in another container (pid namespace pid:[1])"),
+        ({"machine": "other"}, "another machine of the same name or before a restart"),
+    ):
+        fields = {name: getattr(gone, name) for name in Holder.__slots__}
+        lock.write_text(str(Holder(**(fields | changed))))
+        with pytest.raises(FileLocked) as caught:
+            Lock(str(folder.file), 0)
+        assert f"process {gone.pid} on host {here.host}, {said_};" in str(caught.value)
+        assert caught.value.hint == f"if no process is using the file: rm {lock}"
+        assert lock.exists()
+
+
+def test_a_folder_that_is_replaced_meanwhile(folder: Folder) -> None:
+    """From the lock on, every step is in the folder that was opened, whatever has its name."""
+    (folder.path / "a").mkdir()
+    Store.create(folder.path / "a" / "file").close()
+    (folder.path / "b").mkdir()
+    with Lock(str(folder.path / "a" / "file"), 0) as lock:
+        (folder.path / "a").rename(folder.path / "moved")
+        (folder.path / "a").symlink_to("b")
+        with lock.stage(lock.read(1 << 20) + b"x") as staged:
+            staged.publish()
+    assert (folder.path / "moved" / "file").read_bytes().endswith(b"x")
+    assert os.listdir(folder.path / "b") == [] and os.listdir(folder.path / "moved") == ["file"]
+
+
 def test_python_takes_over_from_the_dead(folder: Folder, store: Store) -> None:
     lock = folder.path / "credentials.omni.lock"
     for suffix in ("", ".takeover", ".takeover.takeover"):
@@ -213,7 +244,7 @@ def test_a_failed_replacement_leaves_nothing(folder: Folder, store: Store, monke
     store["a"] = "1"
     before = folder.file.read_bytes()
 
-    def fails(*arguments: object) -> None:
+    def fails(*arguments: object, **named: object) -> None:
         raise OSError(28, "No space left on device")
 
     for name in ("fsync", "rename", "link"):
@@ -224,14 +255,14 @@ def test_a_failed_replacement_leaves_nothing(folder: Folder, store: Store, monke
             assert caught.value.fault == "no-space"
         assert folder.file.read_bytes() == before and folder.leftovers() == [], name
         assert [it.name for it in store.changed] == ["a"]
-    with pytest.raises(KeyboardInterrupt), Staged(str(folder.file), b"half"):
+    with pytest.raises(KeyboardInterrupt), Staged(Place(str(folder.file)), b"half"):
         raise KeyboardInterrupt
     assert folder.leftovers() == []
     assert store.save() and folder.get("a") == b"1"
 
 
 def test_without_hard_links(folder: Folder, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_links(*arguments: object) -> None:
+    def no_links(*arguments: object, **named: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
@@ -310,12 +341,12 @@ def test_a_link_of_another_account_is_refused(folder: Folder) -> None:
 
 def test_mode_is_kept_and_a_link_that_came_later_is_not_followed(folder: Folder) -> None:
     folder.file.chmod(0o640)
-    with Staged(str(folder.file), folder.file.read_bytes()) as staged:
+    with Staged(Place(str(folder.file)), folder.file.read_bytes()) as staged:
         staged.publish()
     assert folder.file.stat().st_mode & 0o777 == 0o640
     precious = folder.path / "precious"
     precious.write_bytes(b"precious")
-    with Staged(str(folder.file), b"new") as staged:
+    with Staged(Place(str(folder.file)), b"new") as staged:
         folder.file.unlink()
         folder.file.symlink_to("precious")
         staged.publish()
@@ -324,7 +355,7 @@ def test_mode_is_kept_and_a_link_that_came_later_is_not_followed(folder: Folder)
 
 def test_long_names_do_not_share_staged_files(folder: Folder) -> None:
     names = [str(folder.path / ("n" * 210 + last)) for last in "ab"]
-    with Staged(names[0], b"new"):
+    with Staged(Place(names[0]), b"new"):
         with Lock(names[1], 0):
             assert len([name for name in os.listdir(folder.path) if name.endswith(".tmp")]) == 1
         with Lock(names[0], 0):

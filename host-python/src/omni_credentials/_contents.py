@@ -82,7 +82,7 @@ def _unlock(
         try:
             return kek, module.unlock(keyring, kek)
         except Refusal as refusal:
-            # Somebody changed the master secret.
+            # The master secret was changed.
             if refusal.code != "wrong-master-secret" or find_secret is None:
                 raise
     assert find_secret is not None, "without a KEK there is a way to a secret"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import json
 import os
-import threading
 from collections.abc import Iterator, MutableMapping
 from typing import TypeVar, overload
 
 from ._contents import Contents, open_value, refusals_of_argument
 from ._error_table import HINTS
+from ._fork import Guarded, Level
 from .errors import AmbiguousCredential, CredentialNotFound, InvalidInput, MissingInput, UnreadableValue
-from .identity import DEFAULT_KIND, DEFAULT_SCOPE, Credential, Identity, Scope
+from .identity import DEFAULT_KIND, DEFAULT_SCOPE, Credential, Identity, Scope, printable
 from .module import Entry, Module, RawIdentity
+from .secret import encoded_or_none
 
 T = TypeVar("T")
 
@@ -21,20 +23,21 @@ T = TypeVar("T")
 _MAX_SCOPES = 256
 
 
-class Credentials(MutableMapping[str, bytes]):
+class Credentials(MutableMapping[str, bytes], Guarded):
     """What a `Store` is in memory: names and values, and what is to be changed in the file."""
 
     def __init__(self, module: Module, contents: Contents, principal: str | None) -> None:
+        Guarded.__init__(self, Level.STORE)
         self._module = module
         self._principal = principal
-        self._mutex = threading.RLock()
+        self._closed = False
         self._scopes: dict[str, str] = {}
         self._adopt(contents, {})
 
     @property
     def changed(self) -> builtins.list[Identity]:
         """The credentials that were set or deleted and not saved yet."""
-        with self._mutex:
+        with self._in_use():
             return sorted(self._pending)
 
     def list(
@@ -47,14 +50,14 @@ class Credentials(MutableMapping[str, bytes]):
     ) -> builtins.list[Identity]:
         """All credentials, or those that match, sorted. No value is opened, and the store's own `principal` does not
         narrow the choice."""
-        with self._mutex:
+        with self._in_use():
             return self._matching(name, kind, principal, scope)
 
     def verify(self) -> builtins.list[UnreadableValue]:
         """Opens every value. Returns the errors of those that do not open; each names its credential. The seal was
         checked when the file was read."""
         unreadable = []
-        with self._mutex:
+        with self._in_use():
             for identity in sorted(self._live):
                 try:
                     open_value(self._contents.keyring, identity, self._live[identity])
@@ -118,7 +121,7 @@ class Credentials(MutableMapping[str, bytes]):
 
         Raises `CredentialNotFound`, `AmbiguousCredential`, and `UnreadableValue` for a value that does not open.
         """
-        with self._mutex:
+        with self._in_use():
             identity = self._single(name, kind, self._whose(principal), scope)
             return Credential(identity, open_value(self._contents.keyring, identity, self._live[identity]))
 
@@ -144,7 +147,7 @@ class Credentials(MutableMapping[str, bytes]):
         Raises `AmbiguousCredential` where several match, `InvalidInput`, and `MissingInput` without a principal.
         """
         value = _bytes(value)
-        with self._mutex:
+        with self._in_use():
             found = self._matching(name, kind, self._whose(principal), scope)
             if len(found) > 1:
                 raise _ambiguous(name, found)
@@ -173,7 +176,7 @@ class Credentials(MutableMapping[str, bytes]):
 
         Raises `CredentialNotFound` and `AmbiguousCredential`.
         """
-        with self._mutex:
+        with self._in_use():
             identity = self._single(name, kind, self._whose(principal), scope)
             known = self._contents.entries.get(identity)
             self._change(Entry(identity.raw(), b"", True), identity)
@@ -184,12 +187,12 @@ class Credentials(MutableMapping[str, bytes]):
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a credential of this name."""
-        with self._mutex:
+        with self._in_use():
             return isinstance(name, str) and bool(self._matching(name, None, self._principal, None))
 
     def __iter__(self) -> Iterator[str]:
         """The names, each once, sorted."""
-        with self._mutex:
+        with self._in_use():
             return iter(dict.fromkeys(it.name for it in self._matching(None, None, self._principal, None)))
 
     def __len__(self) -> int:
@@ -201,6 +204,14 @@ class Credentials(MutableMapping[str, bytes]):
         return self is other
 
     __hash__ = object.__hash__
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """One thread at a time, and none once it is closed."""
+        with self._lock:
+            if self._closed:
+                raise InvalidInput("the store is closed", hint="open it again: Store.open(PATH)", code="closed")
+            yield
 
     def _adopt(self, contents: Contents, pending: dict[Identity, Entry]) -> None:
         """Takes over what a file holds, and what is to be changed in it."""
@@ -238,7 +249,7 @@ class Credentials(MutableMapping[str, bytes]):
     def _single(self, name: str, kind: str | None, principal: str | None, scope: Scope | None) -> Identity:
         found = self._matching(name, kind, principal, scope)
         if not found:
-            raise CredentialNotFound(f"there is no credential {name}", hint="list the credentials: store.list()")
+            raise CredentialNotFound(f"there is no credential {printable(name)}", hint="list the credentials: store.list()")
         if len(found) > 1:
             raise _ambiguous(name, found)
         return found[0]
@@ -302,7 +313,7 @@ def _scope_text(scope: Scope) -> str:
 def _ambiguous(name: str, found: list[Identity]) -> AmbiguousCredential:
     listed = "; ".join(str(identity) for identity in found)
     return AmbiguousCredential(
-        f"there are {len(found)} credentials {name}: {listed}",
+        f"there are {len(found)} credentials {printable(name)}: {listed}",
         found,
         hint=HINTS["ambiguous"],
     )
@@ -310,7 +321,10 @@ def _ambiguous(name: str, found: list[Identity]) -> AmbiguousCredential:
 
 def _bytes(value: str | bytes) -> bytes:
     if isinstance(value, str):
-        return value.encode()
+        encoded = encoded_or_none(value)
+        if encoded is None:
+            raise InvalidInput("the value has half a surrogate pair, which has no UTF-8", code="not-text")
+        return encoded
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     raise InvalidInput(f"a value is bytes or text, not {type(value).__name__}")

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import wasmtime
 from wasmtime import _ffi as ffi
 
+from ._fork import Guarded, Level
+
 T = TypeVar("T")
 
 # How much native stack a module may use, in bytes. A thread of Python may have a small one.
@@ -99,70 +101,50 @@ class _Ticker:
                     self._busy.clear()
 
 
-class Watch:
-    """Ends calls into a store: those that take too long, and where `interruptible`, those that a signal to the process
-    interrupts.
+class Interest:
+    """Whether anyone still waits for the result of a call."""
 
-    Python handles signals in its main thread only, between two instructions of Python's, and so never in a call. A call
-    that is interruptible therefore runs in a thread beside the main one, which waits and can be interrupted. Starting
-    it takes longer than most calls, which do without.
-    """
+    def __init__(self) -> None:
+        self.lost = False
+
+    def lose(self) -> None:
+        """The call is to end early."""
+        self.lost = True
+
+
+class Watch:
+    """Ends calls into a store: those that take too long, and where `interruptible`, those whose result is no longer
+    wanted, because a signal interrupted the main thread's wait for it."""
 
     def __init__(self, store: wasmtime.Store, seconds: float, *, interruptible: bool) -> None:
         self._store = store
         self._seconds = seconds
         self._deadline = 0.0
-        # That the time is up, or that nobody wants the result any more.
+        self._interest = Interest()
+        # That the time is up.
         self.late = False
-        self._unwanted = False
         # The engine calls it for as long as the store lives, so it is kept as long.
         self._callback = _CALLBACK(self._look) if interruptible else None
         if self._callback is not None:
             ffi.wasmtime_store_epoch_deadline_callback(store.ptr(), self._callback, None, _NO_FINALIZER)
 
-    def run(self, call: Callable[[], T]) -> T:
-        """Runs a call into the store. An exception that interrupts it is raised when it has ended."""
-        self.late = self._unwanted = False
+    def run(self, call: Callable[[], T], interest: Interest) -> T:
+        """Runs a call into the store, in this thread."""
+        self.late = False
+        self._interest = interest
         with ticker.running():
             if self._callback is None:
                 # The engine ends it by itself.
                 self._store.set_epoch_deadline(1 + math.ceil(self._seconds / _TICK))
-                return call()
-            self._deadline = time.monotonic() + self._seconds
-            self._store.set_epoch_deadline(1)
-            if threading.current_thread() is threading.main_thread():
-                return self._aside(call)
+            else:
+                self._deadline = time.monotonic() + self._seconds
+                self._store.set_epoch_deadline(1)
             return call()
 
-    def _aside(self, call: Callable[[], T]) -> T:
-        result: list[T] = []
-        failure: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                result.append(call())
-            except BaseException as error:
-                failure.append(error)
-
-        thread = threading.Thread(target=work, name="omni_credentials call", daemon=True)
-        thread.start()
-        try:
-            thread.join()
-        except BaseException:
-            self._unwanted = True
-            while thread.is_alive():
-                # Until then it may still look at the arguments. A tick is not long.
-                with contextlib.suppress(BaseException):
-                    thread.join()
-            raise
-        if failure:
-            raise failure[0]
-        return result[0]
-
     def _look(self, context: Any, data: Any, delta: Any, kind: Any) -> int:
-        """Called at every tick, never in the main thread."""
+        """Called at every tick, in the thread of the call."""
         self.late = time.monotonic() > self._deadline
-        if self.late or self._unwanted:
+        if self.late or self._interest.lost:
             failure = wasmtime.WasmtimeError("interrupted")
             return ctypes.cast(failure._consume(), ctypes.c_void_p).value or 0
         delta[0] = 1
@@ -180,16 +162,29 @@ _CALLBACK: Any = ctypes.CFUNCTYPE(
     ctypes.POINTER(ffi.wasmtime_update_deadline_kind_t),
 )
 _NO_FINALIZER = ctypes.cast(0, ctypes.CFUNCTYPE(None, ctypes.c_void_p))
-_engine: wasmtime.Engine | None = None
-_engine_lock = threading.Lock()
+
+
+class Engine(Guarded):
+    """The process's engine, made when it is first needed. Components are compiled and read in under its lock."""
+
+    def __init__(self) -> None:
+        super().__init__(Level.ENGINE)
+        self._engine: wasmtime.Engine | None = None
+
+    def get(self) -> wasmtime.Engine:
+        """The engine."""
+        if self._engine is None:
+            with self._lock:
+                if self._engine is None:
+                    self._engine = _make()
+        return self._engine
+
+    def work(self, work: Callable[[], T]) -> T:
+        """Runs what changes the tables of the engine: no fork happens meanwhile."""
+        with self._lock:
+            return work()
+
+
 ticker = _Ticker()
-
-
-def engine() -> wasmtime.Engine:
-    """The process's engine, made when it is first needed."""
-    global _engine
-    if _engine is None:
-        with _engine_lock:
-            if _engine is None:
-                _engine = _make()
-    return _engine
+the_engine = Engine()
+engine = the_engine.get

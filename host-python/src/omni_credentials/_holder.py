@@ -83,8 +83,14 @@ class Holder:
         return self.pid == os.getpid()
 
     def name(self) -> str:
-        """For a message."""
-        return f"process {self.pid} on host {self.host}"
+        """For a message, with why this process cannot see whether the holder is still running."""
+        here = Holder.current()
+        place = ""
+        if self.host == here.host and (self.machine, self.boot) != (here.machine, here.boot):
+            place = ", another machine of the same name or before a restart"
+        elif self.host == here.host and self.namespace != here.namespace:
+            place = f", in another container (pid namespace {self.namespace})"
+        return f"process {self.pid} on host {self.host}{place}"
 
     def __str__(self) -> str:
         lines = (f"{name} {getattr(self, name)}" for name in _FIELDS)

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ctypes import byref
 from enum import Enum
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import wasmtime
 from wasmtime import _ffi as ffi, component as wit
 
+from ._aside import aside
 from ._contract import CONTRACT, FUNCTIONS, Function
-from ._engine import Watch, engine
+from ._engine import Interest, Watch, engine
+from ._fork import Guarded, Level
 from ._values import SLOT, wipe
 from .errors import ModuleError, Refusal
 
+T = TypeVar("T")
+
 # Most random bytes a module gets in one request; it needs 32 at a time.
 _MAX_RANDOM = 64 << 10
+
+
+# The hint for more than the wasmtime package can pass.
+LONG = "use the command omni-credentials, which works on files of up to 64 MiB"
 
 
 class Kind(Enum):
@@ -53,62 +60,35 @@ class Loaded:
             self.indices[function] = index
 
 
-class Sandbox:
-    """An instance. Threads may share it: their calls take turns. After any error but a refusal it is of no more use."""
+class Sandbox(Guarded):
+    """An instance. Threads may share it: their calls take turns. After any error but a refusal it is of no more use.
 
-    def __init__(self, loaded: Loaded, kind: Kind, *, interruptible: bool = False) -> None:
+    Its lock is taken by the thread that runs a call, which is never the main one (`_aside.py`).
+    """
+
+    def __init__(self, loaded: Loaded, kind: Kind) -> None:
+        super().__init__(Level.SANDBOX)
         self._loaded = loaded
         self._kind = kind
-        self._lock = threading.RLock()
         self._functions: dict[Function, Any] = {}
         self._store = wasmtime.Store(engine())
         self._store.set_limits(memory_size=kind.value, table_elements=10_000, instances=8, tables=8, memories=2)
-        self._watch = Watch(self._store, loaded.seconds, interruptible=interruptible)
+        # The calls of the others are short.
+        self._watch = Watch(self._store, loaded.seconds, interruptible=kind is Kind.WORK)
         self.usable = True
-        try:
-            # Instantiation runs the module's start function.
-            self._instance = self._watch.run(lambda: loaded.linker.instantiate(self._store, loaded.component))
-        except BaseException as error:
-            self.close()
-            if isinstance(error, wasmtime.WasmtimeError):
-                raise self._failed("its instantiation", error) from None
-            raise
+        self._aside(self._instantiate)
 
     def call(self, function: Function, *arguments: Any) -> Any:
         """Calls an export; raises `Refusal`, or `ModuleError` for a module that failed."""
-        with self._lock:
-            if not self.usable:
-                raise ModuleError("the crypto module failed in an earlier call, and its memory is gone")
-            slots = (SLOT * len(arguments))()
-            result = SLOT()
-            places: list[tuple[int, int]] = []
-            try:
-                for index, ((_, type_), argument) in enumerate(zip(function.parameters, arguments, strict=True)):
-                    type_.lower(slots[index], argument, places)
-                return self._run(function, slots, result)
-            finally:
-                wipe(places)
-                for slot in (*slots, result):
-                    ffi.wasmtime_component_val_delete(byref(slot))
+        return self._aside(lambda interest: self._call(function, arguments, interest))
 
     def drop(self, resource: wit.ResourceAny) -> None:
         """Ends a resource that the module handed over."""
-        with self._lock:
-            if not self.usable:
-                return
-            try:
-                self._watch.run(lambda: resource.drop(self._store))
-            except BaseException as failure:
-                self.close()
-                if isinstance(failure, wasmtime.WasmtimeError):
-                    raise self._failed("a destructor", failure) from None
-                raise
+        self._aside(lambda interest: self._drop(resource, interest))
 
     def close(self) -> None:
         """Returns the memory, keys included, to the system."""
-        with self._lock:
-            self.usable = False
-            self._store.close()
+        self._aside(lambda _: self._close())
 
     def __enter__(self) -> Sandbox:
         return self
@@ -118,11 +98,49 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def _run(self, function: Function, slots: Any, result: Any) -> Any:
+    def _aside(self, work: Callable[[Interest], T]) -> T:
+        interest = Interest()
+
+        def locked() -> T:
+            with self._lock:
+                return work(interest)
+
+        return aside.run(locked, interest.lose)
+
+    def _instantiate(self, interest: Interest) -> None:
+        loaded = self._loaded
+        try:
+            # Instantiation runs the module's start function.
+            self._instance = self._watch.run(
+                lambda: loaded.linker.instantiate(self._store, loaded.component), interest
+            )
+        except BaseException as error:
+            self._close()
+            if isinstance(error, wasmtime.WasmtimeError):
+                raise self._failed("its instantiation", error) from None
+            raise
+
+    def _call(self, function: Function, arguments: tuple[Any, ...], interest: Interest) -> Any:
+        if not self.usable:
+            raise ModuleError("the crypto module failed in an earlier call, and its memory is gone")
+        slots = (SLOT * len(arguments))()
+        result = SLOT()
+        places: list[tuple[int, int]] = []
+        try:
+            for index, ((_, type_), argument) in enumerate(zip(function.parameters, arguments, strict=True)):
+                type_.lower(slots[index], argument, places)
+            return self._run(function, slots, result, interest)
+        finally:
+            wipe(places)
+            for slot in (*slots, result):
+                ffi.wasmtime_component_val_delete(byref(slot))
+
+    def _run(self, function: Function, slots: Any, result: Any, interest: Interest) -> Any:
         try:
             exported, context, count = self._function(function), self._store._context(), len(slots)
             error = self._watch.run(
-                lambda: ffi.wasmtime_component_func_call(byref(exported), context, slots, count, byref(result), 1)
+                lambda: ffi.wasmtime_component_func_call(byref(exported), context, slots, count, byref(result), 1),
+                interest,
             )
             if error:
                 raise wasmtime.WasmtimeError._from_ptr(error)
@@ -130,10 +148,25 @@ class Sandbox:
         except Refusal:
             raise
         except BaseException as failure:
-            self.close()
+            self._close()
             if isinstance(failure, wasmtime.WasmtimeError):
                 raise self._failed(str(function), failure) from None
             raise
+
+    def _drop(self, resource: wit.ResourceAny, interest: Interest) -> None:
+        if not self.usable:
+            return
+        try:
+            self._watch.run(lambda: resource.drop(self._store), interest)
+        except BaseException as failure:
+            self._close()
+            if isinstance(failure, wasmtime.WasmtimeError):
+                raise self._failed("a destructor", failure) from None
+            raise
+
+    def _close(self) -> None:
+        self.usable = False
+        self._store.close()
 
     def _function(self, function: Function) -> Any:
         found = self._functions.get(function)
@@ -155,8 +188,8 @@ class Sandbox:
         if "fuel allocated for hostcalls" in reason:
             return ModuleError(
                 f"the crypto module returned more in {doing} than the wasmtime package can take in one call: "
-                "a file of more than 2.6 MB",
-                hint="the command omni-credentials works on files of up to 64 MiB",
+                "some 2.8 MB",
+                hint=LONG,
                 code="trap",
             )
         return ModuleError(f"the crypto module failed in {doing}: {reason}", code="trap")

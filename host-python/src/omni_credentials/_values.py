@@ -277,9 +277,7 @@ def _new_list(slot: Slot, count: int) -> int:
     """Makes a list of zeroed slots and gives its address. A zeroed slot is a false truth value, good for deletion."""
     items = slot.of.list
     ffi.wasmtime_component_vallist_new_uninit(byref(items), count)
-    slot.kind = ffi.WASMTIME_COMPONENT_LIST
-    if not count:
-        return 0
-    address = ctypes.addressof(items.data.contents)
+    address = ctypes.addressof(items.data.contents) if count else 0
     ctypes.memset(address, 0, count * _SIZE)
+    slot.kind = ffi.WASMTIME_COMPONENT_LIST
     return address

@@ -125,6 +125,11 @@ class UnreadableValue(CredentialsError):
         self.credential = credential
 
 
+class OlderFile(UserWarning):
+    """A warning: a file went back to an earlier generation, so that an older version of it was put in place. What this
+    version lacks stays in the store only as far as it is an unsaved change."""
+
+
 # What can be wrong with a file.
 FAULTS: dict[str, str] = {
     "not-found": "no such file",

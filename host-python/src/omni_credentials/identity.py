@@ -34,8 +34,8 @@ class Identity:
     scope: str
 
     def __str__(self) -> str:
-        text = [_printable(field) for field in (self.name, self.kind, self.principal)]
-        return f"{text[0]} ({text[1]} of {text[2]}, {self.scope})"
+        text = [printable(field) for field in (self.name, self.kind, self.principal, self.scope)]
+        return f"{text[0]} ({text[1]} of {text[2]}, {text[3]})"
 
     def raw(self) -> RawIdentity:
         """As the contract has it."""
@@ -85,5 +85,6 @@ def _encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Text for a message: what is not printable is written as an escape."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

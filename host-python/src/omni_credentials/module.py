@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
@@ -20,9 +19,10 @@ from wasmtime import WasmtimeError, component as wit
 
 from . import _cache, _contract, _file
 from ._contract import CONTRACT, Costs, Description, Entry, Limits, Suite
-from ._engine import engine
-from ._sandbox import Kind, Loaded, Sandbox
-from .errors import FileError, ModuleError
+from ._engine import engine, the_engine
+from ._fork import Guarded, Level
+from ._sandbox import LONG, Kind, Loaded, Sandbox
+from .errors import FileError, InvalidInput, ModuleError
 from .identity import RawIdentity
 
 __all__ = [
@@ -47,12 +47,15 @@ __all__ = [
 
 Preference: TypeAlias = Literal["neither", "ours", "theirs"]
 
+# How many bytes a module can return from a call, and so the longest file: the wasmtime package takes each byte as a value
+# of 48 bytes and at most 128 MiB of them, a limit that its C API does not let one raise.
+MAX_BYTES = (128 << 20) // 48
 # The module that this package carries.
 _CARRIED = os.path.join(os.path.dirname(__file__), "modules", "xchacha20poly1305.wasm")
 # The longest module that is read, in bytes.
 _MAX_MODULE = 64 << 20
 # Values longer than this, in bytes, are sealed and opened in a sandbox of their own: the small one would keep the
-# memory for good.
+# memory.
 _LARGE = 64 << 10
 
 
@@ -102,19 +105,7 @@ class Module:
         wasm = _bytes_of(source)
         found = hashlib.sha256(wasm).hexdigest()
         _check_digest(found, digest)
-        component = _cache.load(found) if cache else None
-        if component is not None:
-            return cls(Loaded(component, seconds=timeout), found)
-        try:
-            component = wit.Component(engine(), wasm)
-        except WasmtimeError as error:
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise ModuleError(f"not a WebAssembly component this host can run: {reason}") from None
-        # Only what may run gets into the cache.
-        loaded = Loaded(component, seconds=timeout)
-        if cache:
-            _cache.keep(component, found)
-        return cls(loaded, found)
+        return cls(the_engine.work(lambda: _loaded(wasm, found, cache, timeout)), found)
 
     @property
     def digest(self) -> str:
@@ -176,19 +167,18 @@ class Module:
 
     def primitives(self) -> Primitives:
         """The published constructions that the module is made of."""
-        return Primitives(self._sandbox(Kind.WORK, interruptible=True))
+        return Primitives(self._sandbox(Kind.WORK))
 
-    def _sandbox(self, kind: Kind, *, interruptible: bool = False) -> Sandbox:
-        return Sandbox(self._loaded, kind, interruptible=interruptible)
+    def _sandbox(self, kind: Kind) -> Sandbox:
+        return Sandbox(self._loaded, kind)
 
     def _once(self, function: _contract.Function, *arguments: Any, kind: Kind = Kind.WORK) -> Any:
         """A call in a sandbox of its own, which is dropped at once: linear memory never shrinks."""
-        # A derivation may take seconds.
-        with self._sandbox(kind, interruptible=kind is Kind.WORK) as sandbox:
+        with self._sandbox(kind) as sandbox:
             return sandbox.call(function, *arguments)
 
 
-class Keyring:
+class Keyring(Guarded):
     """An unlocked keyring in a small sandbox of its own. Threads may share it.
 
     When a call fails its sandbox is dropped; the next call makes a new one from the keyring and the KEK, which are
@@ -197,12 +187,13 @@ class Keyring:
 
     def __init__(self, module: Module, keyring: bytes, kek: Kek) -> None:
         """Use `Module.unlock`."""
+        super().__init__(Level.KEYRING)
         self._module = module
         self._bytes = keyring
         self._kek = kek
         self._sandbox: Sandbox | None = None
         self._handle: wit.ResourceAny | None = None
-        self._lock = threading.RLock()
+        self._closed = False
         self._row()
 
     def seal(self, identity: RawIdentity, value: bytes) -> bytes:
@@ -254,8 +245,9 @@ class Keyring:
             return added
 
     def close(self) -> None:
-        """Returns the sandbox's memory, keys included, to the system."""
+        """Returns the sandbox's memory, keys included, to the system. Every later call is refused."""
         with self._lock:
+            self._closed = True
             if self._sandbox is not None:
                 self._sandbox.close()
 
@@ -269,6 +261,7 @@ class Keyring:
 
     def _row(self) -> tuple[Sandbox, wit.ResourceAny]:
         with self._lock:
+            self._refuse_closed()
             sandbox, handle = self._sandbox, self._handle
             if sandbox is None or handle is None or not sandbox.usable:
                 sandbox = self._module._sandbox(Kind.ROW)
@@ -284,9 +277,14 @@ class Keyring:
         if size <= _LARGE:
             sandbox, handle = self._row()
             return sandbox.call(function, handle, *arguments)
+        self._refuse_closed()
         with self._module._sandbox(Kind.WORK) as sandbox:
             handle = sandbox.call(_contract.UNLOCK, self._bytes, self._kek.secret)
             return sandbox.call(function, handle, *arguments)
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise InvalidInput("the keyring is closed", code="closed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,10 +328,12 @@ class Files:
     def parse(self, file: bytes) -> Document:
         """Parses a file: syntax, limits and canonical form, but no cryptography, so it needs no key. Refused with the
         line and what is wrong with it."""
+        _refuse_long("parse", len(file))
         return Document(self._sandbox.call(_contract.PARSE, file))
 
     def parse_unsealed(self, file: bytes) -> Document:
         """Parses a file as far as its records are whole, whatever its trailer says."""
+        _refuse_long("parse", len(file))
         return Document(self._sandbox.call(_contract.PARSE_UNSEALED, file))
 
     def unlock(self, keyring: bytes, kek: Kek) -> KeyringHandle:
@@ -371,6 +371,7 @@ class Files:
 
         Refused: as an identity is, `malformed`, `too-many-records`.
         """
+        _refuse_long("hold", sum(len(entry.sealed) + sum(map(len, entry.identity)) for entry in entries))
         self._sandbox.call(_contract.PUT, document.handle, entries)
 
     def manifest(self, document: Document) -> bytes:
@@ -474,6 +475,32 @@ def _bytes_of(source: str | PathLike[str] | bytes | None) -> bytes:
         except FileError:
             raise ModuleError("this package carries no crypto module: it was not built by ./just wheel") from None
     return source if isinstance(source, bytes) else _file.read(fspath(source), _MAX_MODULE)
+
+
+def _loaded(wasm: bytes, digest: str, cache: bool, timeout: float) -> Loaded:
+    component = _cache.load(digest) if cache else None
+    if component is not None:
+        return Loaded(component, seconds=timeout)
+    try:
+        component = wit.Component(engine(), wasm)
+    except WasmtimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ModuleError(f"not a WebAssembly component this host can run: {reason}") from None
+    # Only what may run gets into the cache.
+    loaded = Loaded(component, seconds=timeout)
+    if cache:
+        _cache.keep(component, digest)
+    return loaded
+
+
+def _refuse_long(doing: str, length: int) -> None:
+    """Passing that many bytes would take gigabytes, only for the module to fail when it returns them."""
+    if length > MAX_BYTES:
+        raise ModuleError(
+            f"the crypto module cannot {doing} {length} bytes in this host: the wasmtime package takes "
+            f"{MAX_BYTES} bytes from a call at most",
+            hint=LONG,
+        )
 
 
 def _check_digest(found: str, expected: str | None) -> None:

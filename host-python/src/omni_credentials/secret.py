@@ -13,16 +13,17 @@ DEFAULT_VARIABLE = "OMNI_CREDENTIALS_MASTER_PASSWORD"
 _MAX_FILE = 4096 + 2
 
 
-def find(secret: str | bytes | None, variable: str) -> bytes:
+def find(secret: str | bytes | None, variable: str, folder: str | None = None) -> bytes:
     """The secret that is given; otherwise that of environment variable `variable`, or of the file that
-    `variable`_FILE names. Whether it is one that a module takes is not looked at.
+    `variable`_FILE names. A relative name of a file starts in `folder`. An empty variable counts as not set if there is
+    a `variable`_FILE. Whether it is one that a module takes is not looked at.
 
-    Raises `MissingInput` where there is none, `InvalidInput` for what cannot be the name of a variable, and `FileError`
-    for a file that cannot be read or is longer than a secret can be.
+    Raises `MissingInput` where there is none, `InvalidInput` for what cannot be the name of a variable and for text that
+    has no UTF-8, and `FileError` for a file that cannot be read or is longer than a secret can be.
     """
     if secret is not None:
         return encode(secret)
-    found = _from_environment(variable)
+    found = _from_environment(variable, folder)
     if found is None:
         raise MissingInput(
             f"the master secret is needed, but {variable} is not set",
@@ -33,7 +34,20 @@ def find(secret: str | bytes | None, variable: str) -> bytes:
 
 def encode(secret: str | bytes) -> bytes:
     """A secret as bytes; text is UTF-8."""
-    return secret.encode("utf-8", "surrogateescape") if isinstance(secret, str) else bytes(secret)
+    if not isinstance(secret, str):
+        return bytes(secret)
+    encoded = encoded_or_none(secret, "surrogateescape")
+    if encoded is None:
+        raise InvalidInput("the master secret has half a surrogate pair, which has no UTF-8", code="not-text")
+    return encoded
+
+
+def encoded_or_none(text: str, errors: str = "strict") -> bytes | None:
+    """UTF-8, or nothing for text that has none. Python's own error would hold the text, and show it."""
+    try:
+        return text.encode("utf-8", errors)
+    except UnicodeEncodeError:
+        return None
 
 
 def from_file(path: str) -> bytes:
@@ -44,12 +58,11 @@ def from_file(path: str) -> bytes:
     return secret
 
 
-def _from_environment(variable: str) -> bytes | None:
+def _from_environment(variable: str, folder: str | None) -> bytes | None:
     if not variable or "=" in variable or "\0" in variable:
         raise InvalidInput(f"{variable!r} is not the name of an environment variable")
     name = os.fsencode(variable)
-    if (value := os.environb.get(name)) is not None:
-        return value
-    if (path := os.environb.get(name + b"_FILE")) is not None:
-        return from_file(os.fsdecode(path))
-    return None
+    value, path = os.environb.get(name), os.environb.get(name + b"_FILE")
+    if path and not value:
+        return from_file(os.path.join(folder or "", os.fsdecode(path)))
+    return value

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from os import PathLike
 from types import TracebackType
@@ -15,12 +17,13 @@ from ._contents import Contents, close_replaced, open_value, read, refusals_of_a
 from ._credentials import Credentials
 from ._lock import Lock
 from ._merge import rebase
-from ._staged import Staged
-from .errors import FileError
-from .module import Costs, Entry, Kek, Module
+from .errors import FileError, OlderFile
+from .module import MAX_BYTES, Costs, Entry, Kek, Module
 
 # The longest credentials file, in bytes: the format's limit.
 _MAX_FILE = 64 << 20
+# Where the code of this package is.
+_PACKAGE = os.path.join(os.path.dirname(__file__), "")
 
 
 class Store(Credentials):
@@ -51,6 +54,8 @@ class Store(Credentials):
         self._path = path
         self._find_secret = find_secret
         self._wait = wait
+        # The highest generation that the file had: it never goes back by what is saved here.
+        self._newest = contents.generation
 
     @classmethod
     def open(
@@ -75,10 +80,9 @@ class Store(Credentials):
 
         Raises `MissingInput`, `WrongMasterSecret`, `FileError`, `DamagedFile`, `NeedsNewer`, `ModuleError`.
         """
-        path = os.fspath(path)
+        path, find = _resolved(path, secret, env_var)
         loaded = _load_module(module, module_digest)
-        file = _file.read(path, _MAX_FILE)
-        find = functools.partial(_secret.find, secret, env_var)
+        file = _read(path)
         contents = read(loaded, path, file, None, find)
         # What the environment has may change under a running program; what was given is not kept.
         return cls(
@@ -103,17 +107,17 @@ class Store(Credentials):
 
         Raises `FileError` where the file already exists, and what `open` raises.
         """
-        path = os.fspath(path)
+        path, find = _resolved(path, secret, env_var)
         _refuse_existing(path)
         loaded = _load_module(module, module_digest)
-        find = functools.partial(_secret.find, secret, env_var)
         with refusals_of_argument("the master secret"):
             made = loaded.create_keyring(find(), costs)
         with loaded.files() as files:
             file = files.write(files.create(made.keyring), files.unlock(made.keyring, made.kek), 0)
         with Lock(path, wait) as lock:
-            _refuse_existing(path)
-            with Staged(lock.path, file) as staged:
+            if lock.exists():
+                raise FileError(path, "exists")
+            with lock.stage(file) as staged:
                 staged.publish()
         contents = read(loaded, path, file, made.kek, None)
         return cls(
@@ -136,7 +140,9 @@ class Store(Credentials):
         return self._contents.generation
 
     def __repr__(self) -> str:
-        with self._mutex:
+        with self._lock:
+            if self._closed:
+                return f"<Store {self._path!r}: closed>"
             return f"<Store {self._path!r}: {len(self._live)} credentials, {len(self._pending)} unsaved>"
 
     def save(self, *, prefer: Literal["ours", "theirs"] | None = None) -> bool:
@@ -147,7 +153,7 @@ class Store(Credentials):
         Whatever ends it, the file is the old one or the new one, and unsaved changes stay unsaved. Raises
         `MergeConflict`, `FileLocked`, and what `open` raises.
         """
-        with self._mutex:
+        with self._in_use():
             if not self._pending:
                 return False
             with self._locked(prefer) as lock:
@@ -161,8 +167,8 @@ class Store(Credentials):
 
         Raises what `save` raises, but for `FileLocked`: reading takes no lock.
         """
-        with self._mutex:
-            return self._catch_up(self._path, prefer)
+        with self._in_use():
+            return self._catch_up(_read(self._path), prefer)
 
     def rotate_key(self, *, prefer: Literal["ours", "theirs"] | None = None) -> int:
         """Adds a data key and encrypts every value with it; saves changes as well. Older keys stay in the file, for
@@ -170,7 +176,7 @@ class Store(Credentials):
 
         Raises `UnreadableValue` for a value that does not open, and what `save` raises; then nothing was changed.
         """
-        with self._mutex, self._locked(prefer) as lock:
+        with self._in_use(), self._locked(prefer) as lock:
             contents = self._contents
             with self._module.unlock(contents.keyring_bytes, contents.kek) as keyring:
                 with refusals_of_file(self._path):
@@ -194,7 +200,7 @@ class Store(Credentials):
 
         Raises `WrongMasterSecret` for what cannot be a secret, and what `save` raises; then nothing was changed.
         """
-        with self._mutex, self._locked(prefer) as lock:
+        with self._in_use(), self._locked(prefer) as lock:
             contents = self._contents
             with refusals_of_argument("the new master secret"):
                 made = self._module.rewrap(
@@ -203,8 +209,10 @@ class Store(Credentials):
             self._write(lock, list(self._pending.values()), made.keyring, made.kek)
 
     def close(self) -> None:
-        """Returns the memory of the crypto module, keys included, to the system. Unsaved changes are lost."""
-        with self._mutex:
+        """Returns the memory of the crypto module, keys included, to the system. Unsaved changes are lost, and whatever
+        is asked of the store afterwards raises `InvalidInput`."""
+        with self._lock:
+            self._closed = True
             self._contents.keyring.close()
 
     def __enter__(self) -> Store:
@@ -219,14 +227,13 @@ class Store(Credentials):
     def _locked(self, prefer: Literal["ours", "theirs"] | None) -> Iterator[Lock]:
         """The lock, and what the file holds under it."""
         # A new master secret is derived from before the lock is taken: others need not wait for that.
-        self._catch_up(self._path, prefer)
+        self._catch_up(_read(self._path), prefer)
         with Lock(self._path, self._wait) as lock:
-            self._catch_up(lock.path, prefer, follow=False)
+            self._catch_up(_checked(self._path, lock.read(_MAX_FILE)), prefer)
             yield lock
 
-    def _catch_up(self, path: str, prefer: Literal["ours", "theirs"] | None, *, follow: bool = True) -> bool:
-        """Reads what the file has become, and makes the unsaved changes those that it lacks."""
-        file = _file.read(path, _MAX_FILE, follow=follow)
+    def _catch_up(self, file: bytes, prefer: Literal["ours", "theirs"] | None) -> bool:
+        """Takes over what the file has become, and makes the unsaved changes those that it lacks."""
         before = self._contents
         if file == before.file:
             return False
@@ -239,6 +246,14 @@ class Store(Credentials):
             raise
         close_replaced(before, contents)
         self._adopt(contents, pending)
+        if contents.generation < before.generation:
+            warnings.warn(
+                f"{self._path}: went back from generation {before.generation} to {contents.generation}: "
+                "an older version of the file was put in place",
+                OlderFile,
+                stacklevel=_outside(),
+            )
+        self._newest = max(self._newest, contents.generation)
         return True
 
     def _write(
@@ -253,17 +268,18 @@ class Store(Credentials):
                 files.set_keyring(document, keyring_bytes)
             kek = kek or before.kek
             handle = files.unlock(keyring_bytes or before.keyring_bytes, kek)
-            file = files.write(document, handle, before.generation)
+            file = files.write(document, handle, self._newest)
         # What cannot be read back is not put in place.
         contents = read(self._module, self._path, file, kek, None, before)
         try:
-            with Staged(lock.path, file) as staged:
+            with lock.stage(file) as staged:
                 staged.publish()
         except BaseException:
             close_replaced(contents, before)
             raise
         close_replaced(before, contents)
         self._adopt(contents, {})
+        self._newest = contents.generation
 
 
 def _load_module(module: Module | str | PathLike[str] | bytes | None, digest: str | None) -> Module:
@@ -277,6 +293,43 @@ def _load_module(module: Module | str | PathLike[str] | bytes | None, digest: st
 @functools.cache
 def _default_module() -> Module:
     return Module.load()
+
+
+def _resolved(
+    path: str | PathLike[str], secret: str | bytes | None, env_var: str
+) -> tuple[str, Callable[[], bytes]]:
+    """A path and a way to the secret that stay the same when the process goes to another folder."""
+    path = os.fspath(path)
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:
+        # It was removed; then only what is absolute can be found.
+        folder = ""
+    return os.path.join(folder, path), functools.partial(_secret.find, secret, env_var, folder)
+
+
+def _read(path: str) -> bytes:
+    return _checked(path, _file.read(path, _MAX_FILE))
+
+
+def _checked(path: str, file: bytes) -> bytes:
+    """Refuses a file that is too long for the sandbox before the sandbox gets it: it would take gigabytes to fail."""
+    if len(file) > MAX_BYTES:
+        raise FileError(
+            path,
+            "too-long",
+            f"has {len(file)} bytes, and the Python package works on files of up to {MAX_BYTES} bytes",
+            hint="use the command omni-credentials, which works on files of up to 64 MiB",
+        )
+    return file
+
+
+def _outside() -> int:
+    """How many frames up the code is that called this package: what a warning is about."""
+    depth, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_PACKAGE, contextlib.__file__)):
+        depth, frame = depth + 1, frame.f_back
+    return depth
 
 
 def _refuse_existing(path: str) -> None:
