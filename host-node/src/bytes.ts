@@ -5,8 +5,12 @@ const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Text as UTF-8. A lone surrogate has no UTF-8: it becomes a byte that is none, for the module to refuse. */
 export function encode(text: string): Uint8Array {
-    const wellFormed = !/[\uD800-\uDFFF]/u.test(text);
-    return wellFormed ? encoder.encode(text) : new Uint8Array([0xff]);
+    return isWellFormed(text) ? encoder.encode(text) : new Uint8Array([0xff]);
+}
+
+/** Whether text has no half of a surrogate pair, and so has UTF-8. */
+export function isWellFormed(text: string): boolean {
+    return !/[\uD800-\uDFFF]/u.test(text);
 }
 
 /** UTF-8 as text. Throws a TypeError for other bytes. */

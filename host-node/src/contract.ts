@@ -30,5 +30,8 @@ export interface Imports {
 export interface Bindings {
     /** SHA-256 of the component, in hexadecimal digits. */
     readonly digest: string;
-    instantiate(coreModule: (name: string) => WebAssembly.Module, imports: Imports): Contract;
+    instantiate(coreModule: (name: string) => CoreModule, imports: Imports): Contract;
 }
+
+/** A compiled core module: a `WebAssembly.Module`, which only the libraries of browsers declare. */
+export type CoreModule = object;

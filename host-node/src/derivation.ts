@@ -1,7 +1,8 @@
 //! From a master secret to the key that opens a keyring (the KEK).
 
-import { encode } from "./bytes.js";
+import { encode, isWellFormed } from "./bytes.js";
 import type { Costs, ProtectedKeyring } from "./contract.js";
+import { InvalidInputError } from "./errors.js";
 import type { CryptoModule } from "./module.js";
 
 /** A master secret: 1 to 4,096 bytes, a password or a generated key. Text stands for its UTF-8. */
@@ -37,5 +38,7 @@ export const inThisThread: Derivation = {
 
 /** The bytes of a secret: a copy, which the caller wipes. */
 export function secretBytes(secret: Secret): Uint8Array {
-    return typeof secret === "string" ? encode(secret) : Uint8Array.from(secret);
+    if (typeof secret !== "string") return Uint8Array.from(secret);
+    if (isWellFormed(secret)) return encode(secret);
+    throw new InvalidInputError("not-text", "the master secret has half a surrogate pair, which has no UTF-8");
 }

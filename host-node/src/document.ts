@@ -1,6 +1,6 @@
 //! A credentials file in memory: opened, changed, merged, and turned into bytes again. Reads and writes no file.
 
-import { compare, decode, encode, equal } from "./bytes.js";
+import { compare, decode, encode, equal, isWellFormed } from "./bytes.js";
 import type { Costs, Entry, Identity } from "./contract.js";
 import { type Derivation, inThisThread, type Secret, secretBytes } from "./derivation.js";
 import { HINTS } from "./error-table.js";
@@ -27,15 +27,20 @@ export interface DocumentOptions {
     secret: Secret | (() => Secret | Promise<Secret>);
     /** What the file is called in messages. */
     label?: string;
-    /** Whose credentials are meant, where a call does not say. */
+    /** The principal whose credentials are meant, if a call names none. */
     principal?: string | undefined;
-    /** Whose a new credential is, where neither `principal` nor a call says so. */
+    /** The principal of a new credential, if neither `principal` nor a call names one. */
     newPrincipal?: string | undefined;
-    /** Where keys are derived; in this thread if nothing is said. */
+    /** Where keys are derived; by default, in this thread. */
     derivation?: Derivation;
+    /**
+     * Is told when `merge` or `replace` takes over an older version of the file: the generation that was known, and the
+     * one that was found.
+     */
+    onOlder?: (known: number, found: number) => void;
 }
 
-/** What `list` tells. */
+/** What `list` returns. */
 export interface ListOptions extends Which {
     /** Of this name only. */
     name?: string;
@@ -43,7 +48,7 @@ export interface ListOptions extends Which {
     deleted?: boolean;
 }
 
-/** Who wins where both sides changed a credential in different ways; without it, nobody: it is an error. */
+/** Which side wins if both changed a credential in different ways; without it, that is an error. */
 export interface MergeOptions {
     prefer?: "ours" | "theirs" | undefined;
 }
@@ -125,6 +130,16 @@ export class CredentialsDocument {
     /** How often the file was written. */
     get generation(): number {
         return Number(this.#state.generation);
+    }
+
+    /** Whether it was closed. */
+    get closed(): boolean {
+        return this.#keyring.closed;
+    }
+
+    /** Throws an {@link InvalidInputError} `closed` if it was closed. */
+    refuseClosed(): void {
+        this.#keyring.refuseClosed();
     }
 
     /** Whether there are changes that the file does not have. */
@@ -389,6 +404,7 @@ export class CredentialsDocument {
     }
 
     #matching(name: string | undefined, which: Which, deleted = false): Entered[] {
+        this.#keyring.refuseClosed();
         const { kind, principal = this.#options.principal, scope } = which;
         // Scopes are compared as values: in the module's canonical form.
         const any = scope === undefined ? undefined : this.#canonical(identityOf("x", "x", "x", scope), "the scope");
@@ -417,7 +433,7 @@ export class CredentialsDocument {
         return found;
     }
 
-    /** A credential that is not there yet, as a document returns it: checked, its scope in canonical form. */
+    /** A credential that does not exist yet, as a document returns it: checked, its scope in canonical form. */
     #new(name: string, { kind = DEFAULT_KIND, principal, scope = DEFAULT_SCOPE }: Which): Entered {
         const whose = principal ?? this.#options.principal ?? this.#options.newPrincipal;
         if (whose === undefined) {
@@ -438,7 +454,7 @@ export class CredentialsDocument {
         try {
             found = this.#keyring.open(record.entry.identity, record.entry.sealed);
         } catch (error) {
-            // One that does not open is mended by setting it anew.
+            // A value that does not open is replaced.
             if (error instanceof RefusalError) return false;
             throw error;
         }
@@ -464,7 +480,10 @@ export class CredentialsDocument {
 
     async #read(file: Uint8Array): Promise<State> {
         this.#keyring.refuseClosed();
-        return read(this.#module, Uint8Array.from(file), this.#label, (keyring) => this.#kekOf(keyring));
+        const state = await read(this.#module, Uint8Array.from(file), this.#label, (keyring) => this.#kekOf(keyring));
+        const known = this.#state.generation;
+        if (state.generation < known) this.#options.onOlder?.(Number(known), Number(state.generation));
+        return state;
     }
 
     async #kekOf(keyring: Uint8Array): Promise<Uint8Array> {
@@ -508,7 +527,7 @@ function unlocks(module: CryptoModule, keyring: Uint8Array, kek: Uint8Array): bo
 }
 
 function valueBytes(text: string, record: Credential): Uint8Array {
-    if (/[\uD800-\uDFFF]/u.test(text)) {
+    if (!isWellFormed(text)) {
         throw new InvalidInputError(
             "not-text",
             `${shown(record)}: the value has half a surrogate pair, which has no UTF-8`,

@@ -2,7 +2,7 @@
 
 import type { Failure } from "./contract.js";
 import { CODES, FILE_HINTS, HINTS } from "./error-table.js";
-import { type Credential, shown } from "./identity.js";
+import { type Credential, printable, shown } from "./identity.js";
 
 /** What a file without a name is called. */
 export const UNNAMED = "the document";
@@ -25,7 +25,7 @@ export abstract class CredentialsError extends Error {
     readonly line: number;
     /** What was found, such as a version or a length; 0 where there is nothing to say. Exact up to 2^53. */
     readonly found: number;
-    /** What mends it: where possible the exact command or call. */
+    /** What to do about it: where possible the exact command or call. */
     readonly hint: string | undefined;
 
     constructor(code: string, message: string, { line = 0, found = 0, hint, cause }: Details = {}) {
@@ -52,7 +52,9 @@ export class RefusalError extends CredentialsError {
 /** There is no such credential. */
 export class CredentialNotFoundError extends CredentialsError {
     constructor(name: string) {
-        super("credential-not-found", `there is no credential ${name}`, { hint: "list() tells what there is" });
+        super("credential-not-found", `there is no credential ${printable(name)}`, {
+            hint: "list the credentials: list()",
+        });
     }
 }
 
@@ -63,7 +65,7 @@ export class AmbiguousCredentialError extends CredentialsError {
 
     constructor(name: string, credentials: readonly Credential[]) {
         const found = credentials.map(shown).join("; ");
-        super("ambiguous-credential", `there are ${credentials.length} credentials ${name}: ${found}`, {
+        super("ambiguous-credential", `there are ${credentials.length} credentials ${printable(name)}: ${found}`, {
             hint: HINTS.ambiguous,
         });
         this.credentials = credentials;
@@ -104,8 +106,7 @@ export class DamagedFileError extends CredentialsError {}
 export class NeedsNewerError extends CredentialsError {}
 
 /**
- * Neither the call nor the environment gives the master secret (`no-secret`), or whose credential it is
- * (`no-principal`).
+ * Neither the call nor the environment gives the master secret (`no-secret`), or the principal (`no-principal`).
  */
 export class MissingInputError extends CredentialsError {}
 

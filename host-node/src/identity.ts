@@ -41,7 +41,7 @@ export function credentialOf({ name, kind, principal, scope }: Identity): Creden
 
 /** A credential on one line, for people. */
 export function shown({ name, kind, principal, scope }: Credential): string {
-    return `${escaped(name)} (${escaped(kind)} of ${escaped(principal)}, ${scope})`;
+    return `${escaped(name)} (${escaped(kind)} of ${escaped(principal)}, ${printable(scope)})`;
 }
 
 /** What is no JSON value becomes text that is no JSON, for the module to refuse. */
@@ -54,6 +54,15 @@ function jsonOf(scope: Json): string {
     }
 }
 
+/** Text for a message: what is not printable is written as an escape. */
+export function printable(text: string): string {
+    return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, escape);
+}
+
 function escaped(text: string): string {
-    return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\\]/gu, (character) => JSON.stringify(character).slice(1, -1));
+    return printable(text.replaceAll("\\", escape));
+}
+
+function escape(character: string): string {
+    return JSON.stringify(character).slice(1, -1);
 }

@@ -7,4 +7,5 @@
 export * from "./core.js";
 export { loadModule } from "./node/modules.js";
 export { DEFAULT_VARIABLE, secretFromEnvironment, secretFromFile } from "./node/secret.js";
-export { type ReloadOptions, type SaveOptions, Store, type StoreOptions } from "./node/store.js";
+export type { Signal } from "./node/signal.js";
+export { type FileUrl, type ReloadOptions, type SaveOptions, Store, type StoreOptions } from "./node/store.js";

@@ -5,7 +5,7 @@ import { InvalidInputError } from "./errors.js";
 import type { CryptoModule, Instance } from "./module.js";
 
 /**
- * Values longer than this, in bytes, get an instance of their own: the long-lived one would keep the memory for good.
+ * Values longer than this, in bytes, get an instance of their own: the long-lived one would keep the memory.
  */
 const LARGE = 65_536;
 
@@ -51,6 +51,10 @@ export class UnlockedKeyring {
         }
         const { instance, keyring } = this.#unlocked;
         return instance.call((contract) => call(contract, keyring));
+    }
+
+    get closed(): boolean {
+        return this.#closed;
     }
 
     /** Throws if it was closed. */

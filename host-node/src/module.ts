@@ -2,7 +2,7 @@
 
 import * as builtin from "./builtin/bindings.js";
 import { hex } from "./bytes.js";
-import type { Bindings, Contract, Description, Failure } from "./contract.js";
+import type { Bindings, Contract, CoreModule, Description, Failure } from "./contract.js";
 import { CredentialsError, ModuleError, RefusalError } from "./errors.js";
 
 /** Most random bytes that a module gets in one request; it needs 32 at a time. */
@@ -19,12 +19,12 @@ export class CryptoModule {
     /** @internal */
     readonly bindings: Bindings;
     /** @internal The component's core modules, compiled. */
-    readonly cores: readonly WebAssembly.Module[];
+    readonly cores: readonly CoreModule[];
     /** @internal Where another thread finds the bindings; none for those of this package. */
     readonly bindingsUrl: string | undefined;
 
     /** @internal */
-    constructor(bindings: Bindings, cores: readonly WebAssembly.Module[], bindingsUrl?: string) {
+    constructor(bindings: Bindings, cores: readonly CoreModule[], bindingsUrl?: string) {
         this.digest = bindings.digest;
         this.bindings = bindings;
         this.cores = cores;
@@ -75,7 +75,7 @@ export class Instance {
     /** @internal */
     constructor({ bindings, cores }: CryptoModule) {
         // jco's names: module.core.wasm, module.core2.wasm, module.core3.wasm.
-        const core = (name: string): WebAssembly.Module => {
+        const core = (name: string): CoreModule => {
             const found = cores[Number(/core(\d*)\.wasm$/.exec(name)?.[1] || 1) - 1];
             if (found === undefined) throw new Error(`the component has no ${name}`);
             return found;

@@ -1,5 +1,5 @@
 /**
- * Making bindings for a crypto module of one's own, at build time. Needs `@bytecodealliance/jco-transpile`, which is
+ * Makes bindings for your own crypto module, at build time. Needs `@bytecodealliance/jco-transpile`, which is
  * not installed along with this package.
  *
  * @packageDocumentation

@@ -5,6 +5,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { Worker } from "node:worker_threads";
 
 import { FileLockedError, generateMasterKey, Store } from "omni-credentials";
 import { command, ended, failure, folder, inside, installed, leftovers, node, run } from "./support.mjs";
@@ -195,6 +196,75 @@ test("a process that ends in the middle frees its lock", async () => {
     );
     assert.equal(await ended(child), 3);
     assert.deepEqual(readdirSync(join(path, "..")), []);
+});
+
+test("a worker that was terminated in the middle of a save is no holder any more", async () => {
+    const path = join(folder(), "f.omni");
+    const store = await Store.create(path, { secret, principal: "app" });
+    const script = `
+        const { parentPort, workerData } = await import("node:worker_threads");
+        const { withLock } = await import(${JSON.stringify(`file://${installed}/dist/node/lock.js`)});
+        await withLock(workerData, {}, async () => {
+            parentPort.postMessage("held");
+            await new Promise(() => setInterval(() => undefined, 1000));
+        });`;
+    for (const next of ["this process", "the command"]) {
+        const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(script)}`), { workerData: path });
+        await new Promise((resolve) => worker.once("message", resolve));
+        const holder = holders.parse(readFileSync(`${path}.lock`, "utf8"));
+        assert.notEqual(holder.pid, here.pid);
+        store.set("a", next);
+        assert.ok((await failure(store.save({ wait: 0 }))) instanceof FileLockedError, "the worker still holds it");
+        run(path, secret, ["set", "a", "--wait", "0"], { input: "1", status: 9 });
+        await worker.terminate();
+        assert.ok(existsSync(`${path}.lock`));
+        if (next === "this process") assert.equal(await store.save({ wait: 0 }), true);
+        else run(path, secret, ["set", "a", "--wait", "0"], { input: next });
+        assert.equal(run(path, secret, ["get", "a"]), next);
+        await store.reload({ discard: true });
+    }
+    assert.deepEqual(leftovers(join(path, "..")), []);
+});
+
+test("a holder that cannot be seen is named, with what to do", async () => {
+    const path = join(folder(), "file");
+    const { pid } = spawnSync("true");
+    for (const [change, place] of [
+        [{ namespace: "pid:[1]" }, "in another container (pid namespace pid:[1])"],
+        [{ machine: "other" }, "another machine of the same name or before a restart"],
+    ]) {
+        writeFileSync(`${path}.lock`, holders.toText({ ...here, pid: String(pid), ...change }));
+        const error = await failure(withLock(path, { wait: 0 }, async () => {}));
+        assert.equal(error.holder, `process ${pid} on host ${here.host}, ${place}`);
+        assert.equal(error.hint, `if no process is using the file: rm ${path}.lock`);
+        assert.ok(existsSync(`${path}.lock`));
+    }
+});
+
+test("many locks at once, and many calls with one signal, cause no warning", async () => {
+    const warnings = [];
+    const warn = (warning) => warnings.push(warning.name);
+    process.on("warning", warn);
+    const at = folder();
+    const { signal } = new AbortController();
+    const options = { secret, principal: "app", signal };
+    const stores = await Promise.all(
+        Array.from({ length: 15 }, (_, number) => Store.create(join(at, `f${number}`), options)),
+    );
+    for (const store of stores) store.set("a", "1");
+    await Promise.all(stores.map((store) => store.save()));
+    await Promise.all(
+        Array.from({ length: 15 }, (_, number) =>
+            Store.create(join(at, `p${number}`), {
+                ...options,
+                secret: "a password",
+                costs: { memoryKib: 64, passes: 1, lanes: 1 },
+            }),
+        ),
+    );
+    await new Promise((resolve) => setImmediate(resolve));
+    process.removeListener("warning", warn);
+    assert.deepEqual(warnings, []);
 });
 
 test("a wait has an end, whatever the lock is", async () => {

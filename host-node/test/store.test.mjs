@@ -266,7 +266,7 @@ test("links are kept, and what they point at is replaced", async () => {
     assert.deepEqual(readdirSync(join(at, "deep")), ["file"]);
 });
 
-test("a folder that was renamed meanwhile, a file that is gone: nothing is made anew", async () => {
+test("a folder that was renamed meanwhile, a file that is gone: nothing is created", async () => {
     const { path, store } = await made({ a: "1" });
     store.set("a", "2");
     renameSync(path, `${path}.away`);
@@ -354,6 +354,10 @@ test("the secret comes from the environment, or from the file that it names", as
         process.env.NODE_TEST_SECRET = secret;
         assert.equal((await open()).getText("a"), "1", "the variable goes before the file");
         process.env.NODE_TEST_SECRET = "";
+        assert.equal((await failure(open())).code, "too-long", "an empty variable counts as not set");
+        process.env.NODE_TEST_SECRET_FILE = "";
+        assert.equal((await failure(open())).code, "invalid-master-secret");
+        delete process.env.NODE_TEST_SECRET_FILE;
         assert.equal((await failure(open())).code, "invalid-master-secret");
         process.env.NODE_TEST_SECRET = "\ufffd";
         assert.equal((await failure(open())).code, "not-text");

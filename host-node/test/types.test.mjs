@@ -46,7 +46,7 @@ await store.save({ prefer: "mine" });
 store.secret;
 // @ts-expect-error a credential cannot be changed in a list
 found[0]!.name = "b";
-// @ts-expect-error nobody but the package makes them
+// @ts-expect-error only the package makes them
 new Store();
 `;
 
@@ -86,6 +86,15 @@ test("the types say what the package does", () => {
     assert.equal(compile(["ES2022", "DOM"], SAMPLE, "node"), "");
 });
 
+test("the declarations need neither the types of a browser nor those of Node", () => {
+    assert.equal(compile(["ES2022"], SAMPLE, "node"), "");
+    const source = SAMPLE.replace('new URL("file:///srv/credentials.omni")', '"credentials.omni"').replace(
+        "signal: AbortSignal.timeout(1000)",
+        "wait: 3",
+    );
+    assert.equal(compile(["ES2022"], source.replace("wait: 5, ", "")), "");
+});
+
 test("the core needs no types of Node", () => {
     const source =
         SAMPLE.split("\n")
@@ -94,4 +103,5 @@ test("the core needs no types of Node", () => {
         '\nexport const document: CredentialsDocument = await openDocument(new Uint8Array(), { secret: "s" });\n' +
         'export const of: contract.Failure["line"] = (await builtinModule()).describe().suite.id;\n';
     assert.equal(compile(["ES2022", "DOM"], source), "");
+    assert.equal(compile(["ES2022"], source), "");
 });

@@ -40,8 +40,8 @@ export async function readRegular(path: string, max: number, resolved = false): 
 }
 
 /**
- * The file that `path` stands for: links are followed, so that whoever comes by another name locks and replaces the
- * same file. The file itself need not exist, its folder must.
+ * The file that `path` stands for: links are followed, so that a process that comes by another name locks and
+ * replaces the same file. The file itself need not exist, its folder must.
  */
 export async function resolveLinks(path: string): Promise<string> {
     return failing(path, async () => {
@@ -108,7 +108,7 @@ export async function isLocal(path: string): Promise<boolean> {
     );
 }
 
-/** Whether there is anything of that name, be it a link to nowhere. */
+/** Whether anything has that name, even a link that leads nowhere. */
 export async function isThere(path: string): Promise<boolean> {
     return lstat(path).then(
         () => true,

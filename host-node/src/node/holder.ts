@@ -2,6 +2,7 @@
 
 import { readFileSync, readlinkSync } from "node:fs";
 import { hostname } from "node:os";
+import { isMainThread } from "node:worker_threads";
 
 /** The lines of a lock file (FORMAT.md §7.2), after the first one. */
 const FIELDS = ["pid", "start", "boot", "namespace", "machine", "host"] as const;
@@ -11,11 +12,15 @@ const UNKNOWN = "-";
 
 export type Holder = Readonly<Record<(typeof FIELDS)[number], string>>;
 
-/** This process. */
+/**
+ * This process. In a worker it is the worker's thread, which can end before the process does and frees nothing then: the
+ * system numbers threads as it numbers processes, so every host sees whether the thread is still running.
+ */
 export function thisProcess(): Holder {
+    const pid = (isMainThread ? undefined : thisThread()) ?? process.pid;
     return {
-        pid: String(process.pid),
-        start: startOf(process.pid) ?? UNKNOWN,
+        pid: String(pid),
+        start: startOf(pid) ?? UNKNOWN,
         boot: firstWord(fileText("/proc/sys/kernel/random/boot_id")),
         namespace: pidNamespace(),
         machine: firstWord(fileText("/etc/machine-id")),
@@ -68,9 +73,29 @@ export function isSame(a: Holder, b: Holder): boolean {
     return toText(a) === toText(b);
 }
 
-/** For a message. */
+/** For a message, with why this process cannot see whether the holder is still running. */
 export function describe(holder: Holder): string {
-    return `process ${holder.pid} on host ${holder.host}`;
+    const here = thisProcess();
+    let place = "";
+    if (holder.host === here.host && (holder.machine !== here.machine || holder.boot !== here.boot)) {
+        place = ", another machine of the same name or before a restart";
+    } else if (holder.host === here.host && holder.namespace !== here.namespace) {
+        place = `, in another container (pid namespace ${holder.namespace})`;
+    }
+    return `process ${holder.pid} on host ${holder.host}${place}`;
+}
+
+/** The number of this thread, where it stands for the thread as that of a process stands for the process. */
+function thisThread(): number | undefined {
+    let link: string;
+    try {
+        link = readlinkSync("/proc/thread-self");
+    } catch {
+        return undefined;
+    }
+    const [process_, thread] = /^(\d+)\/task\/(\d+)$/.exec(link)?.slice(1).map(Number) ?? [];
+    const isKnown = process_ === process.pid && thread !== undefined && startOf(thread) !== undefined && exists(thread);
+    return isKnown ? thread : undefined;
 }
 
 /** Field 22 of /proc/PID/stat. The name in field 2 may hold spaces and parentheses. */

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { FileLockedError } from "../errors.js";
 import { codeOf, failing, isLocal, isThere, resolveLinks } from "./files.js";
 import { describe, type Holder, isGone, isSame, parse, thisProcess, toText } from "./holder.js";
+import type { Signal } from "./signal.js";
 import { sweep, temporaryFor } from "./staged.js";
 
 /** How long to wait between two looks at a lock that another holds, in milliseconds. */
@@ -24,7 +25,7 @@ export interface WaitOptions {
     /** How long, in seconds; 10 if nothing is said. */
     wait?: number | undefined;
     /** What ends the wait: its reason is thrown, and nothing is written. */
-    signal?: AbortSignal | undefined;
+    signal?: Signal | undefined;
 }
 
 /**
@@ -32,26 +33,39 @@ export interface WaitOptions {
  * far as that is possible, when the process does.
  *
  * A lock whose holder died is taken over. Without care two processes could both find it stale, one remove it and take
- * the lock, and the other then remove the new lock. So a stale lock may be removed only by who created
- * `NAME.lock.takeover` exclusively and then found the lock stale. Who dies in the few calls of a takeover leaves that
- * file behind, and it is taken over the same way.
+ * the lock, and the other then remove the new lock. So a stale lock may be removed only by a process that created
+ * `NAME.lock.takeover` exclusively and then found the lock stale. A process that dies in the few calls of a takeover
+ * leaves that file behind, and it is taken over the same way.
  */
 export async function withLock<T>(path: string, options: WaitOptions, work: (path: string) => Promise<T>): Promise<T> {
     const file = await resolveLinks(path);
     const lock = `${file}.lock`;
     const holder = thisProcess();
     await acquire(file, lock, holder, options);
-    const freeAtExit = (): void => free(lock, holder);
-    process.once("exit", freeAtExit);
+    const freeIt = (): void => free(lock, holder);
+    freeAtExit(freeIt);
     try {
-        // Nobody else may stage now: what is there is from the dead, or the lock of somebody who waits and who then
-        // makes another.
+        // No other process may stage now: what exists is from the dead, or the lock of a process that waits, and that
+        // then makes another.
         await sweep(file);
         return await work(file);
     } finally {
-        process.removeListener("exit", freeAtExit);
-        free(lock, holder);
+        held.delete(freeIt);
+        freeIt();
     }
+}
+
+/** What frees the locks that this thread holds. */
+const held = new Set<() => void>();
+
+/** All locks share one listener: Node warns of more than ten. */
+function freeAtExit(work: () => void): void {
+    if (!process.listeners("exit").includes(freeAll)) process.on("exit", freeAll);
+    held.add(work);
+}
+
+function freeAll(): void {
+    held.forEach((work) => work());
 }
 
 async function acquire(file: string, lock: string, holder: Holder, { wait = 10, signal }: WaitOptions): Promise<void> {
@@ -82,8 +96,8 @@ async function acquire(file: string, lock: string, holder: Holder, { wait = 10, 
 }
 
 /**
- * Creates a lock file; false when there is one. It appears with its text in it (it is linked into place), so that
- * whoever dies while making one leaves nothing that stands in the way.
+ * Creates a lock file; false if it exists. It appears with its text in it (it is linked into place), so that a process
+ * that dies while it makes one leaves nothing that stands in the way.
  */
 async function create(file: string, lock: string, holder: Holder): Promise<boolean> {
     if (await isThere(lock)) return false;
@@ -130,7 +144,7 @@ async function writeNew(path: string | Buffer, holder: Holder): Promise<void> {
     try {
         await file.writeFile(toText(holder));
     } catch (error) {
-        // Ours, and of no use to anybody: there is no space for its few bytes.
+        // Of no use to any process: there is no space for its few bytes.
         await rm(path, { force: true }).catch(() => undefined);
         throw error;
     } finally {
@@ -138,7 +152,7 @@ async function writeNew(path: string | Buffer, holder: Holder): Promise<void> {
     }
 }
 
-/** Removes a stale lock; false when another is at it. */
+/** Removes a stale lock; false when another process does. */
 async function takeOver(file: string, lock: string, holder: Holder, levels: number): Promise<boolean> {
     const takeover = `${lock}.takeover`;
     if (!(await create(file, takeover, holder))) {
@@ -174,7 +188,7 @@ async function readHolder(lock: string): Promise<Holder | "none" | "unknown"> {
     }
 }
 
-/** Frees a lock, if it is this one: one that a person removed may by now be somebody else's. */
+/** Frees a lock, if it is this one: one that a person removed may by now belong to another process. */
 function free(lock: string, holder: Holder): void {
     try {
         const file = openSync(lock, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
@@ -186,6 +200,6 @@ function free(lock: string, holder: Holder): void {
         }
         if (found !== undefined && isSame(found, holder)) rmSync(lock, { force: true });
     } catch {
-        // It is gone, or nobody's to remove.
+        // It is gone, or cannot be removed.
     }
 }

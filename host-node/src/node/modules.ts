@@ -1,4 +1,4 @@
-//! Crypto modules of one's own.
+//! Crypto modules other than the one in this package.
 
 import { readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
@@ -14,7 +14,9 @@ import { CryptoModule } from "../module.js";
  * Throws a {@link ModuleError} `digest-mismatch` if the component is not the one that the bindings were made from.
  */
 export async function loadModule(folder: string): Promise<CryptoModule> {
-    const url = pathToFileURL(resolve(folder, "bindings.js")).href;
+    // Before anything is waited for: the program may go to another folder.
+    const at = resolve(folder);
+    const url = pathToFileURL(join(at, "bindings.js")).href;
     const bindings = (await import(url)) as Bindings;
-    return CryptoModule.load(await readFile(join(folder, "module.wasm")), bindings, url);
+    return CryptoModule.load(await readFile(join(at, "module.wasm")), bindings, url);
 }

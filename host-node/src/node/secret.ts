@@ -1,5 +1,7 @@
 //! The master secret, found the same way by every host.
 
+import { resolve } from "node:path";
+
 import { InvalidInputError, MissingInputError } from "../errors.js";
 import { readRegular } from "./files.js";
 
@@ -11,11 +13,16 @@ const [LF, CR] = [0x0a, 0x0d];
 
 /**
  * The secret in environment variable `variable`, or in the file that `variable`_FILE names: all of it but one line end.
+ * A relative name of a file starts in `folder`, the current one if none is given. An empty variable counts as not set
+ * if there is a `variable`_FILE.
  *
  * Throws a {@link MissingInputError} `no-secret` where neither is set, a {@link FileError} for a file that cannot be
  * read, an {@link InvalidInputError} for what is no name of a variable.
  */
-export async function secretFromEnvironment(variable: string = DEFAULT_VARIABLE): Promise<Uint8Array> {
+export async function secretFromEnvironment(
+    variable: string = DEFAULT_VARIABLE,
+    folder: string = "",
+): Promise<Uint8Array> {
     if (!/^[^=\0]+$/.test(variable)) {
         const message = `${JSON.stringify(variable)} is not the name of an environment variable`;
         throw new InvalidInputError("invalid-variable", message);
@@ -27,9 +34,9 @@ export async function secretFromEnvironment(variable: string = DEFAULT_VARIABLE)
             hint: `put it into a file, and the name of that into ${variable}_FILE`,
         });
     }
-    if (value !== undefined) return new TextEncoder().encode(value);
     const file = process.env[`${variable}_FILE`];
-    if (file !== undefined) return secretFromFile(file);
+    if (file && !value) return secretFromFile(resolve(folder, file));
+    if (value !== undefined) return new TextEncoder().encode(value);
     throw new MissingInputError("no-secret", `the master secret is needed, but ${variable} is not set`, {
         hint: `export ${variable}=..., or ${variable}_FILE with the name of a file that holds it`,
     });

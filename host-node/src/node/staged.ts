@@ -8,7 +8,7 @@ import { basename, dirname } from "node:path";
 import { codeOf, failing, fault, syncFolder } from "./files.js";
 
 /**
- * Replaces the file at `path` in one step that survives a crash. For who holds its lock; links are resolved already.
+ * Replaces the file at `path` in one step that survives a crash. For the holder of its lock; links are resolved already.
  */
 export async function replace(path: string, bytes: Uint8Array): Promise<void> {
     await failing(path, async () => {
@@ -40,8 +40,8 @@ export function temporaryFor(path: string): Buffer {
 }
 
 /**
- * Removes what was staged for `path` by writers that died. Only for who holds its lock: nobody else stages anything
- * then.
+ * Removes what was staged for `path` by writers that died. Only for the holder of its lock: no other process stages
+ * anything then.
  */
 export async function sweep(path: string): Promise<void> {
     const prefix = prefixOf(path);
@@ -68,7 +68,7 @@ function prefixOf(path: string): Buffer {
     return Buffer.concat([Buffer.from("."), name, Buffer.from(".")]);
 }
 
-/** What there is of a file: nothing where there is none. It must be a regular file. */
+/** What exists of a file: nothing if it does not. It must be a regular file. */
 async function existing(path: string): Promise<Stats | undefined> {
     const found = await lstat(path).catch((error: unknown) => {
         if (codeOf(error) === "ENOENT") return undefined;

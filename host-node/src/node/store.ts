@@ -2,7 +2,6 @@
 
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { inspect } from "node:util";
 
 import { equal } from "../bytes.js";
 import type { Costs } from "../contract.js";
@@ -28,18 +27,26 @@ import { DEFAULT_VARIABLE, secretFromEnvironment } from "./secret.js";
 /** The longest credentials file, in bytes: the format's limit. */
 const MAX_FILE = 64 << 20;
 
-/** How a file is opened. */
+/** The URL of a file: a `URL`, which not every compiler's library declares. */
+export interface FileUrl {
+    readonly href: string;
+}
+
+/**
+ * How a file is opened. The `signal` ends the opening too, a derivation included: its reason is thrown. `wait` and
+ * `signal` are also those of `save` and the rotations, if these have none of their own.
+ */
 export interface StoreOptions extends WaitOptions {
-    /** The master secret, or where to get it. If nothing is said, the environment: see `envVar`. */
+    /** The master secret, or where to get it. Without it, the environment: see `envVar`. */
     secret?: Secret | (() => Secret | Promise<Secret>) | undefined;
     /**
      * The environment variable that holds the master secret; `NAME_FILE` may name a file that does.
-     * `OMNI_CREDENTIALS_MASTER_PASSWORD` if nothing is said.
+     * `OMNI_CREDENTIALS_MASTER_PASSWORD` by default. An empty variable counts as not set if there is a `NAME_FILE`.
      */
     envVar?: string | undefined;
     /**
-     * Whose credentials are meant, where a call does not say. If nothing is said, anybody's; a new one is that of
-     * `$PGUSER`, or else of the user.
+     * The principal whose credentials are meant, if a call names none. Without it, those of every principal; a new
+     * one belongs to `$PGUSER`, or else to the user.
      */
     principal?: string | undefined;
     /** A crypto module that `loadModule` loaded, instead of the one that this package carries. */
@@ -81,12 +88,19 @@ export class Store {
      * Opens a file: reads it, unlocks its keyring and checks its seal. Takes no lock.
      *
      * Throws a {@link FileError}, {@link DamagedFileError}, {@link NeedsNewerError}, {@link WrongMasterSecretError} or
-     * {@link MissingInputError}.
+     * {@link MissingInputError}, or the reason of the signal.
      */
-    static async open(path: string | URL, options: StoreOptions = {}): Promise<Store> {
+    static async open(path: string | FileUrl, options: StoreOptions = {}): Promise<Store> {
+        const { signal } = options;
+        signal?.throwIfAborted();
+        // Before anything is waited for: the program may go to another folder.
         const file = pathOf(path);
+        const settings = documentOptions(file, options);
         const module = options.module ?? (await builtinModule());
-        const document = await CredentialsDocument.open(module, await read(file), documentOptions(file, options));
+        const bytes = await read(file);
+        signal?.throwIfAborted();
+        const document = await CredentialsDocument.open(module, bytes, settings);
+        signal?.throwIfAborted();
         return new Store(file, document, options);
     }
 
@@ -95,20 +109,22 @@ export class Store {
      * {@link FileError} `exists`. A password goes through Argon2id with `costs` or else the module's default.
      */
     static async create(
-        path: string | URL,
+        path: string | FileUrl,
         options: StoreOptions & { costs?: Costs | undefined } = {},
     ): Promise<Store> {
+        options.signal?.throwIfAborted();
         const file = pathOf(path);
+        const settings = documentOptions(file, options);
         if (await isThere(file)) throw fault("exists", file);
         // A folder that is not there shows before a key is derived.
         await resolveLinks(file);
         const module = options.module ?? (await builtinModule());
         const document = await CredentialsDocument.create(module, {
-            ...documentOptions(file, options),
+            ...settings,
             costs: options.costs,
         });
         await withLock(file, options, async (locked) => {
-            if (await isThere(file)) throw fault("exists", file);
+            if (await isThere(locked)) throw fault("exists", file);
             await replace(locked, document.base);
         });
         return new Store(file, document, options);
@@ -117,6 +133,11 @@ export class Store {
     /** How often the file was written, as far as is known here. */
     get generation(): number {
         return this.#document.generation;
+    }
+
+    /** Whether it was closed. */
+    get closed(): boolean {
+        return this.#document.closed;
     }
 
     /** Whether there are changes to save. */
@@ -158,12 +179,13 @@ export class Store {
      * Writes the changes; true if there was anything to write. What others wrote since the file was read is merged in
      * and is in the store afterwards.
      *
-     * Throws a {@link MergeConflictError} where others changed the same credentials: nothing is written, the changes
-     * stay, and `prefer` settles it. Throws a {@link FileLockedError} and what `open` throws. Whatever ends it, the
+     * Throws a {@link MergeConflictError} if others changed the same credentials: nothing is written, the changes stay,
+     * and `prefer` resolves it. Throws a {@link FileLockedError} and what `open` throws. Whatever ends it, the
      * file is the old one or the new one.
      */
     save(options: SaveOptions = {}): Promise<boolean> {
         return this.#afterLast(async () => {
+            this.#document.refuseClosed();
             if (!this.#document.changed) return false;
             return this.#locked(options, async (put) => {
                 // The others may have written the same.
@@ -210,6 +232,7 @@ export class Store {
      */
     reload({ discard = false, prefer }: ReloadOptions = {}): Promise<boolean> {
         return this.#afterLast(async () => {
+            this.#document.refuseClosed();
             const theirs = await read(this.path);
             const isOther = !equal(theirs, this.#document.base);
             if (discard) await this.#document.replace(theirs);
@@ -234,7 +257,7 @@ export class Store {
     }
 
     /** What Node's console shows: the same. */
-    [inspect.custom](): unknown {
+    [Symbol.for("nodejs.util.inspect.custom")](): unknown {
         return { ...this.toJSON() };
     }
 
@@ -246,6 +269,7 @@ export class Store {
         { wait = this.#options.wait, signal = this.#options.signal, prefer }: SaveOptions,
         work: (put: (written: Written) => Promise<void>) => Promise<T>,
     ): Promise<T> {
+        this.#document.refuseClosed();
         return withLock(this.path, { wait, signal }, async (locked) => {
             const theirs = await readRegular(locked, MAX_FILE, true);
             if (!equal(theirs, this.#document.base)) await this.#document.merge(theirs, { prefer });
@@ -264,22 +288,38 @@ export class Store {
     }
 }
 
-function pathOf(path: string | URL): string {
-    return resolve(path instanceof URL ? fileURLToPath(path) : path);
+function pathOf(path: string | FileUrl): string {
+    return resolve(typeof path === "string" ? path : fileURLToPath(path.href));
 }
 
 function read(path: string): Promise<Uint8Array> {
     return readRegular(path, MAX_FILE);
 }
 
-function documentOptions(label: string, { secret, envVar, principal, worker }: StoreOptions): DocumentOptions {
+function documentOptions(label: string, { secret, envVar, principal, worker, signal }: StoreOptions): DocumentOptions {
+    const folder = currentFolder();
     return {
         label,
-        secret: secret ?? ((): Promise<Uint8Array> => secretFromEnvironment(envVar ?? DEFAULT_VARIABLE)),
+        secret: secret ?? ((): Promise<Uint8Array> => secretFromEnvironment(envVar ?? DEFAULT_VARIABLE, folder)),
         principal,
         newPrincipal: defaultPrincipal(),
-        derivation: worker === false ? inThisThread : inWorker,
+        derivation: worker === false ? inThisThread : inWorker(signal),
+        onOlder(known, found) {
+            const message =
+                `${label}: went back from generation ${known} to ${found}: ` +
+                "an older version of the file was put in place";
+            process.emitWarning(message, "OlderFileWarning");
+        },
     };
+}
+
+/** Where relative paths start; none where the folder was removed. */
+function currentFolder(): string {
+    try {
+        return process.cwd();
+    } catch {
+        return "";
+    }
 }
 
 /** As libpq: the role of the session. */
