@@ -5,6 +5,7 @@
  */
 
 export * from "./core.js";
+export { config, type ConfigOptions, type ConfigResult } from "./node/config.js";
 export { loadModule } from "./node/modules.js";
 export { DEFAULT_VARIABLE, secretFromEnvironment, secretFromFile } from "./node/secret.js";
 export type { Signal } from "./node/signal.js";

@@ -31,6 +31,11 @@ test("five lines", async () => {
     assert.equal(run(path, secret, ["get", "mail"]), "hunter2");
 });
 
+test("credentials in the environment", async () => {
+    const { out } = await execute(snippets[1]);
+    assert.equal(out, "[ 'STRIPE' ] true\n");
+});
+
 test("a conflict", async () => {
     const before = `import { Store } from "omni-credentials";
         const other = await Store.open("credentials.omni");
@@ -39,7 +44,7 @@ test("a conflict", async () => {
         await other.save();
         store.set("stripe", "ours");
         console.warn = (text) => console.log(text);`;
-    const { path, out } = await execute(snippets[1], before);
+    const { path, out } = await execute(snippets[2], before);
     assert.equal(run(path, secret, ["get", "stripe"]), "ours");
     assert.match(out, /^both sides changed stripe/);
 });
@@ -47,14 +52,14 @@ test("a conflict", async () => {
 test("bytes", async () => {
     const before = `import { createDocument } from "omni-credentials/core";
         const bytes = (await createDocument({ secret: "correct horse battery staple" })).base;`;
-    const { out } = await execute(`${snippets[2]}\nconsole.log(document.getText("stripe"), document.changed);`, before);
+    const { out } = await execute(`${snippets[3]}\nconsole.log(document.getText("stripe"), document.changed);`, before);
     assert.equal(out, "sk_live false\n");
 });
 
 test("the contract", async () => {
-    const { out } = await execute(`${snippets[3]}\nconsole.log(okm.length);`);
+    const { out } = await execute(`${snippets[4]}\nconsole.log(okm.length);`);
     assert.match(out, /^[0-9a-f]{64} xchacha20poly1305\n42\n$/);
-    assert.equal(snippets.length, 4, "a snippet that no test runs");
+    assert.equal(snippets.length, 5, "a snippet that no test runs");
 });
 
 test("the table of errors is complete", () => {

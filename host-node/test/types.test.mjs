@@ -10,7 +10,8 @@ import { built, folder, installed } from "./support.mjs";
 
 const SAMPLE = `
 import { type Credential, CredentialsError, FileError, loadModule, MergeConflictError } from "omni-credentials";
-import { Store, type StoreOptions } from "omni-credentials";
+import { config, type ConfigOptions, Store, type StoreOptions } from "omni-credentials";
+import "omni-credentials/register";
 import { type CredentialsDocument, openDocument, type contract, builtinModule } from "omni-credentials/core";
 import { transpile } from "omni-credentials/transpile";
 
@@ -36,6 +37,9 @@ const failure: contract.Failure["error"] = "not-authentic";
 const instance = (await builtinModule()).instantiate();
 const bytes: Uint8Array = instance.call((c) => c.primitives.hkdfSha256(value, value, value, 42));
 const files: Map<string, Uint8Array> = await transpile(value);
+const which: ConfigOptions = { ...options, path: "f.omni", only: ["stripe"], override: true, processEnv: {} };
+const variables: Record<string, string> = (await config(which)).parsed;
+export { variables };
 export { text, scope, result, saved, merged, digest, failure, bytes, files };
 
 // @ts-expect-error a value is text or bytes
@@ -70,6 +74,7 @@ const compile = (lib, source, ...more) => {
                     [
                         ["omni-credentials", "index"],
                         ["omni-credentials/core", "core"],
+                        ["omni-credentials/register", "node/register"],
                         ["omni-credentials/transpile", "transpile"],
                     ].map(([name, file]) => [name, [join(installed, "dist", `${file}.d.ts`)]]),
                 ),

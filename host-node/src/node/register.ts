@@ -1,0 +1,10 @@
+// node --import omni-credentials/register app.js: the credentials of a file are in the program's environment.
+
+import { isMainThread } from "node:worker_threads";
+
+import { config } from "./config.js";
+
+// A worker has its parent's environment.
+if (isMainThread) await config();
+
+export {};
