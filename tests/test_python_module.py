@@ -79,7 +79,10 @@ def test_versions() -> None:
     assert package["Version"] == workspace["package"]["version"]
     assert package["License-Expression"] == workspace["package"]["license"]
     major = workspace["dependencies"]["wasmtime"]["version"].removeprefix("=").split(".")[0]
-    assert package.get_all("Requires-Dist") == [f"wasmtime<{int(major) + 1},>={major}.0.0"]
+    assert package.get_all("Requires-Dist") == [
+        f"wasmtime<{int(major) + 1},>={major}.0.0",
+        'pydantic-settings<3,>=2.8; extra == \'settings\'',
+    ]
     assert importlib.metadata.version("wasmtime").startswith(f"{major}.")
 
 
@@ -97,14 +100,15 @@ def test_the_readme(folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     folder.set("stripe", "sk_live", "--kind", "api_key")
     monkeypatch.chdir(folder.path)
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / "host-python/README.md").read_text(), re.S)
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     names: dict[str, object] = {}
     for snippet in snippets:
-        exec(snippet, names)
+        exec(compile(snippet, "README.md", "exec", dont_inherit=True), names)
         if "key" in names:
             assert names.pop("key") == b"sk_live" and folder.get("smtp", "--kind", "password") == b"relay-password"
     assert names["value"] == b"relay-password"
     folder.run("get", "smtp", status=3)
+    assert names["settings"].stripe_key.get_secret_value() == "sk_live"  # type: ignore[attr-defined]
     assert capsys.readouterr().out.splitlines() == [
         'smtp app {"all":true}',
         "wrong-master-secret check secret=, which has precedence over env_var=, which has precedence over its "
