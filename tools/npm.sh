@@ -9,7 +9,7 @@ work=$CARGO_TARGET_DIR/node
 package=$work/package
 installed=$work/installed
 module=$CARGO_TARGET_DIR/modules/xchacha20poly1305.wasm
-# No script of a dependency runs, and nothing is reported to anybody.
+# No script of a dependency runs, and npm reports nothing.
 npm=(npm --no-audit --no-fund --ignore-scripts --no-update-notifier --loglevel=error)
 
 mkdir -p "$package" "$installed"

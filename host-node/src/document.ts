@@ -189,10 +189,10 @@ export class CredentialsDocument {
     }
 
     /**
-     * Changes the one credential that matches, or adds one. What is not said is then: kind `credential`, scope
-     * `{"all":true}`, the principal of the document's options. A value that is the same already is left as it is.
+     * Changes the one credential that matches, or adds one. Defaults for a new one: kind `credential`, scope
+     * `{"all":true}`, the principal of the document's options. Setting the value that it already has is no change.
      *
-     * Throws an {@link AmbiguousCredentialError} where several match, an {@link InvalidInputError}, or a
+     * Throws an {@link AmbiguousCredentialError} if several match, an {@link InvalidInputError}, or a
      * {@link MissingInputError} if there is no principal.
      */
     set(name: string, value: string | Uint8Array, which: Which = {}): "added" | "changed" | "unchanged" {
@@ -323,8 +323,8 @@ export class CredentialsDocument {
     }
 
     /**
-     * Takes over another version of the file. The changes made here stay; where the other side changed the same
-     * credentials, they are merged three ways, with the version that was there before as the base.
+     * Takes over another version of the file. The changes made here stay; if the other side changed the same
+     * credentials, they are merged three ways, with the version before as the base.
      *
      * Throws a {@link MergeConflictError}, which names the credentials, and those of `open`; the document is then as
      * it was.
@@ -336,7 +336,7 @@ export class CredentialsDocument {
         this.#become(merged.state, merged.changes);
     }
 
-    /** Takes over another version of the file, and gives up the changes made here. Throws what `open` throws. */
+    /** Takes over another version of the file, and discards the changes made here. Throws what `open` throws. */
     async replace(file: Uint8Array): Promise<void> {
         this.#become(await this.#read(file), new Map());
     }

@@ -23,7 +23,7 @@ export abstract class CredentialsError extends Error {
     readonly code: string;
     /** The line of the file, counted from 1; 0 where the error has no line. */
     readonly line: number;
-    /** What was found, such as a version or a length; 0 where there is nothing to say. Exact up to 2^53. */
+    /** What was found, such as a version or a length; 0 if there is nothing to say. Exact up to 2^53. */
     readonly found: number;
     /** What to do about it: where possible the exact command or call. */
     readonly hint: string | undefined;
@@ -82,10 +82,10 @@ export class FileError extends CredentialsError {
     }
 }
 
-/** Another process holds the lock of the file, and did so until the time was up. */
+/** Another process held the lock of the file until the wait ended. */
 export class FileLockedError extends CredentialsError {
     readonly path: string;
-    /** Who holds it, as far as the lock file tells. */
+    /** The process that holds it, as far as the lock file tells. */
     readonly holder: string;
     /** The lock file. */
     readonly lock: string;
@@ -99,10 +99,10 @@ export class FileLockedError extends CredentialsError {
     }
 }
 
-/** The file is damaged or was altered. It is left as it is. */
+/** The file is damaged or was altered. The package does not change it. */
 export class DamagedFileError extends CredentialsError {}
 
-/** The file needs a newer version or another crypto module. It is left as it is. */
+/** The file needs a newer version or another crypto module. The package does not change it. */
 export class NeedsNewerError extends CredentialsError {}
 
 /**

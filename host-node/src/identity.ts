@@ -1,9 +1,9 @@
-//! Saying which credential is meant.
+//! Which credential is meant.
 
 import { decode, encode } from "./bytes.js";
 import type { Identity } from "./contract.js";
 
-/** A value that JSON can say. */
+/** A value of JSON. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 
 /** Which credential: the four fields that tell one from another. */
@@ -18,7 +18,7 @@ export interface Credential {
     readonly scope: string;
 }
 
-/** What narrows a name down, where there are several credentials of it. */
+/** Selects one of several credentials that share a name. */
 export interface Which {
     kind?: string;
     principal?: string;

@@ -17,7 +17,7 @@ const VERSION = "0.1.0";
 
 /**
  * The files of a folder that `loadModule` takes, by name: the component as it is, and the bindings made from it. The
- * bindings are code: keep the folder as you keep code.
+ * bindings are code: protect the folder as you protect your code.
  *
  * Throws a {@link ModuleError}: `not-a-component`; `forbidden-import` with the name of the import; `wrong-contract`
  * with the interface that is missing or different.

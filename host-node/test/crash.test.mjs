@@ -59,7 +59,7 @@ test("stores of one process write at once, and nothing is lost", async () => {
     assert.equal(store.list().length, 40);
 });
 
-test("whoever is killed while saving leaves the old file or the new one", async () => {
+test("a process that is killed while it saves leaves the old file or the new one", async () => {
     const path = join(folder(), "f.omni");
     const first = await Store.create(path, { secret, principal: "app" });
     // Large enough that a save takes its time.

@@ -73,7 +73,7 @@ test("values are kept as they are", async () => {
     assert.deepEqual([name, code], ["InvalidInputError", "not-text"]);
 });
 
-test("what is returned and what was given is nobody else's", async () => {
+test("what is returned and what was given is a copy", async () => {
     const given = new Uint8Array([1, 2, 3]);
     const document = await create();
     document.set("a", given);
@@ -86,7 +86,7 @@ test("what is returned and what was given is nobody else's", async () => {
     assert.deepEqual(again.get("a"), new Uint8Array([1, 2, 3]));
 });
 
-test("a name that several have needs more, a name that nobody has is an error", async () => {
+test("a name that several credentials share needs more, a name that none has is an error", async () => {
     const document = await create();
     document.set("a", "1", { scope: { x: 1.0, b: 2 } });
     document.set("a", "2", { kind: "password" });
@@ -205,14 +205,14 @@ test("every damaged file has its class, its line and its code", async () => {
 
 test("a value that was moved does not open, and the others do", async () => {
     const document = await stored({ a: "1", b: "2" });
-    // Authentic as a file, for whoever made it has the keys; not as a value.
+    // Authentic as a file, for its writer has the keys; not as a value.
     const moved = await movedValue(document.base);
     const error = await failure(() => moved.get("b"));
     assert.ok(error instanceof omni.UnreadableValueError);
     assert.deepEqual([error.code, error.credential.name], ["not-authentic", "b"]);
     assert.equal(moved.getText("a"), "1");
-    assert.equal(moved.set("b", "mended"), "changed");
-    assert.equal((await open(moved.toBytes().bytes)).getText("b"), "mended");
+    assert.equal(moved.set("b", "replaced"), "changed");
+    assert.equal((await open(moved.toBytes().bytes)).getText("b"), "replaced");
 });
 
 /** The file with the value of `a` also as that of `b`, written by the low-level layer. */
@@ -282,7 +282,7 @@ test("changes of both sides are joined", async () => {
         ],
     );
     assert.equal(merged.generation, 4);
-    assert.equal(block(ours.toBytes().bytes, "b"), block(theirs.base, "b"), "sealed anew without need");
+    assert.equal(block(ours.toBytes().bytes, "b"), block(theirs.base, "b"), "sealed again without need");
 });
 
 test("a conflict names the credentials and changes nothing until a side is preferred", async () => {

@@ -93,7 +93,7 @@ test("a stale lock is taken over, with all that its holder staged", async () => 
     const path = join(at, "file");
     writeFileSync(`${path}.lock`, stale());
     writeFileSync(temporaryFor(path), "half");
-    writeFileSync(join(at, ".file.short.tmp"), "somebody's own");
+    writeFileSync(join(at, ".file.short.tmp"), "another file");
     await withLock(path, { wait: 0 }, async () => {
         assert.deepEqual(holders.parse(readFileSync(`${path}.lock`, "utf8")), here);
     });
@@ -124,8 +124,8 @@ test("what cannot be judged stays, and is named", async () => {
 
 test("it frees only its own", async () => {
     const path = join(folder(), "file");
-    await withLock(path, {}, async () => writeFileSync(`${path}.lock`, "of somebody else"));
-    assert.equal(readFileSync(`${path}.lock`, "utf8"), "of somebody else");
+    await withLock(path, {}, async () => writeFileSync(`${path}.lock`, "of another process"));
+    assert.equal(readFileSync(`${path}.lock`, "utf8"), "of another process");
 });
 
 test("long names", async () => {

@@ -386,7 +386,7 @@ test("a password is derived in a thread, and the event loop goes on", async () =
     assert.equal(run(path, "correct horse", ["get", "a"]), "1");
 });
 
-test("whose credential it is comes from the environment, as the command has it", async () => {
+test("the principal comes from the environment, as with the command", async () => {
     const { path } = await made();
     const saved = ["PGUSER", "USER", "LOGNAME"].map((name) => [name, process.env[name]]);
     try {
@@ -400,7 +400,7 @@ test("whose credential it is comes from the environment, as the command has it",
         const store = await Store.open(path, { secret });
         store.set("a", "1");
         assert.equal(store.list()[0].principal, "session");
-        // It is whose a new one is, and no reason not to see the others.
+        // It is the principal of new credentials; the others can still be seen.
         store.set("b", "1", { principal: "other" });
         assert.equal(store.set("b", "2"), "changed");
     } finally {

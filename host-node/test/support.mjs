@@ -32,7 +32,7 @@ export function folder() {
     return made;
 }
 
-/** Locks and temporary files that nobody removed. */
+/** Locks and temporary files that were not removed. */
 export const leftovers = (path) => readdirSync(path).filter((name) => /\.lock|\.tmp$/.test(name));
 
 /** Runs the command on a file and expects this status; gives what it printed. */

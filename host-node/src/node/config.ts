@@ -62,7 +62,7 @@ export async function config(options: ConfigOptions = {}): Promise<ConfigResult>
 /** The credentials of a name, at least one. */
 function named(store: Store, name: string, which: { kind?: string; scope?: Json }): Credential[] {
     const found = store.list({ ...which, name });
-    // Says that there is none.
+    // It throws that no such credential exists.
     if (found.length === 0) store.get(name, which);
     return found;
 }

@@ -66,8 +66,8 @@ export async function resolveLinks(path: string): Promise<string> {
 }
 
 /**
- * Refuses a path through a symbolic link of another account, which could make it lead to any file that only this process
- * may write.
+ * Refuses a path through a symbolic link of another account, which could make it lead to any file that only this
+ * process may write.
  */
 async function refuseForeignLinks(path: string): Promise<void> {
     const parts = (text: string): string[] => text.split("/").filter((part) => part !== "" && part !== ".");

@@ -1,4 +1,4 @@
-//! Who holds a lock: a process, told apart from all others, now and after a restart of the machine.
+//! The holder of a lock: a process, identified so that it is never confused with another, even after a restart.
 
 import { readFileSync, readlinkSync } from "node:fs";
 import { hostname } from "node:os";
@@ -13,8 +13,8 @@ const UNKNOWN = "-";
 export type Holder = Readonly<Record<(typeof FIELDS)[number], string>>;
 
 /**
- * This process. In a worker it is the worker's thread, which can end before the process does and frees nothing then: the
- * system numbers threads as it numbers processes, so every host sees whether the thread is still running.
+ * This process. In a worker it is the worker's thread, which can end before the process does and then frees nothing.
+ * The system numbers threads as it numbers processes, so every host sees whether the thread is still running.
  */
 export function thisProcess(): Holder {
     const pid = (isMainThread ? undefined : thisThread()) ?? process.pid;
@@ -48,7 +48,7 @@ export function parse(text: string): Holder | undefined {
 }
 
 /**
- * Whether a holder is certainly gone. `isLocal` says that no other machine can have the lock's folder mounted. Of a
+ * Whether a holder has certainly ended. `isLocal` says that no other machine can have the lock's folder mounted. For a
  * process that cannot be seen from here, on another machine or in another container, the answer is no.
  *
  * Machines made from one image can share host name and machine id. They differ in `boot`, as this machine does after a

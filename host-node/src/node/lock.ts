@@ -11,7 +11,7 @@ import { describe, type Holder, isGone, isSame, parse, thisProcess, toText } fro
 import type { Signal } from "./signal.js";
 import { sweep, temporaryFor } from "./staged.js";
 
-/** How long to wait between two looks at a lock that another holds, in milliseconds. */
+/** How long to wait before looking again at a lock that another process holds, in milliseconds. */
 const PAUSE = 10;
 /** How many deaths in the middle of a takeover, one after another, do not need a person. */
 const TAKEOVERS = 3;
@@ -22,7 +22,7 @@ const MAX_LOCK_FILE = 4096;
 
 /** How to wait for another holder. */
 export interface WaitOptions {
-    /** How long, in seconds; 10 if nothing is said. */
+    /** How long, in seconds; 10 by default. */
     wait?: number | undefined;
     /** What ends the wait: its reason is thrown, and nothing is written. */
     signal?: Signal | undefined;
@@ -75,7 +75,7 @@ async function acquire(file: string, lock: string, holder: Holder, { wait = 10, 
         signal?.throwIfAborted();
         if (await failing(file, () => create(file, lock, holder))) return;
         const found = await failing(file, () => readHolder(lock));
-        // Every round but those of a takeover ends the wait, or looks at the clock and pauses, whatever other processes do.
+        // Whatever other processes do, every round but a takeover ends the wait, or checks the clock and pauses.
         const stale = typeof found !== "string" && isGone(found, await isLocal(file));
         // Each takeover removes one file that a dead process left.
         if (stale && takeovers > 0 && (await failing(file, () => takeOver(file, lock, holder, TAKEOVERS)))) {
@@ -114,7 +114,7 @@ async function create(file: string, lock: string, holder: Holder): Promise<boole
                 // Swept by a takeover in between: try again. A folder that is missing is another matter.
                 if ((await stat(dirname(file)).catch(() => undefined)) !== undefined) return false;
                 throw error;
-            // A link to a file of one's own is refused where the file system has none, and for no other reason.
+            // A link to the account's own file is refused only if the file system has no links.
             case "EPERM":
             case "EOPNOTSUPP":
             case "ENOTSUP":
@@ -169,7 +169,7 @@ async function takeOver(file: string, lock: string, holder: Holder, levels: numb
     return true;
 }
 
-/** Who holds the lock; unknown while the holder is still writing (where there are no links), or for no lock file. */
+/** The holder of the lock; unknown while it is still writing (without hard links), or if this is not a lock file. */
 async function readHolder(lock: string): Promise<Holder | "none" | "unknown"> {
     let file;
     try {

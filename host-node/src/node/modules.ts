@@ -9,7 +9,7 @@ import { CryptoModule } from "../module.js";
 
 /**
  * Loads the folder that `omni-credentials-transpile MODULE.wasm FOLDER` made. Its bindings are code that runs as this
- * program: keep the folder as you keep code.
+ * program: protect the folder as you protect your code.
  *
  * Throws a {@link ModuleError} `digest-mismatch` if the component is not the one that the bindings were made from.
  */

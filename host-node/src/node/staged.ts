@@ -8,7 +8,8 @@ import { basename, dirname } from "node:path";
 import { codeOf, failing, fault, syncFolder } from "./files.js";
 
 /**
- * Replaces the file at `path` in one step that survives a crash. For the holder of its lock; links are resolved already.
+ * Replaces the file at `path` in one step that survives a crash. For the holder of its lock; links are already
+ * resolved.
  */
 export async function replace(path: string, bytes: Uint8Array): Promise<void> {
     await failing(path, async () => {

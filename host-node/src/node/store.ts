@@ -105,7 +105,7 @@ export class Store {
     }
 
     /**
-     * Makes a new file without credentials, under the master secret. A file that exists is left as it is: a
+     * Creates a file without credentials, under the master secret. A file that already exists is not changed: a
      * {@link FileError} `exists`. A password goes through Argon2id with `costs` or else the module's default.
      */
     static async create(
@@ -180,8 +180,8 @@ export class Store {
      * and is in the store afterwards.
      *
      * Throws a {@link MergeConflictError} if others changed the same credentials: nothing is written, the changes stay,
-     * and `prefer` resolves it. Throws a {@link FileLockedError} and what `open` throws. Whatever ends it, the
-     * file is the old one or the new one.
+     * and `prefer` resolves it. Throws a {@link FileLockedError} and what `open` throws. Whatever goes wrong,
+     * the file is the old one or the new one.
      */
     save(options: SaveOptions = {}): Promise<boolean> {
         return this.#afterLast(async () => {
@@ -200,8 +200,8 @@ export class Store {
      * Adds a data key and encrypts every value with it; saves changes as well. Older keys stay in the file, for its
      * versions in git. Returns the number of values.
      *
-     * Throws an {@link UnreadableValueError} for a value that does not open, and what `save` throws; nothing was changed
-     * then.
+     * Throws an {@link UnreadableValueError} for a value that does not open, and what `save` throws; then nothing was
+     * changed.
      */
     rotateKey(options: SaveOptions = {}): Promise<number> {
         return this.#afterLast(() =>
@@ -227,8 +227,8 @@ export class Store {
     }
 
     /**
-     * Reads the file again; true if it was another. Changes that were not saved stay and are merged, as `save` does,
-     * unless they are to be discarded. Throws what `save` throws.
+     * Reads the file again; true if it was another. Unsaved changes stay and are merged, as by `save`, unless `discard`
+     * is set. Throws what `save` throws.
      */
     reload({ discard = false, prefer }: ReloadOptions = {}): Promise<boolean> {
         return this.#afterLast(async () => {

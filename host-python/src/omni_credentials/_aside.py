@@ -1,10 +1,10 @@
 """Calls into the engine, kept away from the main thread.
 
 Python runs signal handlers in the main thread, between any two of its instructions. A handler that raises, as that of
-Ctrl-C does, would do so in the middle of a call: in the function that gives a module its entropy, where the exception is
-lost and the engine goes on with what was never written, or while arguments are built that then are freed half made. So
-calls of the main thread run in a thread of their own, where no handler runs. The main thread waits, and what it is
-interrupted with is raised once the call has ended.
+Ctrl-C does, would do so in the middle of a call: in the function that gives a module its entropy, where the exception
+is lost and the engine continues with what was never written, or while arguments are built, which then are freed half
+made. So calls of the main thread run in another thread, where no handler runs. The main thread waits, and raises what
+interrupted it once the call has ended.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _MAX_ARTIFACT = 128 << 20
 
 
 def load(digest: str) -> wit.Component | None:
-    """The compiled module, if a sound artifact is there."""
+    """The compiled module, if an undamaged artifact exists."""
     path = _path(digest)
     contents = None
     if path is not None:
@@ -45,7 +45,7 @@ def load(digest: str) -> wit.Component | None:
 
 
 def keep(component: wit.Component, digest: str) -> None:
-    """Keeps a compiled module for the next process. Where that fails, every process compiles it again."""
+    """Keeps a compiled module for the next process. If that fails, every process compiles it again."""
     path = _path(digest)
     if path is None:
         return
@@ -70,7 +70,7 @@ def keep(component: wit.Component, digest: str) -> None:
 
 
 def _path(digest: str) -> str | None:
-    """The command's folder; none where the user has no place for caches."""
+    """The command's folder; none if the user has no folder for caches."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
         home = os.environ.get("HOME", "")
@@ -103,6 +103,6 @@ def _sum(digest: str, artifact: bytes) -> bytes:
     return total.digest()
 
 
-# Tells apart what would only be refused and written anew, over and over: one version of wasmtime has one size, and its
-# version is slow to ask for.
+# Part of the name, so that two versions of wasmtime do not replace each other's files again and again: one version
+# has one size, and its version is slow to ask for.
 _ENGINE = f"{platform.machine()}-{os.stat(ffi.filename).st_size:x}"

@@ -49,7 +49,7 @@ class Credentials(MutableMapping[str, bytes], Guarded):
         scope: Scope | None = None,
     ) -> builtins.list[Identity]:
         """All credentials, or those that match, sorted. No value is opened, and the store's own `principal` does not
-        narrow the choice."""
+        count here."""
         with self._in_use():
             return self._matching(name, kind, principal, scope)
 
@@ -103,7 +103,7 @@ class Credentials(MutableMapping[str, bytes], Guarded):
         principal: str | None = None,
         scope: Scope | None = None,
     ) -> object:
-        """The value of the one credential that matches, or `default` where there is none."""
+        """The value of the one credential that matches, or `default` if there is none."""
         try:
             return self.credential(name, kind=kind, principal=principal, scope=scope).value
         except CredentialNotFound:
@@ -141,10 +141,10 @@ class Credentials(MutableMapping[str, bytes], Guarded):
         """Adds a credential or changes it; `save` writes it. Text is kept as UTF-8.
 
         What is not given is that of the one credential that matches; for a new one the kind is `credential`, the scope
-        `{"all":true}`, and the principal that of the store or else `$PGUSER`, `$USER` or `$LOGNAME`. A value that is
-        the same already is no change. Gives the identity.
+        `{"all":true}`, and the principal that of the store or else `$PGUSER`, `$USER` or `$LOGNAME`. Setting the
+        value that it already has is no change. Returns the identity.
 
-        Raises `AmbiguousCredential` where several match, `InvalidInput`, and `MissingInput` without a principal.
+        Raises `AmbiguousCredential` if several match, `InvalidInput`, and `MissingInput` without a principal.
         """
         value = _bytes(value)
         with self._in_use():
@@ -172,7 +172,7 @@ class Credentials(MutableMapping[str, bytes], Guarded):
         scope: Scope | None = None,
     ) -> Identity:
         """Deletes the one credential that matches; `save` writes it. The file remembers the deletion, so that it
-        reaches databases and branches. Gives the identity.
+        reaches databases and branches. Returns the identity.
 
         Raises `CredentialNotFound` and `AmbiguousCredential`.
         """
@@ -249,7 +249,8 @@ class Credentials(MutableMapping[str, bytes], Guarded):
     def _single(self, name: str, kind: str | None, principal: str | None, scope: Scope | None) -> Identity:
         found = self._matching(name, kind, principal, scope)
         if not found:
-            raise CredentialNotFound(f"there is no credential {printable(name)}", hint="list the credentials: store.list()")
+            message = f"there is no credential {printable(name)}"
+            raise CredentialNotFound(message, hint="list the credentials: store.list()")
         if len(found) > 1:
             raise _ambiguous(name, found)
         return found[0]

@@ -1,8 +1,8 @@
 """What a fork does to locks: a child has only the thread that forked, and nothing frees what another one held.
 
-So a fork waits until no other thread uses a guarded object, and no new one can start. This takes as long as their calls,
-but not longer than a few seconds. What is still in use then, such as a store that waits for the lock of its file, is lost
-to the child: every further use of it there raises an error, and the child opens it again.
+So a fork waits until no other thread uses a guarded object, and no new one can start. This takes as long as their
+calls, but not longer than a few seconds. What is still in use then, such as a store that waits for the lock of its
+file, is lost to the child: every further use of it there raises an error, and the child opens it again.
 """
 
 from __future__ import annotations

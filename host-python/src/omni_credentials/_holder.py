@@ -1,4 +1,4 @@
-"""Who holds a lock: a process, told apart from all others, now and after a restart of the machine."""
+"""The holder of a lock: a process, identified so that it is never confused with another, even after a restart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 # The first line of a lock file: what it is, and the version of its layout.
 _HEADER = "omni-credentials lock 1"
-# What stands for something that this system does not tell.
+# Stands for what this system does not tell.
 UNKNOWN = "-"
 _FIELDS = ("pid", "start", "boot", "namespace", "machine", "host")
 
@@ -56,9 +56,9 @@ class Holder:
         return cls(int(values[0]), *values[1:])
 
     def is_gone(self, is_local: bool) -> bool:
-        """Whether this holder is certainly gone. `is_local` says that no other machine can have the lock's folder
-        mounted. Of a process that cannot be seen from here, on another machine or in another container, the answer is
-        no.
+        """Whether this holder has certainly ended. `is_local` says that no other machine can have the lock's folder
+        mounted. For a process that cannot be seen from here, on another machine or in another container, the answer
+        is no.
 
         Machines made from one image can share host name and machine id. They differ in `boot`, as this machine does
         after a restart, so another `boot` proves nothing where the folder may be shared between machines.

@@ -13,7 +13,7 @@ from ._holder import Holder
 from ._place import Place
 from .errors import FileError, FileLocked
 
-# How long to wait between two looks at a lock that another holds, in seconds.
+# How long to wait before looking again at a lock that another process holds, in seconds.
 _PAUSE = 0.01
 # How many deaths in the middle of a takeover, one after another, do not need a person.
 _TAKEOVERS = 3
@@ -24,8 +24,8 @@ _MAX_LOCK_FILE = 4096
 
 
 class Lock:
-    """The right to replace a file: `NAME.lock` beside it, created exclusively, removed at the end. It holds who holds
-    the lock.
+    """The right to replace a file: `NAME.lock` beside it, created exclusively, removed at the end. It names the holder
+    of the lock.
 
     A lock whose holder died is taken over when the holder certainly ran on this machine and is certainly gone. Without
     care two processes could both find it stale, one remove it and take the lock, and the other then remove the new
@@ -91,7 +91,7 @@ class Lock:
         self.release()
 
     def _wait(self, timeout: float) -> None:
-        # Every round but those of a takeover ends the wait, or looks at the clock and pauses, whatever other processes do.
+        # Whatever other processes do, every round but a takeover ends the wait, or checks the clock and pauses.
         deadline = time.monotonic() + timeout
         takeovers = _MAX_TAKEOVERS
         place = self._place
@@ -162,7 +162,7 @@ def _write_new(place: Place, name: str, holder: Holder) -> None:
 
 
 def _has_no_links(error: OSError) -> bool:
-    """Whether the file system has no hard links. A link to a file of one's own is refused for no other reason."""
+    """Whether the file system has no hard links. A link to the account's own file is refused for no other reason."""
     return error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -188,8 +188,7 @@ def _take_over(place: Place, lock: str, holder: Holder, levels: int) -> bool:
 
 
 def _read_holder(place: Place, lock: str) -> Holder | None:
-    """Who holds the lock; none while the holder is still writing (where there are no links), or for what is not a lock
-    file."""
+    """The holder of the lock; none while it is still writing (without hard links), or if this is not a lock file."""
     descriptor = place.open(lock)
     try:
         text = os.read(descriptor, _MAX_LOCK_FILE)

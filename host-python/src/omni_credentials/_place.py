@@ -75,7 +75,8 @@ class Place:
 
     def open(self, name: str) -> int:
         """Opens a file of the folder to read it. A pipe does not block."""
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=self.folder)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        return os.open(name, flags, dir_fd=self.folder)
 
     def link(self, name: str, new: str) -> None:
         """Gives a file of the folder a second name."""

@@ -110,7 +110,7 @@ class MergeConflict(CredentialsError):
 
 
 class InvalidInput(CredentialsError, ValueError):
-    """A name, a kind, a principal, a scope, a value or another argument is not valid."""
+    """A name, kind, principal, scope, value or another argument is not valid."""
 
 
 class ModuleError(CredentialsError):

@@ -1,4 +1,4 @@
-"""The contract's calls, one by one: what `Store` is made of, for tests and for hosts of another kind.
+"""The contract's calls, one by one: what `Store` is built on, for tests and other hosts.
 
 A `Module` is a loaded crypto module; a `Keyring` an unlocked keyring that seals and opens; `Files` parses, merges and
 writes credentials files. Everything here may raise `Refusal`, whose `code` is the contract's name for what is wrong,
@@ -47,8 +47,8 @@ __all__ = [
 
 Preference: TypeAlias = Literal["neither", "ours", "theirs"]
 
-# How many bytes a module can return from a call, and so the longest file: the wasmtime package takes each byte as a value
-# of 48 bytes and at most 128 MiB of them, a limit that its C API does not let one raise.
+# How many bytes a module can return from a call, and so the longest file: the wasmtime package takes each byte as a
+# value of 48 bytes and at most 128 MiB of them. Its C API has no call that raises this limit.
 MAX_BYTES = (128 << 20) // 48
 # The module that this package carries.
 _CARRIED = os.path.join(os.path.dirname(__file__), "modules", "xchacha20poly1305.wasm")
@@ -162,7 +162,7 @@ class Module:
         return Keyring(self, keyring, kek)
 
     def files(self) -> Files:
-        """A sandbox for documents. Close it when the file is done with: its memory is not given back before."""
+        """A sandbox for documents. Close it after use: its memory is not returned before."""
         return Files(self._sandbox(Kind.WORK))
 
     def primitives(self) -> Primitives:
@@ -230,7 +230,7 @@ class Keyring(Guarded):
             self._bytes = self.to_bytes()
 
     def absorb(self, keyring: bytes, kek: Kek) -> int:
-        """Takes over the keys of another keyring for opening; the current key stays. Gives how many were new.
+        """Takes over the keys of another keyring for opening; the current key stays. Returns how many were new.
 
         Refused: `too-many-keys`, `invalid-argument`, and as `Module.unlock` is.
         """

@@ -16,9 +16,9 @@ _MAX_FILE = 4096 + 2
 def find(secret: str | bytes | None, variable: str, folder: str | None = None) -> bytes:
     """The secret that is given; otherwise that of environment variable `variable`, or of the file that
     `variable`_FILE names. A relative name of a file starts in `folder`. An empty variable counts as not set if there is
-    a `variable`_FILE. Whether it is one that a module takes is not looked at.
+    a `variable`_FILE. It is not checked here whether a module accepts it.
 
-    Raises `MissingInput` where there is none, `InvalidInput` for what cannot be the name of a variable and for text that
+    Raises `MissingInput` if neither is set, `InvalidInput` for what cannot be the name of a variable and for text that
     has no UTF-8, and `FileError` for a file that cannot be read or is longer than a secret can be.
     """
     if secret is not None:

@@ -30,8 +30,8 @@ from .store import Store
 class CredentialsSettingsSource(EnvSettingsSource):
     """Takes the values of settings from a credentials file.
 
-    A setting gets the value of the credential that has its name, or whose variable in `omni-credentials exec` is that of
-    the setting: the setting `stripe_key` takes `stripe-key`. Aliases, `env_prefix`, `env_nested_delimiter`,
+    A setting gets the value of the credential that has its name, or that has its variable in `omni-credentials exec`:
+    the setting `stripe_key` takes `stripe-key`. Aliases, `env_prefix`, `env_nested_delimiter`,
     `case_sensitive` and JSON for settings of several parts work as with variables of the environment. Only credentials
     that are settings are decrypted. The file is open while the settings are built, and not longer.
     """
@@ -53,13 +53,13 @@ class CredentialsSettingsSource(EnvSettingsSource):
         `scope` select credentials. The rest is as for `Store.open`."""
         self._path = path or os.environ.get("OMNI_CREDENTIALS_FILE") or "credentials.omni"
         self._secret = secret
-        self._open_options = {"env_var": env_var, "module": module, "module_digest": module_digest}
+        self._open_options: dict[str, Any] = {"env_var": env_var, "module": module, "module_digest": module_digest}
         self._which = {"principal": principal, "kind": kind, "scope": scope}
         super().__init__(settings_cls)
 
     def __call__(self) -> dict[str, Any]:
         """Raises what `Store.open` raises. Pydantic wraps what goes wrong with one setting into a `SettingsError`."""
-        with Store.open(self._path, self._secret, **self._open_options) as store:  # type: ignore[arg-type] # as declared
+        with Store.open(self._path, self._secret, **self._open_options) as store:
             self.env_vars = _Variables(store, self._which, self.case_sensitive, self.env_ignore_empty)
             try:
                 return super().__call__()

@@ -35,8 +35,8 @@ class Store(Credentials):
         store.set("smtp", "hunter2", kind="password")
         store.save()
 
-    As a mapping it goes from names to values. Where several credentials share a name, `kind`, `principal` and `scope`
-    narrow the choice in `get`, `set` and `delete`; without them the name alone raises `AmbiguousCredential`.
+    As a mapping it goes from names to values. If several credentials share a name, `kind`, `principal` and `scope`
+    select one in `get`, `set` and `delete`; with the name alone they raise `AmbiguousCredential`.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class Store(Credentials):
         `secret` is the master secret. Without it, it is the value of the environment variable `env_var`, or is in the
         file that the variable of that name with `_FILE` at its end names. `module` is the crypto module: a loaded one,
         the file it is in, or its bytes; without it, the one that this package carries. With `module_digest`, its
-        SHA-256, no other is accepted. `principal` is whose credentials this store is about: names stand for those
-        credentials only, and what is set is theirs. `wait` is how many seconds `save` waits for another process that
+        SHA-256, no other is accepted. With `principal`, names stand only for credentials of that role,
+        and new credentials belong to it. `wait` is how many seconds `save` waits for another process that
         holds the file's lock.
 
         Raises `MissingInput`, `WrongMasterSecret`, `FileError`, `DamagedFile`, `NeedsNewer`, `ModuleError`.
@@ -102,10 +102,10 @@ class Store(Credentials):
         wait: float = 10.0,
         costs: Costs | None = None,
     ) -> Store:
-        """Makes a file without credentials and opens it. `costs` are those of Argon2id where the secret is a password;
+        """Makes a file without credentials and opens it. `costs` are those of Argon2id if the secret is a password;
         `generate_master_key` makes a secret that needs none. The rest is as for `open`.
 
-        Raises `FileError` where the file already exists, and what `open` raises.
+        Raises `FileError` if the file already exists, and what `open` raises.
         """
         path, find = _resolved(path, secret, env_var)
         _refuse_existing(path)
@@ -147,10 +147,10 @@ class Store(Credentials):
 
     def save(self, *, prefer: Literal["ours", "theirs"] | None = None) -> bool:
         """Writes the changes into the file, under the lock that all hosts share. What others wrote meanwhile stays: the
-        changes of both are merged. Where both changed the same credential in different ways, `prefer` says whose change
-        counts. Untouched records keep their bytes. Gives whether the file was written.
+        changes of both are merged. If both changed the same credential in different ways, `prefer` says which change
+        counts. Records that did not change keep their bytes. Returns whether the file was written.
 
-        Whatever ends it, the file is the old one or the new one, and unsaved changes stay unsaved. Raises
+        Whatever goes wrong, the file is the old one or the new one, and unsaved changes stay unsaved. Raises
         `MergeConflict`, `FileLocked`, and what `open` raises.
         """
         with self._in_use():
@@ -163,7 +163,7 @@ class Store(Credentials):
             return True
 
     def reload(self, *, prefer: Literal["ours", "theirs"] | None = None) -> bool:
-        """Reads the file again. Unsaved changes stay unsaved, merged as by `save`. Gives whether the file had changed.
+        """Reads the file again. Unsaved changes stay unsaved, merged as by `save`. Returns whether the file changed.
 
         Raises what `save` raises, but for `FileLocked`: reading takes no lock.
         """
@@ -195,8 +195,8 @@ class Store(Credentials):
         costs: Costs | None = None,
         prefer: Literal["ours", "theirs"] | None = None,
     ) -> None:
-        """Replaces the master secret; saves changes as well. No value is encrypted again, and older versions of the file
-        still open with the old secret: where it has leaked, replace the credentials themselves.
+        """Replaces the master secret; saves changes as well. No value is encrypted again, and older versions of the
+        file still open with the old secret: if it has leaked, replace the credentials themselves.
 
         Raises `WrongMasterSecret` for what cannot be a secret, and what `save` raises; then nothing was changed.
         """
