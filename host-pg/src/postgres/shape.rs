@@ -96,7 +96,8 @@ unsafe fn check(relation: pg_sys::Relation) -> Option<String> {
         checks.iter().find(|check| {
             // SAFETY: the expression is NUL-terminated, and about this relation.
             let expression = unsafe { expression(check.ccbin, oid) };
-            !expression.is_some_and(|expression| OUR_CHECKS.contains(&expression.as_str()))
+            // With `quote_all_identifiers` there are quotes that say nothing.
+            !expression.is_some_and(|expression| OUR_CHECKS.contains(&expression.replace('"', "").as_str()))
         })
     })?;
     // SAFETY: a constraint's name is NUL-terminated.
