@@ -170,6 +170,7 @@ class TestOneByOne:
         "encrypted_credentials": ("name", "value", "kind", "principal", "scope"),
         "credentials_keyrings": ("id", "module", "keyring"),
         "credentials_config": ("environment_variable", "module", "kdf_lanes"),
+        "credentials_files": ("filename", "base", "written_as"),
     }
 
     @pytest.mark.parametrize("table", COLUMNS)

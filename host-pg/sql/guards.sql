@@ -65,7 +65,7 @@ begin
             where d.object_type in ('table', 'table column', 'trigger') and not d.is_temporary
         ), ours (name, trigger_name, columns) as (
             values ('encrypted_credentials', 'encrypted_credentials_check', 5), ('credentials_keyrings', 'credentials_keyrings_changed', 3),
-                ('credentials_config', 'credentials_config_changed', 6), ('credentials_files', null, 0)
+                ('credentials_config', 'credentials_config_changed', 6), ('credentials_files', null, 9)
         )
         -- A table is known by its name, or by the trigger that goes with it: it may have been renamed before.
         select d.schema_name, d.object_name, null as column_name, o.name = 'encrypted_credentials' as of_values, null::oid as left_over
@@ -80,8 +80,8 @@ begin
         from dropped d
         join pg_class c on c.oid = d.objid
         join pg_namespace n on n.oid = c.relnamespace
-        join pg_trigger t on t.tgrelid = c.oid
-        join ours o on o.trigger_name = t.tgname and d.objsubid <= o.columns
+        join ours o on d.objsubid <= o.columns and (o.name = c.relname or exists (
+            select from pg_trigger t where t.tgrelid = c.oid and t.tgname = o.trigger_name))
         where d.object_type = 'table column'
     loop
         -- The table with the values, or with what they were sealed with, where the command has left it.
