@@ -57,6 +57,10 @@ class Run:
         self.answers: Counter[str] = Counter()
         db.run("create role mallory login in role pg_read_server_files, pg_write_server_files")
         db.run("create role stranger login")
+        # So that DISCARD ALL leaves them, and no one waits for a prepared transaction for ever.
+        for role in ("mallory", "stranger", "postgres"):
+            db.run(f"alter role {role} set lock_timeout = '300ms'")
+            db.run(f"alter role {role} set statement_timeout = '5s'")
         db.run("create schema theirs authorization mallory")
         db.run(f"grant temporary, create on database {db.name} to mallory")
         db.allow("mallory")
@@ -75,7 +79,9 @@ class Run:
     def made_again(self) -> None:
         """The instance as it is made, with a credential of the adversary and one of someone else."""
         with self.db.connect() as boss:
-            boss.execute("set lock_timeout = '20s'")
+            boss.execute("set lock_timeout = '20s'; set statement_timeout = '60s'")
+            for (prepared,) in boss.execute("select gid from pg_prepared_xacts").fetchall():
+                boss.execute(f"rollback prepared '{prepared}'")
             for schema in ("mine", "elsewhere"):
                 boss.execute(f"drop schema if exists {schema} cascade")
             boss.execute("drop schema theirs cascade; create schema theirs authorization mallory")
@@ -145,8 +151,6 @@ def test_fixed_seeds(run: Run) -> None:
     for seed in range(12):
         run.made_again()
         owner, boss, stranger = (run.one_of(kind, seed) for kind in ("owner", "boss", "stranger"))
-        for who, _ in (owner, boss, stranger):
-            who.execute("set statement_timeout = '5s'; set lock_timeout = '50ms'")
         order = random.Random(seed)
         for _ in range(TURNS):
             who, says = order.choices((owner, boss, stranger), (6, 3, 1))[0]
@@ -169,7 +173,6 @@ def test_for_a_while(run: Run) -> None:
 
         def talk(kind: str, seed: int) -> None:
             who, says = run.one_of(kind, seed)
-            who.execute("set statement_timeout = '5s'; set lock_timeout = '500ms'")
             for _ in range(TURNS):
                 if who.closed:
                     break

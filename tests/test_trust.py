@@ -384,7 +384,7 @@ class TestVariables:
     def test_only_superusers_decide(self, db: Database) -> None:
         for function in ("allow_variable", "disallow_variable"):
             db.run(f"grant execute on function omni_credentials.{function} to tenant")
-            with refused("42501"):
+            with refused("42501", "permission denied to allow environment variables", hint="Must be superuser"):
                 db.run(f"select omni_credentials.{function}('tenant', 'TENANT_SECRET')", user="tenant")
         for statement in ("insert into {} values ('tenant', 'X')", "select * from {}", "truncate {}"):
             with refused("42501", "permission denied for table"):
