@@ -129,6 +129,14 @@ def test_the_living_and_the_dead() -> None:
     assert gone.is_gone(False) and not like(gone, boot=UNKNOWN).is_gone(False)
 
 
+def test_containers_without_proc_do_not_take_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines or containers of one image, of which the system tells nothing more, may be different ones."""
+    gone = dead().pid
+    here = Holder(1, *[UNKNOWN] * 4, Holder.current().host)
+    monkeypatch.setattr(Holder, "current", lambda: here)
+    assert not Holder(gone, *[UNKNOWN] * 4, here.host).is_gone(True)
+
+
 def test_a_holder_that_cannot_be_seen_is_named(folder: Folder) -> None:
     """A writer killed in another container, or on another machine: what to look for, and what to remove."""
     lock, here, gone = folder.path / "credentials.omni.lock", Holder.current(), dead()

@@ -63,6 +63,7 @@ test("the living are told from the dead", () => {
     assert.equal(gone({ boot: "earlier" }, false), false, "perhaps a machine made from the same image");
     assert.equal(gone({ pid: String(pid) }, false), true);
     assert.equal(gone({ pid: String(pid), boot: "-" }, false), false);
+    assert.equal(gone({ pid: String(pid), namespace: "-" }), false);
 });
 
 test("it excludes, waits, and is freed", async () => {

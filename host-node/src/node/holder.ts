@@ -61,7 +61,8 @@ export function isGone(holder: Holder, isLocal: boolean): boolean {
         return isLocal && ![holder.machine, holder.boot, here.boot].includes(UNKNOWN);
     }
     if (holder.boot === UNKNOWN && !isLocal) return false;
-    if (holder.namespace !== here.namespace) return false;
+    // Unknown ones may be of two containers.
+    if (holder.namespace === UNKNOWN || holder.namespace !== here.namespace) return false;
     const pid = Number(holder.pid);
     // /proc may hide the processes of others, the signal 0 does not.
     if (!exists(pid)) return true;

@@ -61,15 +61,8 @@ class _Aside:
         if not self._start():
             return work()
         self._under_way.append(task)
-        interruption: BaseException | None = None
         try:
-            self._queue.put(task)
-            while not task.over:
-                try:
-                    task.done.acquire()
-                except BaseException as error:
-                    interruption = interruption or error
-                    cancel()
+            interruption = self._wait(task, cancel)
         finally:
             self._under_way.remove(task)
         if interruption is not None:
@@ -78,6 +71,23 @@ class _Aside:
             raise task.failure
         result: T = task.result
         return result
+
+    def _wait(self, task: _Task, cancel: Callable[[], None]) -> BaseException | None:
+        """Hands a task over and waits until it is over, whatever interrupts the wait; gives the first interruption. A
+        task that was handed over is never left alone: it may use what the caller would clean up."""
+        interruption: BaseException | None = None
+        posted = False
+        while True:
+            try:
+                while not task.over:
+                    if not posted:
+                        posted = True
+                        self._queue.put(task)
+                    task.done.acquire()
+                return interruption
+            except BaseException as error:
+                interruption = interruption or error
+                cancel()
 
     def _start(self) -> bool:
         if self._thread is None:

@@ -214,15 +214,19 @@ class Credentials(MutableMapping[str, bytes], Guarded):
             yield
 
     def _adopt(self, contents: Contents, pending: dict[Identity, Entry]) -> None:
-        """Takes over what a file holds, and what is to be changed in it."""
-        self._contents = contents
-        self._pending: dict[Identity, Entry] = {}
-        self._live = {identity: entry.sealed for identity, entry in contents.entries.items() if not entry.deleted}
-        self._names: dict[str, set[Identity]] = {}
-        for identity in self._live:
-            self._names.setdefault(identity.name, set()).add(identity)
+        """Takes over what a file holds, and what is to be changed in it. An exception of a signal handler leaves all as
+        it was: no call is made while it changes."""
+        live = {identity: entry.sealed for identity, entry in contents.entries.items() if not entry.deleted}
         for identity, entry in pending.items():
-            self._change(entry, identity)
+            if entry.deleted:
+                live.pop(identity, None)
+            else:
+                live[identity] = entry.sealed
+        names: dict[str, set[Identity]] = {}
+        for identity in live:
+            names.setdefault(identity.name, set()).add(identity)
+        changes = dict(pending)
+        self._contents, self._pending, self._live, self._names = contents, changes, live, names
 
     def _change(self, entry: Entry, identity: Identity) -> None:
         self._pending[identity] = entry

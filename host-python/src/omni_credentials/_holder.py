@@ -70,7 +70,8 @@ class Holder:
             return is_local and UNKNOWN not in (self.machine, self.boot, here.boot)
         if self.boot == UNKNOWN and not is_local:
             return False
-        if self.namespace != here.namespace:
+        # Unknown ones may be of two containers.
+        if self.namespace == UNKNOWN or self.namespace != here.namespace:
             return False
         # /proc may hide the processes of others, the signal 0 does not.
         if not _exists(self.pid):

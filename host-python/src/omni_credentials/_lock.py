@@ -49,10 +49,6 @@ class Lock:
         self._holder = Holder.current()
         try:
             self._wait(timeout)
-        except BaseException:
-            self._place.close()
-            raise
-        try:
             # No other process may stage now: what exists is from the dead, or the lock of a process that waits, and
             # that then makes another.
             _staged.sweep(self._place)
@@ -81,6 +77,11 @@ class Lock:
                 if self._holder.is_this_process() and _read_holder(place, self._lock) == self._holder:
                     place.remove(self._lock)
             place.close()
+
+    def __del__(self) -> None:
+        # An exception of a signal handler may come before `with` does.
+        if hasattr(self, "_holder"):
+            self.release()
 
     def __enter__(self) -> Lock:
         return self

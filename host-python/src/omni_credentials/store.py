@@ -13,10 +13,12 @@ from types import TracebackType
 from typing import Literal
 
 from . import _file, secret as _secret
+from ._aside import aside
 from ._contents import Contents, close_replaced, open_value, read, refusals_of_argument, refusals_of_file
 from ._credentials import Credentials
 from ._lock import Lock
 from ._merge import rebase
+from ._staged import Staged
 from .errors import FileError, OlderFile
 from .module import MAX_BYTES, Costs, Entry, Kek, Module
 
@@ -244,8 +246,9 @@ class Store(Credentials):
         except BaseException:
             close_replaced(contents, before)
             raise
-        close_replaced(before, contents)
         self._adopt(contents, pending)
+        self._newest = max(self._newest, contents.generation)
+        close_replaced(before, contents)
         if contents.generation < before.generation:
             warnings.warn(
                 f"{self._path}: went back from generation {before.generation} to {contents.generation}: "
@@ -253,7 +256,6 @@ class Store(Credentials):
                 OlderFile,
                 stacklevel=_outside(),
             )
-        self._newest = max(self._newest, contents.generation)
         return True
 
     def _write(
@@ -273,11 +275,16 @@ class Store(Credentials):
         contents = read(self._module, self._path, file, kek, None, before)
         try:
             with lock.stage(file) as staged:
-                staged.publish()
+                # As one step: what is in the file and still a change here would be a conflict with itself.
+                aside.run(lambda: self._publish(staged, contents), lambda: None)
         except BaseException:
-            close_replaced(contents, before)
+            if self._contents is not contents:
+                close_replaced(contents, before)
             raise
         close_replaced(before, contents)
+
+    def _publish(self, staged: Staged, contents: Contents) -> None:
+        staged.publish()
         self._adopt(contents, {})
         self._newest = contents.generation
 
