@@ -172,7 +172,7 @@ pub(crate) enum Command {
         /// Also show values
         #[arg(long)]
         values: bool,
-        /// For git: print what cannot be read unchanged
+        /// For git: print what cannot be read unchanged; $OMNI_CREDENTIALS_SHOW_VALUES adds values
         #[arg(long)]
         textconv: bool,
     },

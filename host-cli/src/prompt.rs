@@ -4,13 +4,13 @@
 //! Where it does not, the command refuses several lines at once, and none of them reaches the shell.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::termios::{self, LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex, Termios};
 use zeroize::Zeroizing;
 
@@ -39,8 +39,9 @@ pub(crate) fn ask(prompt: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
     let Ok(own) = tty.try_clone() else { return Ok(None) };
     let _restored = Restored;
     let terminal = Terminal { tty: own, before, prompt: prompt.to_owned() };
-    terminal.hide();
+    let hidden = terminal.hide();
     with_open(|open| *open = Some(terminal));
+    hidden.map_err(Error::io("the terminal"))?;
     let answer = read(&mut tty);
     if answer.is_err() {
         let _ = termios::tcflush(&tty, QueueSelector::IFlush);
@@ -62,7 +63,7 @@ pub(crate) fn restore() {
 pub(crate) fn resume() {
     with_open(|open| {
         if let Some(terminal) = open {
-            terminal.hide();
+            let _ = terminal.hide();
         }
     });
 }
@@ -75,24 +76,24 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn hide(&self) {
+    fn hide(&self) -> io::Result<()> {
         let mut modes = self.before.clone();
         modes.local_modes -= LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::IEXTEN;
         modes.special_codes[SpecialCodeIndex::VMIN] = 1;
         modes.special_codes[SpecialCodeIndex::VTIME] = 0;
         // What came before the question is no answer to it.
-        let _ = termios::tcsetattr(&self.tty, OptionalActions::Flush, &modes);
+        retry_on_intr(|| termios::tcsetattr(&self.tty, OptionalActions::Flush, &modes))?;
         if marks_paste() {
-            let _ = (&self.tty).write_all(MARK_PASTE);
+            (&self.tty).write_all(MARK_PASTE)?;
         }
-        let _ = (&self.tty).write_all(self.prompt.as_bytes());
+        (&self.tty).write_all(self.prompt.as_bytes())
     }
 
     fn restore(&self) {
         if marks_paste() {
             let _ = (&self.tty).write_all(UNMARK_PASTE);
         }
-        let _ = termios::tcsetattr(&self.tty, OptionalActions::Now, &self.before);
+        let _ = retry_on_intr(|| termios::tcsetattr(&self.tty, OptionalActions::Now, &self.before));
     }
 }
 

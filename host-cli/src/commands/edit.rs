@@ -80,11 +80,14 @@ fn edit(context: &Context, unsaved: &mut Option<Changed>) -> Result<(), Error> {
             Err(error) => return Err(error),
         };
         let (error, theirs) = match save_under_any_secret(context, &base, &changed) {
-            Ok(()) => return finish(context, Some(&changed)),
+            Ok(()) => {
+                *unsaved = None;
+                return finish(context, Some(&changed));
+            }
             Err(failed) => failed,
         };
+        let changed = &*unsaved.insert(changed);
         if matches!(error, Error::Interrupted(_)) || !io::stdin().is_terminal() {
-            *unsaved = Some(changed);
             return Err(error);
         }
         keeps = true;
@@ -103,7 +106,6 @@ fn edit(context: &Context, unsaved: &mut Option<Changed>) -> Result<(), Error> {
         } else {
             text = again(&edited, &error, "Save again to try again, or empty the file to abort.");
         }
-        *unsaved = Some(changed);
         reason = Some(error);
     }
 }
