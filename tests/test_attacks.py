@@ -273,6 +273,8 @@ class TestOwnerOfACopy:
 
     @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
     def test_columns_of_other_types(self, attacked: Database, owner: str, change: str) -> None:
+        # It refuses to drop columns where there are credentials; a superuser may switch it off.
+        attacked.run("alter event trigger omni_credentials_guard_tables disable")
         session = attacked.connect(owner)
         assert session.execute("select value from mine.credentials").fetchall() == [(b"v",)]
         session.execute(change)
