@@ -108,10 +108,12 @@ pub(super) fn apply(
     dry_run: bool,
 ) -> Result<Outcome, Error> {
     let write = || write(table, kind_type, entry, is_held, dry_run);
-    // SAFETY: catalog lookups by oid. The owner stays the same: the table was read, and its lock is kept.
-    match catalog::owner(table)
-        .filter(|owner| unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), *owner) })
-    {
+    // The owner stays the same: the table was read, and its lock is kept.
+    let acts_as = |owner: &pg_sys::Oid| {
+        // SAFETY: a variable of the session, and a catalog lookup by oid.
+        unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), *owner) }
+    };
+    match catalog::owner(table).filter(acts_as) {
         Some(owner) => as_owner(owner, write),
         None => write(),
     }
