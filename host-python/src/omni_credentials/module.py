@@ -21,7 +21,7 @@ from . import _cache, _contract, _file
 from ._contract import CONTRACT, Costs, Description, Entry, Limits, Suite
 from ._engine import engine, the_engine
 from ._fork import Guarded, Level
-from ._sandbox import LONG, Kind, Loaded, Sandbox
+from ._sandbox import Kind, Loaded, Sandbox
 from .errors import FileError, InvalidInput, ModuleError
 from .identity import RawIdentity
 
@@ -328,12 +328,10 @@ class Files:
     def parse(self, file: bytes) -> Document:
         """Parses a file: syntax, limits and canonical form, but no cryptography, so it needs no key. Refused with the
         line and what is wrong with it."""
-        _refuse_long("parse", len(file))
         return Document(self._sandbox.call(_contract.PARSE, file))
 
     def parse_unsealed(self, file: bytes) -> Document:
         """Parses a file as far as its records are whole, whatever its trailer says."""
-        _refuse_long("parse", len(file))
         return Document(self._sandbox.call(_contract.PARSE_UNSEALED, file))
 
     def unlock(self, keyring: bytes, kek: Kek) -> KeyringHandle:
@@ -371,7 +369,6 @@ class Files:
 
         Refused: as an identity is, `malformed`, `too-many-records`.
         """
-        _refuse_long("hold", sum(len(entry.sealed) + sum(map(len, entry.identity)) for entry in entries))
         self._sandbox.call(_contract.PUT, document.handle, entries)
 
     def manifest(self, document: Document) -> bytes:
@@ -491,16 +488,6 @@ def _loaded(wasm: bytes, digest: str, cache: bool, timeout: float) -> Loaded:
     if cache:
         _cache.keep(component, digest)
     return loaded
-
-
-def _refuse_long(doing: str, length: int) -> None:
-    """Passing that many bytes would take gigabytes, only for the module to fail when it returns them."""
-    if length > MAX_BYTES:
-        raise ModuleError(
-            f"the crypto module cannot {doing} {length} bytes in this host: the wasmtime package takes "
-            f"{MAX_BYTES} bytes from a call at most",
-            hint=LONG,
-        )
 
 
 def _check_digest(found: str, expected: str | None) -> None:

@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from types import TracebackType
 from typing import Literal
@@ -18,8 +18,9 @@ from ._contents import Contents, close_replaced, open_value, read, refusals_of_a
 from ._credentials import Credentials
 from ._lock import Lock
 from ._merge import rebase
+from ._sandbox import LONG
 from ._staged import Staged
-from .errors import FileError, OlderFile
+from .errors import FileError, ModuleError, OlderFile
 from .module import MAX_BYTES, Costs, Entry, Kek, Module
 
 # The longest credentials file, in bytes: the format's limit.
@@ -228,6 +229,7 @@ class Store(Credentials):
     @contextlib.contextmanager
     def _locked(self, prefer: Literal["ours", "theirs"] | None) -> Iterator[Lock]:
         """The lock, and what the file holds under it."""
+        _refuse_long(self._path, self._pending.values())
         # A new master secret is derived from before the lock is taken: others need not wait for that.
         self._catch_up(_read(self._path), prefer)
         with Lock(self._path, self._wait) as lock:
@@ -326,7 +328,7 @@ def _checked(path: str, file: bytes) -> bytes:
             path,
             "too-long",
             f"has {len(file)} bytes, and the Python package works on files of up to {MAX_BYTES} bytes",
-            hint="use the command omni-credentials, which works on files of up to 64 MiB",
+            hint=LONG,
         )
     return file
 
@@ -337,6 +339,17 @@ def _outside() -> int:
     while frame.f_back is not None and frame.f_code.co_filename.startswith((_PACKAGE, contextlib.__file__)):
         depth, frame = depth + 1, frame.f_back
     return depth
+
+
+def _refuse_long(path: str, entries: Iterable[Entry]) -> None:
+    """The same for what is to be written: the file would be longer still."""
+    length = sum(len(entry.sealed) + sum(map(len, entry.identity)) for entry in entries)
+    if length > MAX_BYTES:
+        raise ModuleError(
+            f"{path}: the changes have {length} bytes, "
+            f"and the Python package works on files of up to {MAX_BYTES} bytes",
+            hint=LONG,
+        )
 
 
 def _refuse_existing(path: str) -> None:
