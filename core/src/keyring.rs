@@ -11,7 +11,18 @@ use crate::entropy::random;
 use crate::kdf::{Costs, MasterSecret};
 use crate::slots::{self, KeyId, Protection, Slot, StoredKeyring, WRAPPED};
 use crate::suite::{Cipher, KEY, Suite, TAG};
-use crate::{Entropy, Error, Failure, limits};
+use crate::{Document, Entropy, Error, Failure, limits, value};
+
+/// What a sealed value's key is to a keyring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyOf {
+    /// The key that seals.
+    Current,
+    /// An older one, which still opens.
+    Known,
+    /// One that is not in the keyring.
+    Unknown,
+}
 
 /// An unlocked keyring. Its keys are zeroized on drop.
 pub struct Keyring<S: Suite> {
@@ -49,11 +60,12 @@ impl<S: Suite> Keyring<S> {
         let kek: &[u8; KEY] = kek.try_into().map_err(|_| Error::InvalidArgument)?;
         check_commitment(kek, &stored)?;
         let wrap = Wrap::new(kek)?;
+        let current = stored.current()?;
         if !bool::from(wrap.mac(stored.body).ct_eq(stored.mac)) {
             return Err(Error::KeyringTampered.into());
         }
         let keys = stored.slots.into_iter().map(|slot| wrap.unwrap(slot)).collect::<Result<_, _>>()?;
-        Ok(Self { protection: stored.protection, wrap, current: stored.current, keys })
+        Ok(Self { protection: stored.protection, wrap, current, keys })
     }
 
     /// The KEK of a stored keyring.
@@ -83,7 +95,7 @@ impl<S: Suite> Keyring<S> {
         let keys = self
             .keys
             .iter()
-            .map(|key| wrap.wrap(key.slot.id, &key.secret, entropy))
+            .map(|key| wrap.wrap(key.slot.number, key.slot.id, &key.secret, entropy))
             .collect::<Result<_, _>>()?;
         Ok((Self { protection, wrap, current: self.current, keys }, kek))
     }
@@ -91,8 +103,7 @@ impl<S: Suite> Keyring<S> {
     /// The keyring, to be stored. Slots that were there before keep their bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out =
-            slots::body::<S>(&self.protection, &self.current, self.keys.iter().map(|key| &key.slot));
+        let mut out = slots::body::<S>(&self.protection, self.keys.iter().map(|key| &key.slot));
         out.extend_from_slice(&self.wrap.mac(&out));
         out
     }
@@ -112,27 +123,73 @@ impl<S: Suite> Keyring<S> {
         Ok(())
     }
 
-    /// Takes over the keys of another keyring, for opening; returns how many were new.
+    /// Unites the keyring with another: takes over its keys, and the newest of both becomes the current one. This
+    /// keyring's master secret stays. Returns how many keys were new.
+    ///
+    /// The union of two keyrings under one master secret and salt is the same bytes from either side.
     ///
     /// # Errors
     /// [`Error::TooManyKeys`], [`Error::InvalidArgument`] where one id stands for two keys, those of the
     /// entropy source; the keyring is as before then.
-    pub fn absorb(&mut self, other: &Self, entropy: &mut impl Entropy) -> Result<u32, Failure> {
-        let mut fresh = Vec::new();
-        for key in &other.keys {
-            match self.key(&key.slot.id) {
-                None => fresh.push(self.wrap.wrap(key.slot.id, &key.secret, entropy)?),
-                Some(known) if bool::from(known.secret.ct_eq(&*key.secret)) => {}
-                Some(_) => return Err(Error::InvalidArgument.into()),
+    pub fn unite(&mut self, other: &Self, entropy: &mut impl Entropy) -> Result<u32, Failure> {
+        let one_wrapping = self.protection == other.protection;
+        let (mut keys, mut added) = (Vec::new(), 0_u32);
+        for theirs in &other.keys {
+            let slot = &theirs.slot;
+            let known = self.key(&slot.id);
+            if known.is_some_and(|ours| {
+                ours.slot.number != slot.number || !bool::from(ours.secret.ct_eq(&*theirs.secret))
+            }) {
+                return Err(Error::InvalidArgument.into());
+            }
+            if known.is_none() {
+                added = added.saturating_add(1);
+            }
+            match known {
+                // Two slots for one key, each taken over from elsewhere: the lower bytes, from either side.
+                Some(ours) if !one_wrapping || ours.slot <= *slot => {}
+                _ if one_wrapping => keys.push(DataKey::new(slot.clone(), theirs.secret.clone())?),
+                _ => keys.push(self.wrap.wrap(slot.number, slot.id, &theirs.secret, entropy)?),
             }
         }
-        if self.keys.len() + fresh.len() > limits::KEYRING_KEYS {
+        if self.keys.len().saturating_add(added as usize) > limits::KEYRING_KEYS {
             return Err(Error::TooManyKeys.into());
         }
-        let added = u32::try_from(fresh.len()).unwrap_or(u32::MAX);
-        self.keys.append(&mut fresh);
+        self.keys.retain(|ours| keys.iter().all(|key: &DataKey<S>| key.slot.id != ours.slot.id));
+        self.keys.append(&mut keys);
         self.keys.sort_unstable_by_key(|key| key.slot.id);
+        self.choose_current()?;
         Ok(added)
+    }
+
+    /// Drops the keys that no record of `document` uses, except for the current one. Returns how many.
+    ///
+    /// # Errors
+    /// Those of a sealed value's bytes; the keyring is as before then.
+    pub fn retire(&mut self, document: &Document<S>) -> Result<u32, Failure> {
+        let mut used = vec![self.current];
+        for record in document.records() {
+            if let Some(sealed) = &record.sealed {
+                used.push(*value::key_id::<S>(sealed)?);
+            }
+        }
+        used.sort_unstable();
+        let before = self.keys.len();
+        self.keys.retain(|key| used.binary_search(&key.slot.id).is_ok());
+        Ok(u32::try_from(before.saturating_sub(self.keys.len())).unwrap_or(u32::MAX))
+    }
+
+    /// What a sealed value's key is to this keyring. Authenticates nothing.
+    ///
+    /// # Errors
+    /// [`Error::UnknownVersion`], [`Error::UnknownSuite`], [`Error::Malformed`].
+    pub fn key_of(&self, sealed: &[u8]) -> Result<KeyOf, Failure> {
+        let id = value::key_id::<S>(sealed)?;
+        Ok(match self.key(id) {
+            Some(_) if *id == self.current => KeyOf::Current,
+            Some(_) => KeyOf::Known,
+            None => KeyOf::Unknown,
+        })
     }
 
     /// The id of the current key.
@@ -149,6 +206,22 @@ impl<S: Suite> Keyring<S> {
     pub(crate) fn file_key(&self, id: &KeyId) -> Result<Key, Error> {
         let key = self.key(id).ok_or(Error::UnknownKey)?;
         derive(&key.secret, &[label::FILE, &[S::ID], id])
+    }
+
+    /// Where the key of this id stands among all keys, the current one last; `None` for a key that is not here.
+    pub(crate) fn rank(&self, id: &KeyId) -> Option<(u32, KeyId)> {
+        self.key(id).map(|key| (key.slot.number, key.slot.id))
+    }
+
+    /// What makes the wrapping of this keyring's keys another than that of the same keys elsewhere.
+    pub(crate) fn protection(&self) -> &Protection {
+        &self.protection
+    }
+
+    fn choose_current(&mut self) -> Result<(), Error> {
+        let slot = slots::current(self.keys.iter().map(|key| &key.slot)).ok_or(Error::Other)?;
+        self.current = slot.id;
+        Ok(())
     }
 
     fn key(&self, id: &KeyId) -> Option<&DataKey<S>> {
@@ -178,12 +251,25 @@ fn protect(
     Ok((Protection { kdf, salt, kek_commitment }, kek))
 }
 
+impl<S: Suite> Clone for Keyring<S> {
+    fn clone(&self) -> Self {
+        let (protection, wrap) = (self.protection.clone(), self.wrap.clone());
+        Self { protection, wrap, current: self.current, keys: self.keys.clone() }
+    }
+}
+
 /// A data key, unwrapped, and the slot that stores it.
 struct DataKey<S: Suite> {
     slot: Slot,
     secret: Key,
     /// Derived once: opening a value is the hot path.
     value: Cipher<S>,
+}
+
+impl<S: Suite> Clone for DataKey<S> {
+    fn clone(&self) -> Self {
+        Self { slot: self.slot.clone(), secret: self.secret.clone(), value: self.value.clone() }
+    }
 }
 
 impl<S: Suite> DataKey<S> {
@@ -198,6 +284,12 @@ struct Wrap<S: Suite> {
     slot: Cipher<S>,
     /// Keyed once, here: what comes later cannot fail, and no keyring is written with a MAC of zeros.
     mac: Hmac<Sha256>,
+}
+
+impl<S: Suite> Clone for Wrap<S> {
+    fn clone(&self) -> Self {
+        Self { slot: self.slot.clone(), mac: self.mac.clone() }
+    }
 }
 
 impl<S: Suite> Wrap<S> {
@@ -220,24 +312,33 @@ impl<S: Suite> Wrap<S> {
             // Once in 2^56 draws, or a broken source.
             return Err(Error::Other);
         }
-        self.wrap(id, &secret, entropy)
+        let highest = taken.iter().map(|key| key.slot.number).max().unwrap_or(0);
+        // Once in four thousand million rotations.
+        let number = highest.checked_add(1).ok_or(Error::TooManyKeys)?;
+        self.wrap(number, id, &secret, entropy)
     }
 
-    fn wrap(&self, id: KeyId, secret: &[u8; KEY], entropy: &mut impl Entropy) -> Result<DataKey<S>, Error> {
+    fn wrap(
+        &self,
+        number: u32,
+        id: KeyId,
+        secret: &[u8; KEY],
+        entropy: &mut impl Entropy,
+    ) -> Result<DataKey<S>, Error> {
         let commitment = *derive(secret, &[label::KEY_COMMITMENT, &id])?;
         let mut nonce = vec![0; Cipher::<S>::NONCE];
         entropy.fill(&mut nonce)?;
         let mut wrapped = [0; WRAPPED];
         let (key, tag) = wrapped.split_at_mut(KEY);
         key.copy_from_slice(secret);
-        tag.copy_from_slice(&self.slot.seal(&nonce, &slot_aad::<S>(&id, &commitment), key)?);
-        DataKey::new(Slot { id, commitment, nonce, wrapped }, Zeroizing::new(*secret))
+        tag.copy_from_slice(&self.slot.seal(&nonce, &slot_aad::<S>(number, &id, &commitment), key)?);
+        DataKey::new(Slot { number, id, commitment, nonce, wrapped }, Zeroizing::new(*secret))
     }
 
     fn unwrap(&self, slot: Slot) -> Result<DataKey<S>, Error> {
         let (ciphertext, tag) = slot.wrapped.split_last_chunk::<TAG>().ok_or(Error::Malformed)?;
         let mut secret: Key = Zeroizing::new(ciphertext.try_into().map_err(|_| Error::Malformed)?);
-        let aad = slot_aad::<S>(&slot.id, &slot.commitment);
+        let aad = slot_aad::<S>(slot.number, &slot.id, &slot.commitment);
         self.slot.open(&slot.nonce, &aad, &mut *secret, tag).map_err(|_| Error::KeyringTampered)?;
         let commitment = derive(&secret, &[label::KEY_COMMITMENT, &slot.id])?;
         if !bool::from(commitment.ct_eq(&slot.commitment)) {
@@ -247,9 +348,9 @@ impl<S: Suite> Wrap<S> {
     }
 }
 
-fn slot_aad<S: Suite>(id: &KeyId, commitment: &[u8; 32]) -> Vec<u8> {
-    let mut aad = Vec::with_capacity(80);
+fn slot_aad<S: Suite>(number: u32, id: &KeyId, commitment: &[u8; 32]) -> Vec<u8> {
+    let mut aad = Vec::with_capacity(84);
     push_lp(&mut aad, &[label::SLOT]);
-    push_lp(&mut aad, &[&[S::ID], id, commitment]);
+    push_lp(&mut aad, &[&[S::ID], &number.to_be_bytes(), id, commitment]);
     aad
 }

@@ -22,6 +22,8 @@ pub const FILE_BYTES: usize = 67_108_864;
 pub const LINE_BYTES: usize = 4_096;
 /// Most records of a file, live and deleted.
 pub const FILE_RECORDS: usize = 100_000;
+/// Deletions that a file remembers at least; it remembers as many as it has live records.
+pub const FILE_DELETIONS: usize = 1_000;
 /// Most keys of a keyring.
 pub const KEYRING_KEYS: usize = 256;
 /// Most Argon2id memory, in KiB.

@@ -25,8 +25,10 @@ pub(crate) struct Protection {
 }
 
 /// A data key as it is stored: wrapped.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Slot {
+    /// 1 for the first key of a keyring, and one more than the highest for each that is added.
+    pub(crate) number: u32,
     pub(crate) id: KeyId,
     pub(crate) commitment: [u8; 32],
     pub(crate) nonce: Vec<u8>,
@@ -37,7 +39,7 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 pub(crate) struct StoredKeyring<'a> {
     pub(crate) protection: Protection,
-    pub(crate) current: KeyId,
+    /// Sorted by id, never empty.
     pub(crate) slots: Vec<Slot>,
     /// Every byte before the HMAC.
     pub(crate) body: &'a [u8],
@@ -68,24 +70,34 @@ impl<'a> StoredKeyring<'a> {
             _ => return Err(Error::Malformed.into()),
         };
         let (salt, kek_commitment) = (*reader.array()?, *reader.array()?);
-        let current = *reader.array()?;
         let count = usize::from(reader.u16()?);
         if !(1..=limits::KEYRING_KEYS).contains(&count) {
             return Err(Error::Malformed.into());
         }
         let slots = (0..count).map(|_| Slot::read::<S>(&mut reader)).collect::<Result<Vec<_>, _>>()?;
         let sorted = slots.is_sorted_by(|a, b| a.id < b.id);
-        if !sorted || !slots.iter().any(|slot| slot.id == current) || reader.0.len() != MAC {
+        if !sorted || slots.iter().any(|slot| slot.number == 0) || reader.0.len() != MAC {
             return Err(Error::Malformed.into());
         }
         let (body, mac) = bytes.split_last_chunk().ok_or(Error::Malformed)?;
-        Ok(Self { protection: Protection { kdf, salt, kek_commitment }, current, slots, body, mac })
+        Ok(Self { protection: Protection { kdf, salt, kek_commitment }, slots, body, mac })
     }
+
+    /// The id of the current key.
+    pub(crate) fn current(&self) -> Result<KeyId, Error> {
+        current(&self.slots).map(|slot| slot.id).ok_or(Error::Malformed)
+    }
+}
+
+/// The slot of the current key: the highest number, and of several that were added at the same time the highest id.
+pub(crate) fn current<'a>(slots: impl IntoIterator<Item = &'a Slot>) -> Option<&'a Slot> {
+    slots.into_iter().max_by_key(|slot| (slot.number, slot.id))
 }
 
 impl Slot {
     fn read<S: Suite>(reader: &mut Reader<'_>) -> Result<Self, Error> {
         Ok(Self {
+            number: reader.u32()?,
             id: *reader.array()?,
             commitment: *reader.array()?,
             nonce: reader.take(Cipher::<S>::NONCE)?.to_vec(),
@@ -97,10 +109,9 @@ impl Slot {
 /// Every byte of a keyring before its HMAC.
 pub(crate) fn body<'a, S: Suite>(
     protection: &Protection,
-    current: &KeyId,
     slots: impl ExactSizeIterator<Item = &'a Slot>,
 ) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128 + slots.len() * (40 + Cipher::<S>::NONCE + WRAPPED));
+    let mut out = Vec::with_capacity(128 + slots.len() * (44 + Cipher::<S>::NONCE + WRAPPED));
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&[VERSION, S::ID]);
     match protection.kdf {
@@ -114,10 +125,10 @@ pub(crate) fn body<'a, S: Suite>(
     }
     out.extend_from_slice(&protection.salt);
     out.extend_from_slice(&protection.kek_commitment);
-    out.extend_from_slice(current);
     let count = u16::try_from(slots.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&count.to_be_bytes());
     for slot in slots {
+        out.extend_from_slice(&slot.number.to_be_bytes());
         out.extend_from_slice(&slot.id);
         out.extend_from_slice(&slot.commitment);
         out.extend_from_slice(&slot.nonce);

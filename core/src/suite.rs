@@ -19,7 +19,7 @@ pub trait Suite: 'static {
     /// The name in FORMAT.md.
     const NAME: &'static str;
     /// The AEAD: a 32-byte key, a 16-byte tag.
-    type Aead: AeadInOut<TagSize = U16> + KeyInit<KeySize = U32>;
+    type Aead: AeadInOut<TagSize = U16> + KeyInit<KeySize = U32> + Clone;
 }
 
 /// Suite 1: XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03).
@@ -46,6 +46,12 @@ impl Suite for Aes256GcmSiv {
 
 /// The suite's AEAD under one key; the key is zeroized on drop by the cipher's crate.
 pub(crate) struct Cipher<S: Suite>(S::Aead);
+
+impl<S: Suite> Clone for Cipher<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 impl<S: Suite> Cipher<S> {
     pub(crate) const NONCE: usize = nonce_len::<S>();

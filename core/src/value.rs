@@ -1,6 +1,6 @@
 //! Sealed values (§5).
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::bytes::{Reader, push_lp};
 use crate::derive::label;
@@ -15,6 +15,8 @@ const BUCKET: usize = 32;
 const END: u8 = 0x80;
 /// Version, suite and key id.
 const HEADER: usize = 10;
+/// Bytes of the longest nonce of a suite.
+const LONGEST_NONCE: usize = 24;
 
 impl<S: Suite> Keyring<S> {
     /// Seals a value of 0 to 1 MiB under the current key with a fresh nonce.
@@ -31,21 +33,10 @@ impl<S: Suite> Keyring<S> {
         if value.len() > limits::VALUE_BYTES {
             return Err(Failure::found(Error::ValueTooLarge, value.len() as u64));
         }
-        let header = header::<S>(self.current_id());
-        let padded = (value.len() / BUCKET + 1) * BUCKET;
-        let mut out = Vec::with_capacity(HEADER + Cipher::<S>::NONCE + padded + TAG);
-        out.extend_from_slice(&header);
-        out.resize(HEADER + Cipher::<S>::NONCE, 0);
-        let (_, nonce) = out.split_at_mut(HEADER);
+        let mut nonce = [0; LONGEST_NONCE];
+        let nonce = nonce.get_mut(..Cipher::<S>::NONCE).ok_or(Error::Other)?;
         entropy.fill(nonce)?;
-        out.extend_from_slice(value);
-        out.push(END);
-        out.resize(HEADER + Cipher::<S>::NONCE + padded, 0);
-        let (front, buffer) = out.split_at_mut(HEADER + Cipher::<S>::NONCE);
-        let (_, nonce) = front.split_at(HEADER);
-        let tag = self.value_cipher(self.current_id())?.seal(nonce, &aad(&header, &identity), buffer)?;
-        out.extend_from_slice(&tag);
-        Ok(out)
+        self.sealed(&identity, nonce, value)
     }
 
     /// Opens a sealed value.
@@ -58,12 +49,42 @@ impl<S: Suite> Keyring<S> {
         self.open_canonical(&identity.canonical()?, sealed)
     }
 
-    /// Whether a sealed value was sealed under the current key. Authenticates nothing.
+    /// Seals again, under the current key, what was sealed for this identity. It stays the same version of the
+    /// credential (§5): the nonce is kept, and a value of the current key comes back as it is.
+    ///
+    /// The bytes are determined by the value, the nonce and the current key: whoever else seals it again gets the same.
     ///
     /// # Errors
-    /// [`Error::UnknownVersion`], [`Error::UnknownSuite`], [`Error::Malformed`].
-    pub fn is_current(&self, sealed: &[u8]) -> Result<bool, Failure> {
-        Ok(Parts::parse::<S>(sealed)?.key_id == self.current_id())
+    /// As [`Keyring::open`].
+    pub fn reseal(&self, identity: &Identity<'_>, sealed: &[u8]) -> Result<Vec<u8>, Failure> {
+        let identity = identity.canonical()?;
+        let value = Zeroizing::new(self.open_canonical(&identity, sealed)?);
+        let parts = Parts::parse::<S>(sealed)?;
+        if parts.key_id == self.current_id() {
+            return Ok(sealed.to_vec());
+        }
+        self.sealed(&identity, parts.nonce, &value)
+    }
+
+    /// Under the current key. One nonce is for one identity and value only, whatever the key.
+    fn sealed(
+        &self,
+        identity: &CanonicalIdentity<'_>,
+        nonce: &[u8],
+        value: &[u8],
+    ) -> Result<Vec<u8>, Failure> {
+        let header = header::<S>(self.current_id());
+        let padded = (value.len() / BUCKET + 1) * BUCKET;
+        let mut out = Vec::with_capacity(HEADER + nonce.len() + padded + TAG);
+        out.extend_from_slice(&header);
+        out.extend_from_slice(nonce);
+        out.extend_from_slice(value);
+        out.push(END);
+        out.resize(HEADER + nonce.len() + padded, 0);
+        let (_, buffer) = out.split_at_mut(HEADER + nonce.len());
+        let tag = self.value_cipher(self.current_id())?.seal(nonce, &aad(&header, identity), buffer)?;
+        out.extend_from_slice(&tag);
+        Ok(out)
     }
 
     pub(crate) fn open_canonical(
@@ -92,6 +113,17 @@ impl<S: Suite> Keyring<S> {
 /// Checks the shape of a sealed value: what can be said without a key.
 pub(crate) fn check<S: Suite>(sealed: &[u8]) -> Result<(), Failure> {
     Parts::parse::<S>(sealed).map(drop)
+}
+
+/// The id of the key that sealed a value.
+pub(crate) fn key_id<S: Suite>(sealed: &[u8]) -> Result<&KeyId, Failure> {
+    Parts::parse::<S>(sealed).map(|parts| parts.key_id)
+}
+
+/// Which version of a credential a sealed value is: its nonce, which sealing again keeps. The key does not matter.
+/// Bytes of another shape are a version of their own.
+pub(crate) fn version<S: Suite>(sealed: &[u8]) -> &[u8] {
+    Parts::parse::<S>(sealed).map_or(sealed, |parts| parts.nonce)
 }
 
 /// A sealed value taken apart.

@@ -5,7 +5,10 @@
 
 mod vectors;
 
-use crate::{Costs, EntryRef, Error, ErrorCode, Failure, Files, Identity, Module, Preference, Rows};
+use crate::{
+    Costs, EntryRef, Error, ErrorCode, Failure, Files, Identity, KeyOf, Module, Preference, Rows, Side,
+    Wrapping,
+};
 
 /// The least that Argon2id can be asked for.
 const CHEAP: Option<Costs> = Some(Costs { memory_kib: 8, passes: 1, lanes: 1 });
@@ -135,10 +138,21 @@ fn keys(module: &Module) -> Result<(), Error> {
     let made = module.create_keyring(SECRET, CHEAP)?;
     let mut keyring = module.unlock(&made.keyring, &made.kek)?;
     let sealed = keyring.seal(&STRIPE, VALUE)?;
-    require(keyring.is_current(&sealed)?, "a fresh value is of the current key")?;
+    require(keyring.key_of(&sealed)? == KeyOf::Current, "a fresh value is of the current key")?;
+    require(keyring.reseal(&STRIPE, &sealed)? == sealed, "a value of the current key stays as it is")?;
     keyring.add_key()?;
-    require(!keyring.is_current(&sealed)?, "an added key is current")?;
+    require(keyring.key_of(&sealed)? == KeyOf::Known, "an added key is current")?;
     require(*keyring.open(&STRIPE, &sealed)? == VALUE, "an older key still opens")?;
+    let again = keyring.reseal(&STRIPE, &sealed)?;
+    require(keyring.key_of(&again)? == KeyOf::Current, "a value that is sealed again is of the current key")?;
+    require(*keyring.open(&STRIPE, &again)? == VALUE, "a value that is sealed again opens")?;
+    require(keyring.reseal(&STRIPE, &sealed)? == again, "sealing again gives the same bytes each time")?;
+    let other = Identity { name: b"other", ..STRIPE };
+    refused(
+        keyring.reseal(&other, &sealed),
+        ErrorCode::NotAuthentic,
+        "a value is not sealed again for another identity",
+    )?;
     let stored = keyring.to_bytes()?;
 
     let rewrapped = module.rewrap(&stored, &made.kek, b"a new secret", CHEAP)?;
@@ -158,8 +172,9 @@ fn keys(module: &Module) -> Result<(), Error> {
         ErrorCode::UnknownKey,
         "the value of another keyring does not open",
     )?;
-    require(renewed.absorb(&other.keyring, &other.kek)? == 1, "an absorbed keyring adds its key")?;
-    require(*renewed.open(&STRIPE, &theirs)? == VALUE, "an absorbed key opens")?;
+    require(renewed.key_of(&theirs)? == KeyOf::Unknown, "the key of another keyring is not known")?;
+    require(renewed.unite(&other.keyring, &other.kek)? == 1, "another keyring adds its key")?;
+    require(*renewed.open(&STRIPE, &theirs)? == VALUE, "an added key opens")?;
 
     for at in 0..stored.len() {
         let mut altered = stored.clone();
@@ -193,17 +208,27 @@ fn file(module: &Module) -> Result<(), Error> {
     require(found == [(&b"aws"[..], true), (&b"stripe"[..], false)], "a file holds its records")?;
     require(entries.iter().any(|entry| entry.sealed == sealed), "a file holds sealed values as they are")?;
     let base = files.manifest(parsed)?;
-    let merged = files.merge(&base, parsed, parsed, true, keyring, Preference::Neither)?;
+    let side = Side { document: parsed, keyring };
+    let same = files.reconcile(&base, side, side, true, Preference::Neither)?;
     require(
-        merged.conflicts.is_empty() && merged.to_ours.is_empty() && merged.to_theirs.is_empty(),
-        "a merge of equals is nothing to do",
+        same.conflicts.is_empty() && same.to_ours.is_empty() && same.to_theirs.is_empty(),
+        "between equals there is nothing to do",
     )?;
+    require(same.wrapping == Wrapping::Same, "equals have one keyring")?;
     require(files.agreed(&base, parsed, parsed)? == base, "equals agree")?;
     let mut rows = Rows::default();
     rows.push(&STRIPE, &sealed);
     let table = files.table(parsed, &rows)?;
     require(files.entries(table)?.len() == 1, "a table holds its rows and nothing else")?;
-    require(files.manifest(table)? == base, "a table holds sealed values as they are")?;
+    let side = Side { document: table, keyring };
+    let file = Side { document: parsed, keyring };
+    let same = files.reconcile(&base, side, file, true, Preference::Neither)?;
+    require(same.to_ours.is_empty() && same.to_theirs.is_empty(), "a table holds sealed values as they are")?;
+    let gone = files.table(parsed, &Rows::default())?;
+    let found = files.reconcile(&base, Side { document: gone, keyring }, file, true, Preference::Neither)?;
+    require(found.to_theirs.iter().any(|entry| entry.deleted), "what a table lacks was deleted")?;
+    let unknown = files.reconcile(&[], Side { document: gone, keyring }, file, true, Preference::Neither)?;
+    require(unknown.to_ours.len() == 1, "what was never agreed on is not deleted")?;
     altered_files(&mut files, &bytes, keyring)
 }
 

@@ -1,7 +1,7 @@
 use wasmtime::component::ResourceAny;
 
 use crate::sandbox::Sandbox;
-use crate::{Entry, EntryRef, Error, Failure, Identity, Kek, Merged, Preference};
+use crate::{Entry, EntryRef, Error, Failure, Identity, Kek, Preference, Reconciled};
 
 /// A work store in which credentials files are parsed, merged and written.
 ///
@@ -18,6 +18,15 @@ pub struct Document(ResourceAny);
 /// An unlocked keyring in a [`Files`].
 #[derive(Debug, Clone, Copy)]
 pub struct KeyringHandle(ResourceAny);
+
+/// One of the two sides that are reconciled.
+#[derive(Debug, Clone, Copy)]
+pub struct Side {
+    /// What it holds.
+    pub document: Document,
+    /// The keyring of its header, unlocked; or the other side's, where the secret of this one is not at hand.
+    pub keyring: KeyringHandle,
+}
 
 /// The rows of a table, as they go to a module: all in one list of bytes.
 #[derive(Debug, Default)]
@@ -162,7 +171,7 @@ impl Files {
         })
     }
 
-    /// The rows of a table as a document, to be merged with `document`: with the same keyring, these records and
+    /// The rows of a table as a document, to be reconciled with `document`: with the same keyring, these records and
     /// no others.
     ///
     /// # Errors
@@ -176,7 +185,43 @@ impl Files {
             .map(Document)
     }
 
-    /// What the document holds, 32 bytes a live record, sorted: a base for a later merge.
+    /// Forgets all deletions that the file lists. Who last agreed with an older version of it can then no longer tell
+    /// what was deleted.
+    ///
+    /// # Errors
+    ///
+    /// See [`Module::describe`](crate::Module::describe).
+    pub fn forget_deletions(&mut self, document: Document) -> Result<(), Error> {
+        self.sandbox.call("file-store.document.forget-deletions", |module, store| {
+            let documents = module.omni_credentials_file_store();
+            Ok(Ok::<_, Failure>(documents.document().call_forget_deletions(store, document.0)?))
+        })
+    }
+
+    /// Drops the keys that no record of the document uses from a keyring, except for the current one. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// See [`Module::describe`](crate::Module::describe).
+    pub fn retire_keys(&mut self, document: Document, keyring: KeyringHandle) -> Result<u32, Error> {
+        self.sandbox.call("file-store.document.retire-keys", |module, store| {
+            module.omni_credentials_file_store().document().call_retire_keys(store, document.0, keyring.0)
+        })
+    }
+
+    /// The bytes of an unlocked keyring, to be stored.
+    ///
+    /// # Errors
+    ///
+    /// See [`Module::describe`](crate::Module::describe).
+    pub fn to_bytes(&mut self, keyring: KeyringHandle) -> Result<Vec<u8>, Error> {
+        self.sandbox.call("encryption.keyring.to-bytes", |module, store| {
+            let keyrings = module.omni_credentials_encryption();
+            Ok(Ok::<_, Failure>(keyrings.keyring().call_to_bytes(store, keyring.0)?))
+        })
+    }
+
+    /// What the document holds: an ancestor for a later [`reconcile`](Self::reconcile).
     ///
     /// # Errors
     ///
@@ -206,48 +251,51 @@ impl Files {
         })
     }
 
-    /// Three-way merge. `base` is a manifest of what both sides last agreed on; with `ours_complete`
-    /// a record that ours lacks was deleted by ours.
+    /// Makes two sides one. `ancestor` is a manifest of what both last agreed on, or empty where that is not known; with
+    /// `ours_complete` a record that ours lacks was deleted by ours.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`]: `Malformed` for a manifest that is none, `InvalidArgument`.
-    pub fn merge(
+    /// [`Error::Refused`]: `Malformed` for an ancestor that is no manifest; `WrongMasterSecret` and `UnknownKey` where a
+    /// side came with the other's keyring and that will not do; `TooManyKeys`, `TooManyRecords`, `InvalidArgument`.
+    pub fn reconcile(
         &mut self,
-        base: &[u8],
-        ours: Document,
-        theirs: Document,
+        ancestor: &[u8],
+        ours: Side,
+        theirs: Side,
         ours_complete: bool,
-        keyring: KeyringHandle,
         prefer: Preference,
-    ) -> Result<Merged, Error> {
-        let merged = self.sandbox.call("file-store.merge", |module, store| {
-            module.omni_credentials_file_store().call_merge(
+    ) -> Result<Reconciled, Error> {
+        let found = self.sandbox.call("file-store.reconcile", |module, store| {
+            module.omni_credentials_file_store().call_reconcile(
                 store,
-                base,
-                ours.0,
-                theirs.0,
+                ancestor,
+                ours.document.0,
+                ours.keyring.0,
+                theirs.document.0,
+                theirs.keyring.0,
                 ours_complete,
-                keyring.0,
                 prefer.into(),
             )
         })?;
-        Ok(Merged {
-            document: Document(merged.document),
-            to_ours: merged.to_ours.into_iter().map(Into::into).collect(),
-            to_theirs: merged.to_theirs.into_iter().map(Into::into).collect(),
-            conflicts: merged.conflicts.into_iter().map(Into::into).collect(),
+        Ok(Reconciled {
+            document: Document(found.document),
+            keyring: KeyringHandle(found.keyring),
+            wrapping: found.wrapping.into(),
+            to_ours: found.to_ours.into_iter().map(Into::into).collect(),
+            to_theirs: found.to_theirs.into_iter().map(Into::into).collect(),
+            conflicts: found.conflicts.into_iter().map(Into::into).collect(),
         })
     }
 
-    /// The manifest that both sides now agree on.
+    /// The manifest that both sides now agree on; ours is complete.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`]: `Malformed` for a manifest that is none.
-    pub fn agreed(&mut self, base: &[u8], ours: Document, theirs: Document) -> Result<Vec<u8>, Error> {
+    /// [`Error::Refused`]: `Malformed` for an ancestor that is neither empty nor a manifest.
+    pub fn agreed(&mut self, ancestor: &[u8], ours: Document, theirs: Document) -> Result<Vec<u8>, Error> {
         self.sandbox.call("file-store.agreed", |module, store| {
-            module.omni_credentials_file_store().call_agreed(store, base, ours.0, theirs.0)
+            module.omni_credentials_file_store().call_agreed(store, ancestor, ours.0, theirs.0)
         })
     }
 }

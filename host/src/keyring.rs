@@ -5,7 +5,7 @@ use crate::bindings::CryptoModule;
 use crate::limits::{Kind, State};
 use crate::module::Module;
 use crate::sandbox::Sandbox;
-use crate::{Error, Identity, Kek};
+use crate::{Error, Identity, Kek, KeyOf};
 
 /// Values longer than this, in bytes, are sealed and opened in a work store: a row store would keep
 /// the memory for good.
@@ -65,15 +65,29 @@ impl Keyring {
         .map(Zeroizing::new)
     }
 
-    /// Whether a sealed value was sealed under the current key. Authenticates nothing.
+    /// Seals again, under the current key, what was sealed for this very identity. It stays the same version of the
+    /// credential; a value of the current key comes back as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn reseal(&mut self, identity: &Identity<'_>, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+        self.call(sealed.len(), "encryption.keyring.reseal", |module, store, keyring| {
+            let identity = identity.into();
+            module.omni_credentials_encryption().keyring().call_reseal(store, keyring, identity, sealed)
+        })
+    }
+
+    /// What the key of a sealed value is to this keyring. Authenticates nothing.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`]: `Malformed`, `UnknownVersion`, `UnknownSuite`.
-    pub fn is_current(&mut self, sealed: &[u8]) -> Result<bool, Error> {
-        self.call(sealed.len(), "encryption.keyring.is-current", |module, store, keyring| {
-            module.omni_credentials_encryption().keyring().call_is_current(store, keyring, sealed)
+    pub fn key_of(&mut self, sealed: &[u8]) -> Result<KeyOf, Error> {
+        self.call(sealed.len(), "encryption.keyring.key-of", |module, store, keyring| {
+            module.omni_credentials_encryption().keyring().call_key_of(store, keyring, sealed)
         })
+        .map(KeyOf::from)
     }
 
     /// The keyring, to be stored.
@@ -100,21 +114,21 @@ impl Keyring {
         self.remember()
     }
 
-    /// Takes over the keys of another keyring for opening; the current key stays. Returns how many
-    /// were new.
+    /// Takes over the keys of another keyring; the newest key of both becomes the current one, and the master secret
+    /// stays. Returns how many were new.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`]: `TooManyKeys`, `InvalidArgument`, and those of [`Module::unlock`].
-    pub fn absorb(&mut self, other_keyring: &[u8], other_kek: &Kek) -> Result<u32, Error> {
-        let added = self.call(0, "encryption.keyring.absorb", |module, store, keyring| {
+    pub fn unite(&mut self, other_keyring: &[u8], other_kek: &Kek) -> Result<u32, Error> {
+        let added = self.call(0, "encryption.keyring.unite", |module, store, keyring| {
             let encryption = module.omni_credentials_encryption();
             let other =
                 match encryption.keyring().call_unlock(&mut *store, other_keyring, other_kek.as_bytes())? {
                     Ok(other) => other,
                     Err(failure) => return Ok(Err(failure)),
                 };
-            let added = encryption.keyring().call_absorb(&mut *store, keyring, other)?;
+            let added = encryption.keyring().call_unite(&mut *store, keyring, other)?;
             other.resource_drop(store)?;
             Ok(added)
         })?;

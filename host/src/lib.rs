@@ -47,13 +47,13 @@ mod signals;
 mod types;
 
 pub use digest::Digest;
-pub use documents::{Document, Files, KeyringHandle, Rows};
+pub use documents::{Document, Files, KeyringHandle, Rows, Side};
 pub use error::{Error, ErrorCode, Failure};
 pub use keyring::Keyring;
 pub use module::Module;
 pub use primitives::Primitives;
 pub use runtime::{Config, Runtime, Ticker};
 pub use types::{
-    Costs, Description, Entry, EntryRef, Identity, Kek, Limits, Merged, OwnedIdentity, Preference,
-    ProtectedKeyring, Suite,
+    Conflict, Costs, Description, Entry, EntryRef, Identity, Kek, KeyOf, Limits, OwnedIdentity, Preference,
+    ProtectedKeyring, Reason, Reconciled, Suite, Wrapping,
 };

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use crate::bindings::exports::omni::credentials::types as wit;
-use crate::bindings::exports::omni::credentials::{file_store, key_derivation, module_info};
+use crate::bindings::exports::omni::credentials::{encryption, file_store, key_derivation, module_info};
 use crate::nodump::Key;
 
 /// What a credential is and which role it belongs to: the four fields that a sealed value is bound to.
@@ -117,7 +117,7 @@ pub struct Description {
     pub name: String,
     /// Semantic version of the module.
     pub version: String,
-    /// The contract it was built for: `omni:credentials@0.1.0`.
+    /// The contract it was built for: `omni:credentials@1.0.0`.
     pub contract: String,
     /// The suite it seals with.
     pub suite: Suite,
@@ -168,7 +168,7 @@ pub struct EntryRef<'a> {
 /// Who wins where both sides changed a credential in different ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preference {
-    /// Nobody: it is a conflict.
+    /// Neither side: it is a conflict.
     Neither,
     /// Ours.
     Ours,
@@ -176,17 +176,72 @@ pub enum Preference {
     Theirs,
 }
 
-/// What a merge found.
+/// What both sides are to hold.
 #[derive(Debug, Clone)]
-pub struct Merged {
-    /// The merged document, in the [`Files`](crate::Files) the merge was made in.
+pub struct Reconciled {
+    /// With the keyring of both in its header, in the [`Files`](crate::Files) that it was made in. It has no seal yet.
     pub document: crate::Document,
-    /// What ours must take over to hold what the merged document holds.
+    /// The keyring of both, unlocked.
+    pub keyring: crate::KeyringHandle,
+    /// Whose wrapping that keyring has.
+    pub wrapping: Wrapping,
+    /// What ours must take over to hold what the document holds.
     pub to_ours: Vec<Entry>,
     /// What theirs must take over.
     pub to_theirs: Vec<Entry>,
-    /// Changed on both sides in different ways; with a preference, settled that way.
-    pub conflicts: Vec<OwnedIdentity>,
+    /// Changed on both sides in different ways; with a preference, the preferred side won. With none, the document is
+    /// not to be used.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// Whose wrapping (master secret, salt and costs) the keyring of both sides has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrapping {
+    /// Both sides have the same.
+    Same,
+    /// That of ours, which changed it.
+    Ours,
+    /// That of theirs, which changed it.
+    Theirs,
+    /// Both changed it, or it is not known who did: the preferred side's, with no preference theirs.
+    Conflict,
+}
+
+/// A credential in conflict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// Which one.
+    pub identity: OwnedIdentity,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a credential is in conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Both sides changed its value.
+    BothChanged,
+    /// Ours deleted it, theirs changed it.
+    OursDeleted,
+    /// Theirs deleted it, ours changed it.
+    TheirsDeleted,
+    /// One side has it, the other deleted it, and what they last agreed on is not known.
+    AncestorUnknown,
+    /// One side lacks it and has forgotten deletions made since both agreed: it may be one of them.
+    DeletionForgotten,
+    /// Different bytes for one version of it, of which neither side's open.
+    Unreadable,
+}
+
+/// What the key of a sealed value is to a keyring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyOf {
+    /// The key that seals.
+    Current,
+    /// An older one, which still opens.
+    Known,
+    /// One that is not there.
+    Unknown,
 }
 
 impl<'a> From<&Identity<'a>> for wit::IdentityParam<'a> {
@@ -227,6 +282,46 @@ impl From<file_store::EntryResult> for Entry {
 impl<'a> From<&EntryRef<'a>> for file_store::EntryParam<'a> {
     fn from(entry: &EntryRef<'a>) -> Self {
         Self { identity: (&entry.identity).into(), sealed: entry.sealed, deleted: entry.deleted }
+    }
+}
+
+impl From<file_store::Conflict> for Conflict {
+    fn from(conflict: file_store::Conflict) -> Self {
+        Self { identity: conflict.identity.into(), reason: conflict.reason.into() }
+    }
+}
+
+impl From<file_store::Reason> for Reason {
+    fn from(reason: file_store::Reason) -> Self {
+        match reason {
+            file_store::Reason::BothChanged => Self::BothChanged,
+            file_store::Reason::OursDeleted => Self::OursDeleted,
+            file_store::Reason::TheirsDeleted => Self::TheirsDeleted,
+            file_store::Reason::AncestorUnknown => Self::AncestorUnknown,
+            file_store::Reason::DeletionForgotten => Self::DeletionForgotten,
+            file_store::Reason::Unreadable => Self::Unreadable,
+        }
+    }
+}
+
+impl From<file_store::Wrapping> for Wrapping {
+    fn from(wrapping: file_store::Wrapping) -> Self {
+        match wrapping {
+            file_store::Wrapping::Same => Self::Same,
+            file_store::Wrapping::Ours => Self::Ours,
+            file_store::Wrapping::Theirs => Self::Theirs,
+            file_store::Wrapping::Conflict => Self::Conflict,
+        }
+    }
+}
+
+impl From<encryption::Key> for KeyOf {
+    fn from(key: encryption::Key) -> Self {
+        match key {
+            encryption::Key::Current => Self::Current,
+            encryption::Key::Known => Self::Known,
+            encryption::Key::Unknown => Self::Unknown,
+        }
     }
 }
 

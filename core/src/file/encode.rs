@@ -67,14 +67,15 @@ fn body<S: Suite>(document: &Document<S>, generation: u64, out: &mut dyn FnMut(&
     out(format!("{SIGNATURE}{VERSION}\nkeyring\n").as_bytes());
     base64(&document.keyring, "  ", out)?;
     for record in &document.records {
-        block(record, out)?;
+        block(record, generation, out)?;
     }
-    let records = document.records.len();
-    out(format!("\nend\n  records {records}\n  generation {generation}\n").as_bytes());
+    let (records, since) = (document.records.len(), document.deletions_since);
+    out(format!("\nend\n  records {records}\n  generation {generation}\n  deletions-since {since}\n")
+        .as_bytes());
     Ok(())
 }
 
-fn block(record: &Record, out: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+fn block(record: &Record, generation: u64, out: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
     if let Some(text) = record.text() {
         out(text);
         return Ok(());
@@ -89,6 +90,9 @@ fn block(record: &Record, out: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
     text.push_str("\n  scope ");
     text.push_str(&identity.scope);
     text.push('\n');
+    if let Some(deletion) = record.deletion() {
+        text.push_str(&format!("  generation {}\n", deletion.generation().unwrap_or(generation)));
+    }
     out(text.as_bytes());
     if let Some(sealed) = &record.sealed {
         out(b"  value\n");

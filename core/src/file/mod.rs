@@ -12,7 +12,7 @@ use std::rc::Rc;
 use subtle::ConstantTimeEq;
 
 use crate::manifest::{self, Manifest};
-use crate::slots::{KeyId, StoredKeyring};
+use crate::slots::{KeyId, Protection, StoredKeyring};
 use crate::suite::Suite;
 use crate::{Error, Failure, Identity, Keyring, OwnedIdentity, limits, value};
 
@@ -43,11 +43,16 @@ use crate::{Error, Failure, Identity, Keyring, OwnedIdentity, limits, value};
 /// ```
 pub struct Document<S: Suite> {
     keyring: Vec<u8>,
+    protection: Protection,
     /// The id of the keyring's current key.
     current: KeyId,
     generation: u64,
+    /// Every deletion that was made after this generation has its tombstone here.
+    deletions_since: u64,
     /// Sorted by identity, no two alike.
     records: Vec<Rc<Record>>,
+    /// Whether these are the rows of a table, with a keyring from elsewhere.
+    is_table: bool,
     /// The trailer's seal, where the document came with one: key id and keyed hash.
     seal: Option<(KeyId, [u8; 32])>,
     suite: PhantomData<fn() -> S>,
@@ -59,8 +64,31 @@ pub(crate) struct Record {
     pub(crate) identity: OwnedIdentity,
     /// The sealed value; `None` for a tombstone.
     pub(crate) sealed: Option<Vec<u8>>,
+    /// When a tombstone was made.
+    deletion: Deletion,
     /// Where it came from a file: how it stands there, which is how it is written.
     text: Option<Text>,
+}
+
+/// When a record was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Deletion {
+    /// By the write of this generation.
+    In(u64),
+    /// By the next write.
+    Pending,
+}
+
+impl Deletion {
+    /// The generation, if it has been written.
+    fn generation(self) -> Option<u64> {
+        if let Self::In(generation) = self { Some(generation) } else { None }
+    }
+
+    /// The deletion if it was made after this generation; otherwise it is made by the next write.
+    pub(crate) fn after(self, generation: u64) -> Self {
+        if self > Self::In(generation) { self } else { Self::Pending }
+    }
 }
 
 /// A piece of a file.
@@ -72,7 +100,20 @@ struct Text {
 
 impl Record {
     pub(crate) fn new(identity: OwnedIdentity, sealed: Option<&[u8]>) -> Self {
-        Self { identity, sealed: sealed.map(<[u8]>::to_vec), text: None }
+        Self { identity, sealed: sealed.map(<[u8]>::to_vec), deletion: Deletion::Pending, text: None }
+    }
+
+    fn live(identity: OwnedIdentity, sealed: Vec<u8>) -> Self {
+        Self { identity, sealed: Some(sealed), deletion: Deletion::Pending, text: None }
+    }
+
+    pub(crate) fn deleted(identity: OwnedIdentity, deletion: Deletion) -> Self {
+        Self { identity, sealed: None, deletion, text: None }
+    }
+
+    /// When the record was deleted, if it was.
+    pub(crate) fn deletion(&self) -> Option<Deletion> {
+        self.sealed.is_none().then_some(self.deletion)
     }
 
     fn text(&self) -> Option<&[u8]> {
@@ -132,8 +173,32 @@ impl<S: Suite> Document<S> {
         records: Vec<Rc<Record>>,
         seal: Option<(KeyId, [u8; 32])>,
     ) -> Result<Self, Failure> {
-        let current = StoredKeyring::parse::<S>(&keyring)?.current;
-        Ok(Self { keyring, current, generation, records, seal, suite: PhantomData })
+        let stored = StoredKeyring::parse::<S>(&keyring)?;
+        let (current, protection) = (stored.current()?, stored.protection);
+        Ok(Self {
+            keyring,
+            protection,
+            current,
+            generation,
+            deletions_since: 0,
+            records,
+            is_table: false,
+            seal,
+            suite: PhantomData,
+        })
+    }
+
+    /// What two documents are to hold.
+    pub(crate) fn reconciled(
+        ours: &Self,
+        theirs: &Self,
+        keyring: Vec<u8>,
+        records: Vec<Rc<Record>>,
+    ) -> Result<Self, Failure> {
+        let mut document = Self::from_parts(keyring, ours.generation.max(theirs.generation), records, None)?;
+        document.deletions_since = ours.deletions_since.max(theirs.deletions_since);
+        document.limit_records()?;
+        Ok(document)
     }
 
     /// The keyring in the header.
@@ -147,7 +212,9 @@ impl<S: Suite> Document<S> {
     /// # Errors
     /// As [`Document::create`].
     pub fn set_keyring(&mut self, keyring: &[u8]) -> Result<(), Failure> {
-        self.current = StoredKeyring::parse::<S>(keyring)?.current;
+        let stored = StoredKeyring::parse::<S>(keyring)?;
+        self.current = stored.current()?;
+        self.protection = stored.protection;
         self.keyring = keyring.to_vec();
         Ok(())
     }
@@ -191,8 +258,24 @@ impl<S: Suite> Document<S> {
     /// [`Error::Malformed`] for a sealed value; [`Error::DuplicateRecord`] for two of one identity;
     /// [`Error::TooManyRecords`].
     pub fn put<'a>(&mut self, entries: impl IntoIterator<Item = Entry<'a>>) -> Result<(), Failure> {
-        self.records = self.overlaid(entries.into_iter().map(Ok), true)?;
+        let mut changed = self.clone();
+        changed.records = Self::overlaid(&self.records, entries.into_iter().map(Ok), true)?;
+        changed.limit_records()?;
+        *self = changed;
         Ok(())
+    }
+
+    /// Forgets all deletions that were written before: a side that last agreed with this document before its present
+    /// generation can then no longer tell what was deleted, and is told so when it reconciles.
+    pub fn forget_deletions(&mut self) {
+        self.records.retain(|record| !matches!(record.deletion(), Some(Deletion::In(_))));
+        self.deletions_since = self.generation;
+    }
+
+    /// Every deletion that was made after this generation has its tombstone in the document.
+    #[must_use]
+    pub fn deletions_since(&self) -> u64 {
+        self.deletions_since
     }
 
     /// The rows of a table, to be merged with this document: a document with the same keyring that holds these
@@ -204,17 +287,20 @@ impl<S: Suite> Document<S> {
         &self,
         rows: impl IntoIterator<Item = Result<Entry<'a>, Failure>>,
     ) -> Result<Self, Failure> {
-        Self::from_parts(self.keyring.clone(), 0, self.overlaid(rows, false)?, None)
+        let records = Self::overlaid(&self.records, rows, false)?;
+        if records.len() > limits::FILE_RECORDS {
+            return Err(Error::TooManyRecords.into());
+        }
+        Ok(Self { is_table: true, ..Self::from_parts(self.keyring.clone(), 0, records, None)? })
     }
 
-    /// What the document holds (§8): a base for a later merge.
+    /// What the document holds (§8.1): an ancestor for reconciling later.
     #[must_use]
     pub fn manifest(&self) -> Vec<u8> {
         let live = self.records.iter().filter_map(|record| Some((&record.identity, record.sealed.as_ref()?)));
-        let manifest: Manifest = live
-            .map(|(identity, sealed)| (manifest::identity_hash(identity), manifest::hash(sealed)))
-            .collect();
-        manifest.to_bytes()
+        let entries = live
+            .map(|(identity, sealed)| (manifest::identity_hash(identity), manifest::version::<S>(sealed)));
+        Manifest::new(manifest::wrapping(&self.protection), self.generation, entries).to_bytes()
     }
 
     /// The file's bytes, with the generation one above the higher of the document's own and `at_least`, sealed
@@ -236,10 +322,41 @@ impl<S: Suite> Document<S> {
         &self.records
     }
 
-    /// The records with `entries` in them, which replace those of the same identity; and without the others, unless
-    /// `keep`.
+    /// How the keyring in the header is protected.
+    pub(crate) fn protection(&self) -> &Protection {
+        &self.protection
+    }
+
+    pub(crate) fn is_table(&self) -> bool {
+        self.is_table
+    }
+
+    /// Forgets the oldest deletions where there are more than live records and more than a thousand; never those that
+    /// the next write makes. Then checks the number of records.
+    fn limit_records(&mut self) -> Result<(), Failure> {
+        let mut deletions: Vec<Deletion> =
+            self.records.iter().filter_map(|record| record.deletion()).collect();
+        let most = limits::FILE_DELETIONS.max(self.records.len() - deletions.len());
+        if deletions.len() > most {
+            deletions.sort_unstable();
+            // All of the generation of the newest that is too much; the next write's own are pending.
+            let too_much = deletions.iter().take(deletions.len() - most).rev();
+            if let Some(generation) = too_much.filter_map(|it| it.generation()).next() {
+                self.records
+                    .retain(|record| record.deletion().is_none_or(|it| it > Deletion::In(generation)));
+                self.deletions_since = self.deletions_since.max(generation);
+            }
+        }
+        if self.records.len() > limits::FILE_RECORDS {
+            return Err(Error::TooManyRecords.into());
+        }
+        Ok(())
+    }
+
+    /// The records of `before` with `entries` in them, which replace those of the same identity; and without the
+    /// others, unless `keep`.
     fn overlaid<'a>(
-        &self,
+        before: &[Rc<Record>],
         entries: impl IntoIterator<Item = Result<Entry<'a>, Failure>>,
         keep: bool,
     ) -> Result<Vec<Rc<Record>>, Failure> {
@@ -255,8 +372,8 @@ impl<S: Suite> Document<S> {
         if !fresh.is_sorted_by(|a, b| a.0 < b.0) {
             return Err(Error::DuplicateRecord.into());
         }
-        let mut records = Vec::with_capacity(fresh.len() + if keep { self.records.len() } else { 0 });
-        let mut old = self.records.iter().peekable();
+        let mut records = Vec::with_capacity(fresh.len() + if keep { before.len() } else { 0 });
+        let mut old = before.iter().peekable();
         for (identity, sealed) in fresh {
             let mut order = Ordering::Greater;
             while let Some(before) = old.next_if(|other| {
@@ -272,9 +389,6 @@ impl<S: Suite> Document<S> {
             });
         }
         records.extend(old.filter(|_| keep).cloned());
-        if records.len() > limits::FILE_RECORDS {
-            return Err(Error::TooManyRecords.into());
-        }
         Ok(records)
     }
 }
@@ -283,9 +397,12 @@ impl<S: Suite> Clone for Document<S> {
     fn clone(&self) -> Self {
         Self {
             keyring: self.keyring.clone(),
+            protection: self.protection.clone(),
             current: self.current,
             generation: self.generation,
+            deletions_since: self.deletions_since,
             records: self.records.clone(),
+            is_table: self.is_table,
             seal: self.seal,
             suite: PhantomData,
         }

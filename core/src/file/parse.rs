@@ -9,7 +9,7 @@ use memchr::memchr2;
 
 use super::encode::{BASE64_BYTES, SEAL_VERSION};
 use super::lines::{Lines, decimal};
-use super::{Document, Record, Text};
+use super::{Deletion, Document, Record, Text};
 use crate::bytes::Reader;
 use crate::slots::KeyId;
 use crate::suite::Suite;
@@ -27,10 +27,20 @@ pub(super) fn parse<S: Suite>(file: &Rc<Vec<u8>>) -> Result<Document<S>, Failure
     let mismatch = lines.fail(Failure::found(Error::CountMismatch, records));
     let generation = lines.field("  generation ")?;
     document.generation = decimal(generation).ok_or_else(|| lines.fail(Error::BadSyntax))?;
+    let since = lines.field("  deletions-since ")?;
+    document.deletions_since = decimal(since).ok_or_else(|| lines.fail(Error::BadSyntax))?;
+    let generations = document.deletions_since + 1..=document.generation;
+    let deletions = document.records.iter().filter_map(|record| record.deletion()?.generation());
+    let contradiction = document.deletions_since > document.generation
+        || deletions.clone().any(|deletion| !generations.contains(&deletion));
+    let contradiction = contradiction.then(|| lines.fail(Error::NotCanonical));
     let text = lines.field("  seal ")?;
     // Not before the markers of a merge would have shown: git joins counts that are the same.
     if count != records {
         return Err(mismatch);
+    }
+    if let Some(failure) = contradiction {
+        return Err(failure);
     }
     let seal = parse_seal::<S>(text).map_err(|failure| lines.fail(failure))?;
     if seal.0 != document.current {
@@ -45,8 +55,13 @@ pub(super) fn parse_unsealed<S: Suite>(file: &Rc<Vec<u8>>) -> Result<Document<S>
     let mut lines = Lines::open(file)?;
     let mut document = head::<S>(&mut lines, file)?;
     // Whatever stands there now, what is written next is newer than each side of the merge.
-    let generations = lines.rest().lines().filter_map(|line| decimal(line.strip_prefix("  generation ")?));
-    document.generation = generations.max().unwrap_or(0);
+    let trailer = lines.rest();
+    let highest = |field: &str| trailer.lines().filter_map(|line| decimal(line.strip_prefix(field)?)).max();
+    let deletions = document.records.iter().filter_map(|record| record.deletion()?.generation());
+    document.generation = deletions.chain(highest("  generation ")).max().unwrap_or(0);
+    document.deletions_since = highest("  deletions-since ").unwrap_or(0).min(document.generation);
+    let since = Deletion::In(document.deletions_since);
+    document.records.retain(|record| record.deletion().is_none_or(|deletion| deletion > since));
     Ok(document)
 }
 
@@ -99,12 +114,15 @@ fn record<S: Suite>(lines: &mut Lines<'_>, name: &str, live: bool) -> Result<Rec
     }
     let identity = OwnedIdentity { name, kind, principal, scope: scope.into_owned() };
     if !live {
-        return Ok(Record { identity, sealed: None, text: None });
+        let generation = lines.field("  generation ")?;
+        let generation =
+            decimal(generation).filter(|it| *it > 0).ok_or_else(|| lines.fail(Error::BadSyntax))?;
+        return Ok(Record::deleted(identity, Deletion::In(generation)));
     }
     lines.expect("  value")?;
     let sealed = base64(lines, "    ", Error::Malformed)?;
     value::check::<S>(&sealed).map_err(|failure| lines.fail(failure))?;
-    Ok(Record { identity, sealed: Some(sealed), text: None })
+    Ok(Record::live(identity, sealed))
 }
 
 /// A JSON string in canonical form, of a field's length.

@@ -68,6 +68,27 @@ fn row<'a>(bytes: &mut &'a [u8]) -> Option<core::Entry<'a>> {
     Some(core::Entry { identity, sealed: Some(field()?) })
 }
 
+pub(crate) fn wrapping(wrapping: core::Wrapping) -> file_store::Wrapping {
+    match wrapping {
+        core::Wrapping::Same => file_store::Wrapping::Same,
+        core::Wrapping::Ours => file_store::Wrapping::Ours,
+        core::Wrapping::Theirs => file_store::Wrapping::Theirs,
+        core::Wrapping::Conflict => file_store::Wrapping::Conflict,
+    }
+}
+
+pub(crate) fn conflict((identity, reason): &(OwnedIdentity, core::Reason)) -> file_store::Conflict {
+    let reason = match reason {
+        core::Reason::BothChanged => file_store::Reason::BothChanged,
+        core::Reason::OursDeleted => file_store::Reason::OursDeleted,
+        core::Reason::TheirsDeleted => file_store::Reason::TheirsDeleted,
+        core::Reason::AncestorUnknown => file_store::Reason::AncestorUnknown,
+        core::Reason::DeletionForgotten => file_store::Reason::DeletionForgotten,
+        core::Reason::Unreadable => file_store::Reason::Unreadable,
+    };
+    file_store::Conflict { identity: owned_identity(identity), reason }
+}
+
 /// An entry that goes out.
 pub(crate) fn entry_of(identity: types::Identity, sealed: Option<&[u8]>) -> file_store::Entry {
     file_store::Entry { identity, sealed: sealed.unwrap_or_default().to_vec(), deleted: sealed.is_none() }

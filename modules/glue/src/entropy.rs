@@ -10,13 +10,19 @@ pub(crate) struct Host;
 
 impl Entropy for Host {
     fn fill(&mut self, out: &mut [u8]) -> Result<(), Error> {
-        let mut bytes = get_random_bytes(out.len() as u64);
-        // A host that breaks its promise must not cost a panic, let alone a nonce of zeros.
-        if bytes.len() != out.len() {
-            return Err(Error::Other);
+        // WASI 0.3 lets a host return fewer bytes than asked for.
+        let mut rest = out;
+        while !rest.is_empty() {
+            let mut bytes = get_random_bytes(rest.len() as u64);
+            // A host that breaks its promise must not cost a panic or an endless loop, let alone a nonce of zeros.
+            if bytes.is_empty() || bytes.len() > rest.len() {
+                return Err(Error::Other);
+            }
+            let (filled, left) = rest.split_at_mut(bytes.len());
+            filled.copy_from_slice(&bytes);
+            bytes.zeroize();
+            rest = left;
         }
-        out.copy_from_slice(&bytes);
-        bytes.zeroize();
         Ok(())
     }
 }

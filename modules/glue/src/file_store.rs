@@ -5,10 +5,11 @@ use std::cell::RefCell;
 use omni_credentials_core::{self as core, Suite};
 
 use crate::bindings::exports::omni::credentials::file_store::{
-    Document, DocumentBorrow, Entry, Failure, Guest, GuestDocument, KeyringBorrow, Merged, Preference,
+    Document, DocumentBorrow, Entry, Failure, Guest, GuestDocument, KeyringBorrow, Preference, Reconciled,
 };
 use crate::convert;
 use crate::encryption::KeyringResource;
+use crate::entropy::Host;
 
 /// A document as a resource.
 pub struct DocumentResource<S: Suite>(RefCell<core::Document<S>>);
@@ -22,40 +23,48 @@ impl<S: Suite> DocumentResource<S> {
 impl<S: Suite> Guest for crate::Module<S> {
     type Document = DocumentResource<S>;
 
-    fn merge(
-        base: Vec<u8>,
+    fn reconcile(
+        ancestor: Vec<u8>,
         ours: DocumentBorrow<'_>,
+        our_keyring: KeyringBorrow<'_>,
         theirs: DocumentBorrow<'_>,
+        their_keyring: KeyringBorrow<'_>,
         ours_complete: bool,
-        keyring: KeyringBorrow<'_>,
         prefer: Preference,
-    ) -> Result<Merged, Failure> {
+    ) -> Result<Reconciled, Failure> {
         let (ours, theirs) = (ours.get::<DocumentResource<S>>(), theirs.get::<DocumentResource<S>>());
-        let keyring = keyring.get::<KeyringResource<S>>();
+        let (ours, theirs) = (ours.0.borrow(), theirs.0.borrow());
+        let our_keyring = our_keyring.get::<KeyringResource<S>>().0.borrow();
+        let their_keyring = their_keyring.get::<KeyringResource<S>>().0.borrow();
+        let (ours, theirs) = (
+            core::Side { document: &ours, keyring: &our_keyring },
+            core::Side { document: &theirs, keyring: &their_keyring },
+        );
         let prefer = match prefer {
             Preference::Neither => core::Preference::Neither,
             Preference::Ours => core::Preference::Ours,
             Preference::Theirs => core::Preference::Theirs,
         };
-        let (ours, theirs, keyring) = (ours.0.borrow(), theirs.0.borrow(), keyring.0.borrow());
-        let merged =
-            core::merge(&base, &ours, &theirs, ours_complete, &keyring, prefer).map_err(convert::failure)?;
+        let found = core::reconcile(&ancestor, &ours, &theirs, ours_complete, prefer, &mut Host)
+            .map_err(convert::failure)?;
         let entry = |(identity, sealed)| convert::entry_of(convert::owned_identity(identity), sealed);
-        Ok(Merged {
-            to_ours: merged.to_ours().map(entry).collect(),
-            to_theirs: merged.to_theirs().map(entry).collect(),
-            conflicts: merged.conflicts.iter().map(convert::owned_identity).collect(),
-            document: DocumentResource::resource(merged.document),
+        Ok(Reconciled {
+            to_ours: found.to_ours().map(entry).collect(),
+            to_theirs: found.to_theirs().map(entry).collect(),
+            conflicts: found.conflicts.iter().map(convert::conflict).collect(),
+            wrapping: convert::wrapping(found.wrapping),
+            document: DocumentResource::resource(found.document),
+            keyring: KeyringResource::resource(found.keyring),
         })
     }
 
     fn agreed(
-        base: Vec<u8>,
+        ancestor: Vec<u8>,
         ours: DocumentBorrow<'_>,
         theirs: DocumentBorrow<'_>,
     ) -> Result<Vec<u8>, Failure> {
         let (ours, theirs) = (ours.get::<DocumentResource<S>>(), theirs.get::<DocumentResource<S>>());
-        core::agreed(&base, &ours.0.borrow(), &theirs.0.borrow()).map_err(convert::failure)
+        core::agreed(&ancestor, &ours.0.borrow(), &theirs.0.borrow()).map_err(convert::failure)
     }
 }
 
@@ -114,6 +123,15 @@ impl<S: Suite> GuestDocument for DocumentResource<S> {
 
     fn table(&self, rows: Vec<u8>) -> Result<Document, Failure> {
         self.0.borrow().table(convert::rows(&rows)).map(Self::resource).map_err(convert::failure)
+    }
+
+    fn forget_deletions(&self) {
+        self.0.borrow_mut().forget_deletions();
+    }
+
+    fn retire_keys(&self, keyring: KeyringBorrow<'_>) -> Result<u32, Failure> {
+        let keyring = keyring.get::<KeyringResource<S>>();
+        keyring.0.borrow_mut().retire(&self.0.borrow()).map_err(convert::failure)
     }
 
     fn manifest(&self) -> Vec<u8> {

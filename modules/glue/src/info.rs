@@ -5,7 +5,7 @@ use omni_credentials_core::{Suite, limits};
 use crate::bindings::exports::omni::credentials::module_info::{self, Description, Guest, Limits};
 
 /// The contract in `wit/`.
-const CONTRACT: &str = "omni:credentials@0.1.0";
+const CONTRACT: &str = "omni:credentials@1.0.0";
 
 impl<S: Suite> Guest for crate::Module<S> {
     fn describe() -> Description {

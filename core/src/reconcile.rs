@@ -1,0 +1,157 @@
+//! Reconciling two sides (§8): a pure function of what they last agreed on, ours and theirs.
+
+mod keyrings;
+mod records;
+
+use std::rc::Rc;
+
+use crate::file::{Deletion, Record};
+use crate::manifest::{self, Hash, Manifest};
+use crate::suite::Suite;
+use crate::{Document, Entropy, Failure, Keyring, OwnedIdentity};
+
+pub use keyrings::Wrapping;
+use records::Pairs;
+
+/// Who wins where both sides changed a credential in different ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preference {
+    /// Neither side: the conflicts are reported, and the document is not to be used.
+    Neither,
+    /// Ours.
+    Ours,
+    /// Theirs.
+    Theirs,
+}
+
+/// Why a credential is in conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Both sides changed its value.
+    BothChanged,
+    /// Ours deleted it, theirs changed it.
+    OursDeleted,
+    /// Theirs deleted it, ours changed it.
+    TheirsDeleted,
+    /// One side has it and the other deleted it, and what they last agreed on is not known.
+    AncestorUnknown,
+    /// One side lacks it and has forgotten deletions made since both sides agreed, so that this may be one of them.
+    DeletionForgotten,
+    /// The sides hold different bytes for one version of it, and neither opens.
+    Unreadable,
+}
+
+/// One of the two sides.
+pub struct Side<'a, S: Suite> {
+    /// What it holds.
+    pub document: &'a Document<S>,
+    /// Its keyring. Where the secret of that one is not at hand: the other side's, which must then have all its keys.
+    pub keyring: &'a Keyring<S>,
+}
+
+/// What was found. Nothing was written: the caller writes the document.
+#[must_use]
+pub struct Reconciled<S: Suite> {
+    /// What both sides are to hold, with the keyring in its header. It has no seal yet.
+    pub document: Document<S>,
+    /// The keyring, unlocked.
+    pub keyring: Keyring<S>,
+    /// Under whose master secret the keyring is.
+    pub wrapping: Wrapping,
+    /// What ours must take over to hold what the document holds.
+    to_ours: Vec<Rc<Record>>,
+    /// What theirs must take over.
+    to_theirs: Vec<Rc<Record>>,
+    /// Changed on both sides in different ways; with a preference, the preferred side won.
+    pub conflicts: Vec<(OwnedIdentity, Reason)>,
+}
+
+impl<S: Suite> Reconciled<S> {
+    /// What ours must take over: identity, and the sealed value or `None` for a deletion.
+    #[must_use]
+    pub fn to_ours(&self) -> impl ExactSizeIterator<Item = (&OwnedIdentity, Option<&[u8]>)> {
+        self.to_ours.iter().map(|record| (&record.identity, record.sealed.as_deref()))
+    }
+
+    /// What theirs must take over.
+    #[must_use]
+    pub fn to_theirs(&self) -> impl ExactSizeIterator<Item = (&OwnedIdentity, Option<&[u8]>)> {
+        self.to_theirs.iter().map(|record| (&record.identity, record.sealed.as_deref()))
+    }
+}
+
+/// Reconciles. `ancestor` is a manifest of what both sides last agreed on, or empty where that is not known. With
+/// `ours_complete` (a table), a record that the ancestor has and ours lacks was deleted by ours. Otherwise a side
+/// deletes by tombstone only.
+///
+/// # Errors
+/// [`Error::Malformed`] for an ancestor that is no manifest; [`Error::WrongMasterSecret`] where the side whose master
+/// secret counts came without its own keyring; [`Error::UnknownKey`] where a side came without its own keyring and has
+/// a key that the other lacks; those of [`Keyring::unite`]; [`Error::TooManyRecords`].
+///
+/// [`Error::Malformed`]: crate::Error::Malformed
+/// [`Error::WrongMasterSecret`]: crate::Error::WrongMasterSecret
+/// [`Error::UnknownKey`]: crate::Error::UnknownKey
+/// [`Error::TooManyRecords`]: crate::Error::TooManyRecords
+pub fn reconcile<S: Suite>(
+    ancestor: &[u8],
+    ours: &Side<'_, S>,
+    theirs: &Side<'_, S>,
+    ours_complete: bool,
+    prefer: Preference,
+    entropy: &mut impl Entropy,
+) -> Result<Reconciled<S>, Failure> {
+    let ancestor = if ancestor.is_empty() { None } else { Some(Manifest::parse(ancestor)?) };
+    let (keyring, wrapping) = keyrings::united(ancestor.as_ref(), ours, theirs, prefer, entropy)?;
+    let rules = records::Rules {
+        ancestor: ancestor.as_ref(),
+        ours: ours.document,
+        theirs: theirs.document,
+        ours_complete,
+        prefer,
+        keyring: &keyring,
+    };
+    let found = rules.apply()?;
+    let document = Document::reconciled(ours.document, theirs.document, keyring.to_bytes(), found.records)?;
+    Ok(Reconciled {
+        document,
+        keyring,
+        wrapping,
+        to_ours: found.to_ours,
+        to_theirs: found.to_theirs,
+        conflicts: found.conflicts,
+    })
+}
+
+/// The manifest that both sides now agree on: records that are the same in both, and for the others what
+/// `ancestor` said. Ours is taken to be complete: what it lacks and theirs holds as deleted is agreed to be gone.
+///
+/// # Errors
+/// [`Error::Malformed`](crate::Error::Malformed) for an ancestor that is neither empty nor a manifest.
+pub fn agreed<S: Suite>(
+    ancestor: &[u8],
+    ours: &Document<S>,
+    theirs: &Document<S>,
+) -> Result<Vec<u8>, Failure> {
+    let before = if ancestor.is_empty() { Vec::new() } else { Manifest::parse(ancestor)?.entries };
+    let mut agreements: Vec<(Hash, Option<Hash>)> = Pairs::of(ours, theirs)
+        .filter_map(|pair| {
+            let version = match (pair.ours.map(|ours| &ours.sealed), pair.theirs.map(|theirs| &theirs.sealed))
+            {
+                (Some(Some(ours)), Some(Some(theirs))) if ours == theirs => {
+                    Some(manifest::version::<S>(ours))
+                }
+                (None | Some(None), Some(None)) => None,
+                _ => return None,
+            };
+            Some((manifest::identity_hash(pair.identity()), version))
+        })
+        .collect();
+    agreements.sort_unstable();
+    let kept =
+        before.iter().filter(|entry| agreements.binary_search_by(|other| other.0.cmp(&entry.0)).is_err());
+    let entries =
+        kept.copied().chain(agreements.iter().filter_map(|&(identity, version)| Some((identity, version?))));
+    let generation = ours.generation().max(theirs.generation());
+    Ok(Manifest::new(manifest::wrapping(theirs.protection()), generation, entries).to_bytes())
+}
