@@ -34,7 +34,7 @@ impl Manifest {
         entries: impl IntoIterator<Item = (Hash, Hash)>,
     ) -> Self {
         let mut entries: Vec<_> = entries.into_iter().collect();
-        entries.sort_unstable();
+        entries.sort_by_key(|entry| entry.0);
         entries.dedup_by_key(|entry| entry.0);
         Self { wrapping, generation, entries }
     }

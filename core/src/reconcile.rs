@@ -125,6 +125,7 @@ pub fn reconcile<S: Suite>(
 
 /// The manifest that both sides now agree on: records that are the same in both, and for the others what
 /// `ancestor` said. Ours is taken to be complete: what it lacks and theirs holds as deleted is agreed to be gone.
+/// `generation` is that of the file of theirs.
 ///
 /// # Errors
 /// [`Error::Malformed`](crate::Error::Malformed) for an ancestor that is neither empty nor a manifest.
@@ -132,6 +133,7 @@ pub fn agreed<S: Suite>(
     ancestor: &[u8],
     ours: &Document<S>,
     theirs: &Document<S>,
+    generation: u64,
 ) -> Result<Vec<u8>, Failure> {
     let before = if ancestor.is_empty() { Vec::new() } else { Manifest::parse(ancestor)?.entries };
     let mut agreements: Vec<(Hash, Option<Hash>)> = Pairs::of(ours, theirs)
@@ -152,6 +154,35 @@ pub fn agreed<S: Suite>(
         before.iter().filter(|entry| agreements.binary_search_by(|other| other.0.cmp(&entry.0)).is_err());
     let entries =
         kept.copied().chain(agreements.iter().filter_map(|&(identity, version)| Some((identity, version?))));
-    let generation = ours.generation().max(theirs.generation());
     Ok(Manifest::new(manifest::wrapping(theirs.protection()), generation, entries).to_bytes())
+}
+
+/// What both sides last agreed on, where it is not known whether a file that holds `pending` came into place after
+/// `confirmed`, given what the file holds now.
+///
+/// A version is random, so one that only `pending` has shows that it did. Then `pending` counts, except for records that
+/// the file has as they were in `confirmed`: those count as not changed by the file.
+///
+/// # Errors
+/// [`Error::Malformed`](crate::Error::Malformed) for a manifest that is neither empty nor one.
+pub fn settled<S: Suite>(confirmed: &[u8], pending: &[u8], file: &Document<S>) -> Result<Vec<u8>, Failure> {
+    if pending.is_empty() {
+        return Ok(confirmed.to_vec());
+    }
+    let after = Manifest::parse(pending)?;
+    if confirmed.is_empty() {
+        return Ok(pending.to_vec());
+    }
+    let before = Manifest::parse(confirmed)?;
+    let now = file.entries_of_manifest();
+    let came_into_place = now.iter().any(|(identity, version)| {
+        after.version(identity) == Some(version) && before.version(identity) != Some(version)
+    });
+    if !came_into_place {
+        return Ok(confirmed.to_vec());
+    }
+    let kept = now.iter().filter(|(identity, version)| before.version(identity) == Some(version));
+    // Those that are kept come first, and the first of two counts.
+    let entries = kept.chain(&after.entries).copied();
+    Ok(Manifest::new(after.wrapping, after.generation, entries).to_bytes())
 }

@@ -215,7 +215,7 @@ fn file(module: &Module) -> Result<(), Error> {
         "between equals there is nothing to do",
     )?;
     require(same.wrapping == Wrapping::Same, "equals have one keyring")?;
-    require(files.agreed(&base, parsed, parsed)? == base, "equals agree")?;
+    require(files.agreed(&base, parsed, parsed, 42)? == base, "equals agree")?;
     let mut rows = Rows::default();
     rows.push(&STRIPE, &sealed);
     let table = files.table(parsed, &rows)?;
@@ -224,6 +224,8 @@ fn file(module: &Module) -> Result<(), Error> {
     let file = Side { document: parsed, keyring };
     let same = files.reconcile(&base, side, file, true, Preference::Neither)?;
     require(same.to_ours.is_empty() && same.to_theirs.is_empty(), "a table holds sealed values as they are")?;
+    require(files.matches(table, &base)?, "a table holds what was agreed on")?;
+    require(files.settled(&base, &base, parsed)? == base, "a settled manifest is the one of both")?;
     let gone = files.table(parsed, &Rows::default())?;
     let found = files.reconcile(&base, Side { document: gone, keyring }, file, true, Preference::Neither)?;
     require(found.to_theirs.iter().any(|entry| entry.deleted), "what a table lacks was deleted")?;

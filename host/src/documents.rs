@@ -288,14 +288,43 @@ impl Files {
         })
     }
 
-    /// The manifest that both sides now agree on; ours is complete.
+    /// The manifest that both sides now agree on; ours is complete, and the file of theirs is of this generation.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`]: `Malformed` for an ancestor that is neither empty nor a manifest.
-    pub fn agreed(&mut self, ancestor: &[u8], ours: Document, theirs: Document) -> Result<Vec<u8>, Error> {
+    pub fn agreed(
+        &mut self,
+        ancestor: &[u8],
+        ours: Document,
+        theirs: Document,
+        generation: u64,
+    ) -> Result<Vec<u8>, Error> {
         self.sandbox.call("file-store.agreed", |module, store| {
-            module.omni_credentials_file_store().call_agreed(store, ancestor, ours.0, theirs.0)
+            module.omni_credentials_file_store().call_agreed(store, ancestor, ours.0, theirs.0, generation)
+        })
+    }
+
+    /// What both sides last agreed on where it is not known whether a file that holds `pending` came into place after
+    /// `confirmed`, given the file as it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `Malformed` for a manifest that is neither empty nor one.
+    pub fn settled(&mut self, confirmed: &[u8], pending: &[u8], file: Document) -> Result<Vec<u8>, Error> {
+        self.sandbox.call("file-store.settled", |module, store| {
+            module.omni_credentials_file_store().call_settled(store, confirmed, pending, file.0)
+        })
+    }
+
+    /// Whether a document holds the versions of a manifest, and no others.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `Malformed` for what is not a manifest.
+    pub fn matches(&mut self, document: Document, manifest: &[u8]) -> Result<bool, Error> {
+        self.sandbox.call("file-store.document.matches", |module, store| {
+            module.omni_credentials_file_store().document().call_matches(store, document.0, manifest)
         })
     }
 }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use subtle::ConstantTimeEq;
 
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, Hash, Manifest};
 use crate::slots::{KeyId, Protection, StoredKeyring};
 use crate::suite::Suite;
 use crate::{Error, Failure, Identity, Keyring, OwnedIdentity, limits, value};
@@ -297,10 +297,25 @@ impl<S: Suite> Document<S> {
     /// What the document holds (§8.1): an ancestor for reconciling later.
     #[must_use]
     pub fn manifest(&self) -> Vec<u8> {
-        let live = self.records.iter().filter_map(|record| Some((&record.identity, record.sealed.as_ref()?)));
-        let entries = live
-            .map(|(identity, sealed)| (manifest::identity_hash(identity), manifest::version::<S>(sealed)));
+        let entries = self.entries_of_manifest();
         Manifest::new(manifest::wrapping(&self.protection), self.generation, entries).to_bytes()
+    }
+
+    /// Whether the document holds the versions of a manifest, and no others.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for what is not a manifest.
+    pub fn matches(&self, manifest: &[u8]) -> Result<bool, Failure> {
+        let mut held = self.entries_of_manifest();
+        held.sort_unstable();
+        Ok(Manifest::parse(manifest)?.entries == held)
+    }
+
+    /// Identity and version of each live record, in the order of the records.
+    pub(crate) fn entries_of_manifest(&self) -> Vec<(Hash, Hash)> {
+        let live = self.records.iter().filter_map(|record| Some((&record.identity, record.sealed.as_ref()?)));
+        live.map(|(identity, sealed)| (manifest::identity_hash(identity), manifest::version::<S>(sealed)))
+            .collect()
     }
 
     /// The file's bytes, with the generation one above the higher of the document's own and `at_least`, sealed

@@ -15,7 +15,8 @@ pub enum Wrapping {
     Ours,
     /// That of theirs: ours has not changed its own since both agreed.
     Theirs,
-    /// Both have changed it, or it is not known which did. The preferred side's; with no preference, theirs.
+    /// Both have changed it, or it is not known which did. The preferred side's; with no preference theirs, or ours
+    /// where theirs came without its own keyring.
     Conflict,
 }
 
@@ -41,7 +42,11 @@ pub(super) fn united<S: Suite>(
     let ours_leads = match found {
         Wrapping::Ours => true,
         Wrapping::Theirs => false,
-        Wrapping::Conflict => prefer == Preference::Ours,
+        Wrapping::Conflict => match prefer {
+            Preference::Ours => true,
+            Preference::Theirs => false,
+            Preference::Neither => is_locked(theirs),
+        },
         // The same bytes from either side, if the slots are.
         Wrapping::Same => true,
     };

@@ -71,8 +71,8 @@ fn seal_again(handle: &Handle) -> Result<i64, Error> {
     let (mut count, mut unreadable) = (0_i64, 0_i64);
     as_owner_of(handle, || {
         every_row(table, Visibility::Now, |fields, sealed| {
-            let value = match open::open_unchecked(handle, fields, sealed) {
-                Ok(value) => value,
+            let again = match open::reseal(handle, fields, sealed) {
+                Ok(again) => again,
                 Err(instance::OpenError::Store(error)) => return Err(error),
                 // As for reading: the setting says whether one bad row stops the others. It stays as it is.
                 Err(instance::OpenError::Value(_)) if settings::on_unreadable() == OnUnreadable::Null => {
@@ -83,7 +83,6 @@ fn seal_again(handle: &Handle) -> Result<i64, Error> {
                     return Err(Error::Unreadable { name: fields.display_name(), reason });
                 }
             };
-            let again = open::seal(table, fields, &value)?;
             // SAFETY: a bytea made just now.
             let again = unsafe { DatumWithOid::new(again, pg_sys::BYTEAOID) };
             change_row(table, fields, sealed, "", vec![again])?;

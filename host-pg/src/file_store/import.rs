@@ -9,12 +9,10 @@ use pgrx::prelude::*;
 
 use super::moved::key;
 use super::published::Note;
-use super::registry::{FileState, Registry, Store};
-use super::table::{self, Outcome, Rows};
-use super::{
-    base, check_rights, check_rights_of, export, file_error, keyrings, limit_error, moved, place, read,
-    read_at, required, transaction,
-};
+use super::registry::{Registry, Store};
+use super::sides::{self, Sides};
+use super::table::{self, Outcome};
+use super::{check_rights, check_rights_of, export, file_error, place, read, read_at, required, transaction};
 use crate::error::{Error, given, or_raise};
 use crate::instance::{self, Handle};
 use crate::postgres::catalog;
@@ -119,48 +117,26 @@ fn import(
     let filename = store.filename.clone();
     let fault = |error: host::Error| file_error(&filename, error);
     let schema = handle.borrow().schema;
-    let over = |error: host::Error| limit_error(&filename, schema, error);
-
-    let (table, mut files, theirs, ours, merged) = {
+    let (table, sides) = {
         let mut instance = handle.borrow_mut();
-        let module = instance.current_module()?;
-        let mut files = module.files().map_err(fault)?;
-        let seen = store.resolve_state(note, &Digest::of(file), || export::manifest_of(&mut files, file));
-        let moved::Theirs { document: theirs, moved } =
-            moved::parse(&mut instance, &module, &mut files, store, file)?;
-        let keyring = keyrings::join(&mut instance, &module, &mut files, &filename, theirs, !dry_run)?;
-        if !moved {
-            files.verify(theirs, keyring).map_err(fault)?;
-            let generation = files.generation(theirs).map_err(fault)?;
-            if seen == FileState::Foreign
-                && export::rolled_back(store, generation)
-                && prefer != Preference::Theirs
-            {
-                store.base = base::without_deletions(&store.base, &files.manifest(theirs).map_err(fault)?);
-            }
-        }
-        if let Some(current) = instance.current() {
-            files.set_keyring(theirs, &current.bytes).map_err(fault)?;
-        }
-        let rows = Rows::read(&instance, &filename)?;
-        let ours = files.table(theirs, &rows.packed).map_err(over)?;
-        let merged = files.merge(&store.base, ours, theirs, rows.complete, keyring, prefer).map_err(over)?;
-        (instance.table, files, theirs, ours, merged)
+        let sides = sides::reconcile(&mut instance, store, note, Some(file), prefer, !dry_run)?;
+        (instance.table, sides)
     };
-    if prefer == Preference::Neither && !merged.conflicts.is_empty() {
-        return Err(export::conflict(&filename, schema, &merged.conflicts));
+    let Sides { mut files, ours, theirs, generation, found, .. } = sides;
+    if prefer == Preference::Neither && !found.conflicts.is_empty() {
+        return Err(export::conflict(&filename, schema, &found.conflicts));
     }
     let kind_type = kind_type(schema)?;
-    let mut outcomes = Vec::with_capacity(merged.to_ours.len());
+    let mut outcomes = Vec::with_capacity(found.to_ours.len());
     // What the whole table holds, as far as it matters here: the caller's policies may hide some of it.
-    let changing: HashSet<_> = merged.to_ours.iter().map(|entry| key(&entry.identity())).collect();
+    let changing: HashSet<_> = found.to_ours.iter().map(|entry| key(&entry.identity())).collect();
     let held_before: HashMap<_, _> = if changing.is_empty() {
         HashMap::new()
     } else {
         let rows = files.entries(ours).map_err(fault)?.into_iter();
         rows.map(|row| (key(&row.identity()), row)).filter(|(key, _)| changing.contains(key)).collect()
     };
-    for entry in merged.to_ours {
+    for entry in found.to_ours {
         let is_held = held_before.contains_key(&key(&entry.identity()));
         outcomes.push(table::apply(table, kind_type, entry, is_held, dry_run)?);
     }
@@ -181,10 +157,10 @@ fn import(
     let keyring = files.keyring_bytes(theirs).map_err(fault)?;
     let agreed = files.create(&keyring).map_err(fault)?;
     files.put(agreed, &held).map_err(fault)?;
-    store.base = files.manifest(agreed).map_err(fault)?;
+    store.base = files.agreed(&[], agreed, agreed, generation).map_err(fault)?;
     store.file_digest = Some(Digest::of(file).as_bytes().to_vec());
     store.unloaded = i32::try_from(skipped.len()).unwrap_or(i32::MAX);
-    store.saw_generation(files.generation(theirs).map_err(fault)?);
+    store.saw_generation(generation);
     (store.pending_base, store.pending_digest) = (None, None);
     Ok(outcomes)
 }

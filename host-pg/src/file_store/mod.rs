@@ -4,25 +4,24 @@
 //! - `manage`: `credential_file_stores`, `credential_file_store_sync` and `detach_file_store`.
 //! - `status`: whether file and table are in step.
 //! - `table`: the instance's rows as records of a document, and records as rows.
-//! - `keyrings`: one keyring for file and table.
-//! - `export`: the three-way merge before a commit.
+//! - `sides`: file and table as the two sides of a reconciliation; export and import share it.
+//! - `export`: what is written before a commit.
 //! - `moved`: files from before the instance moved to another keyring.
 //! - `place`: where a file is, and where none may be.
 //! - `prune`: which files keep an earlier keyring from being pruned.
 //! - `import`: `instantiate_file_store` and `credential_file_store_reload`.
-//! - `base` and `published`: what file and table last agreed on, also after a crash.
+//! - `published`: what file and table last agreed on, also after a crash.
 //! - `transaction`: when it happens, and what becomes visible when.
 
-mod base;
 mod export;
 mod import;
-mod keyrings;
 mod manage;
 mod moved;
 mod place;
 mod prune;
 mod published;
 mod registry;
+mod sides;
 mod status;
 mod table;
 mod transaction;

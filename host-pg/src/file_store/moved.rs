@@ -140,7 +140,7 @@ fn seal_again(
     store.base = {
         let base = files.create(&current).map_err(fault)?;
         files.put(base, &refs(&agreed)).map_err(fault)?;
-        files.manifest(base).map_err(fault)?
+        files.agreed(&[], base, base, generation).map_err(fault)?
     };
     let moved = files.create(&current).map_err(fault)?;
     files.put(moved, &refs(&sealed_again)).map_err(fault)?;

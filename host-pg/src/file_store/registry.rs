@@ -1,10 +1,10 @@
 //! The rows of `credentials_files`.
 
-use omni_credentials_host::Digest;
+use omni_credentials_host::{Digest, Files};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
-use super::base;
+use super::file_error;
 use super::published::Note;
 use crate::error::Error;
 use crate::postgres::catalog::{self, Extension};
@@ -200,31 +200,34 @@ fn mark_key() -> Result<Option<Vec<u8>>, Error> {
 }
 
 impl Store {
-    /// Works out what file and table last agreed on, given the digest of the file as it is now. `manifest` tells what
-    /// it holds, and is asked only where that matters.
+    /// Works out what file and table last agreed on, given the file as it is now.
     pub(super) fn resolve_state(
         &mut self,
         note: &Note,
-        file: &Digest,
-        manifest: impl FnOnce() -> Vec<u8>,
-    ) -> FileState {
-        let digest = file.as_bytes();
+        digest: &Digest,
+        files: &mut Files,
+        file: &[u8],
+    ) -> Result<FileState, Error> {
+        let digest = digest.as_bytes();
         if let Some(pending) = self.pending_digest.as_deref() {
             if pending == digest || note.says(pending) {
                 self.base = self.pending_base.take().unwrap_or_default();
                 self.file_digest = self.pending_digest.take();
             } else if self.file_digest.as_deref() == Some(digest) {
-                return FileState::Behind;
+                return Ok(FileState::Behind);
             } else {
-                self.base = base::resolve_state(
-                    &self.base,
-                    self.pending_base.as_deref().unwrap_or_default(),
-                    &manifest(),
-                );
+                // A file that does not parse here says nothing: it is of another suite, or refused later on.
+                if let Ok(document) = files.parse(file) {
+                    let pending = self.pending_base.as_deref().unwrap_or_default();
+                    self.base = files
+                        .settled(&self.base, pending, document)
+                        .map_err(|error| file_error(&self.filename, error))?;
+                }
                 (self.pending_base, self.pending_digest) = (None, None);
             }
         }
-        if self.file_digest.as_deref() == Some(digest) { FileState::Known } else { FileState::Foreign }
+        let known = self.file_digest.as_deref() == Some(digest);
+        Ok(if known { FileState::Known } else { FileState::Foreign })
     }
 
     /// The digest of the file that this instance wrote or checked last.

@@ -151,7 +151,9 @@ fn look_at_the_table(handle: &Handle, store: &Store, file: &[u8]) -> Result<Foun
     let ours = files
         .table(theirs, &rows.packed)
         .map_err(|error| limit_error(&store.filename, instance.schema, error))?;
-    Ok(if files.manifest(ours).map_err(fault)? == store.agreed() {
+    // What both agreed on is not known where the store was suspended, which was told before.
+    let agreed = store.agreed();
+    Ok(if !agreed.is_empty() && files.matches(ours, agreed).map_err(fault)? {
         Found::Same
     } else {
         Found::News("the table was changed and the file was not")

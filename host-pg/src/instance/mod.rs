@@ -132,6 +132,16 @@ impl Instance {
         }
     }
 
+    /// Seals a value again under the current key. Where the current keyring has its key, it stays the same version of
+    /// the credential.
+    pub(crate) fn reseal(&mut self, identity: &Identity<'_>, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+        if let Some(result) = self.keyrings.reseal(identity, sealed)? {
+            return result.map_err(OpenError::Value);
+        }
+        let value = self.open(identity, sealed)?;
+        Ok(self.seal(identity, &value)?)
+    }
+
     /// Whether the current keyring opens a value.
     pub(crate) fn opens_with_current(
         &mut self,

@@ -129,6 +129,23 @@ impl Keyrings {
         Ok(Err(first.unwrap_or(Unreadable::UnknownKey)))
     }
 
+    /// Seals a value again with the current keyring; `None` where another one has its key.
+    pub(crate) fn reseal(
+        &mut self,
+        identity: &Identity<'_>,
+        sealed: &[u8],
+    ) -> Result<Option<Result<Vec<u8>, Unreadable>>, Error> {
+        match self.unlocked(0)?.reseal(identity, sealed) {
+            Ok(again) => Ok(Some(Ok(again))),
+            Err(host::Error::Refused(failure)) => match Unreadable::of(&failure) {
+                Some(reason) if reason.is_of_another_key() => Ok(None),
+                Some(reason) => Ok(Some(Err(reason))),
+                None => Err(Error::ModuleFailed { reason: failure.to_string() }),
+            },
+            Err(error) => Err(modules::module_error(error)),
+        }
+    }
+
     /// Opens a value with one keyring.
     pub(crate) fn open_with(
         &mut self,

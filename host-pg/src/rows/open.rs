@@ -116,12 +116,22 @@ fn open_as_seen(
     open_with(handle, fields, sealed, Instance::open_as_seen)
 }
 
-fn open_with(
+/// Seals a value of a row again under the current key, whoever asks: the same version of the credential, where that is
+/// possible.
+pub(crate) fn reseal(
     handle: &instance::Handle,
     fields: &Fields,
     sealed: pg_sys::Datum,
-    open: impl FnOnce(&mut Instance, &Identity<'_>, &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>, OpenError>,
-) -> Result<zeroize::Zeroizing<Vec<u8>>, OpenError> {
+) -> Result<pg_sys::Datum, OpenError> {
+    open_with(handle, fields, sealed, Instance::reseal).map(|again| bytea(&again))
+}
+
+fn open_with<T>(
+    handle: &instance::Handle,
+    fields: &Fields,
+    sealed: pg_sys::Datum,
+    open: impl FnOnce(&mut Instance, &Identity<'_>, &[u8]) -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
     // SAFETY: the datum of a bytea that is not NULL.
     let sealed = unsafe { Detoasted::new(sealed) };
     let mut store = handle.borrow_mut();

@@ -62,9 +62,15 @@ impl<S: Suite> Guest for crate::Module<S> {
         ancestor: Vec<u8>,
         ours: DocumentBorrow<'_>,
         theirs: DocumentBorrow<'_>,
+        generation: u64,
     ) -> Result<Vec<u8>, Failure> {
         let (ours, theirs) = (ours.get::<DocumentResource<S>>(), theirs.get::<DocumentResource<S>>());
-        core::agreed(&ancestor, &ours.0.borrow(), &theirs.0.borrow()).map_err(convert::failure)
+        core::agreed(&ancestor, &ours.0.borrow(), &theirs.0.borrow(), generation).map_err(convert::failure)
+    }
+
+    fn settled(confirmed: Vec<u8>, pending: Vec<u8>, file: DocumentBorrow<'_>) -> Result<Vec<u8>, Failure> {
+        let file = file.get::<DocumentResource<S>>();
+        core::settled(&confirmed, &pending, &file.0.borrow()).map_err(convert::failure)
     }
 }
 
@@ -136,6 +142,10 @@ impl<S: Suite> GuestDocument for DocumentResource<S> {
 
     fn manifest(&self) -> Vec<u8> {
         self.0.borrow().manifest()
+    }
+
+    fn matches(&self, manifest: Vec<u8>) -> Result<bool, Failure> {
+        self.0.borrow().matches(&manifest).map_err(convert::failure)
     }
 
     fn write(&self, keyring: KeyringBorrow<'_>, at_least: u64) -> Result<Vec<u8>, Failure> {

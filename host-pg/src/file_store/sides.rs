@@ -1,0 +1,178 @@
+//! The step that export and import share: file and table become the two sides of a reconciliation.
+//!
+//! Which side is right, and what becomes of the two keyrings, is the module's decision (FORMAT.md, section 8). Here both
+//! sides are put together, and the keyring that both have afterwards becomes the instance's.
+
+use omni_credentials_host::{
+    self as host, Digest, Document, Files, Kek, KeyringHandle, Module, Preference, Reconciled, Side, Wrapping,
+};
+
+use super::published::Note;
+use super::registry::{FileState, Store};
+use super::table::Rows;
+use super::{file_error, limit_error, moved};
+use crate::error::Error;
+use crate::instance::Instance;
+
+/// Both sides, and what they are to hold.
+pub(super) struct Sides {
+    pub(super) files: Files,
+    /// The table's rows.
+    pub(super) ours: Document,
+    /// The file, as it was.
+    pub(super) theirs: Document,
+    /// The file's generation.
+    pub(super) generation: u64,
+    pub(super) seen: FileState,
+    /// Whether the file was sealed again for the instance's keyring (see [`moved`]).
+    pub(super) moved: bool,
+    /// Whether the file has the keyring that both are to have.
+    pub(super) same_keyring: bool,
+    pub(super) found: Reconciled,
+}
+
+/// Reconciles the table with `file`. `store` learns what both last agreed on. With `keep`, the keyring of both becomes the
+/// instance's.
+pub(super) fn reconcile(
+    instance: &mut Instance,
+    store: &mut Store,
+    note: &Note,
+    file: Option<&[u8]>,
+    prefer: Preference,
+    keep: bool,
+) -> Result<Sides, Error> {
+    let filename = store.filename.clone();
+    let fault = |error: host::Error| file_error(&filename, error);
+    let over = |error: host::Error| limit_error(&filename, instance.schema, error);
+    let module = instance.current_module()?;
+    let mut files = module.files().map_err(fault)?;
+    let (theirs, seen, moved) = match file {
+        Some(bytes) => {
+            let seen = store.resolve_state(note, &Digest::of(bytes), &mut files, bytes)?;
+            let moved::Theirs { document, moved } =
+                moved::parse(instance, &module, &mut files, store, bytes)?;
+            (document, seen, moved)
+        }
+        None => {
+            let keyring = instance.current_bytes()?;
+            (files.create(&keyring).map_err(fault)?, FileState::Behind, false)
+        }
+    };
+    let carried = files.keyring_bytes(theirs).map_err(fault)?;
+    let keys = Keys::unlock(instance, &module, &mut files, &filename, theirs, &carried)?;
+    // The file that this instance wrote or checked, byte for byte, needs no second check.
+    if file.is_some() && !moved && seen != FileState::Known {
+        files.verify(theirs, keys.theirs).map_err(fault)?;
+    }
+    let generation = files.generation(theirs).map_err(fault)?;
+    if seen == FileState::Foreign && !moved {
+        warn_if_rolled_back(store, generation, prefer);
+    }
+    let rows = Rows::read(instance, &filename)?;
+    let ours = files.table(theirs, &rows.packed).map_err(over)?;
+    let (our_side, their_side) =
+        (Side { document: ours, keyring: keys.ours }, Side { document: theirs, keyring: keys.theirs });
+    let found = files.reconcile(&store.base, our_side, their_side, rows.complete, prefer).map_err(
+        |error| match error {
+            host::Error::Refused(failure) if failure.code == host::ErrorCode::WrongMasterSecret => {
+                keys.refused.clone().unwrap_or_else(|| fault(error))
+            }
+            other => limit_error(&filename, instance.schema, other),
+        },
+    )?;
+    let keyring = files.to_bytes(found.keyring).map_err(fault)?;
+    if keep && instance.current().is_none_or(|current| current.bytes != keyring) {
+        keys.keep(instance, &module, &keyring, found.wrapping)?;
+    }
+    let same_keyring = carried == keyring;
+    Ok(Sides { files, ours, theirs, generation, seen, moved, same_keyring, found })
+}
+
+/// The keyrings of both sides, unlocked, and their KEKs.
+struct Keys {
+    ours: KeyringHandle,
+    theirs: KeyringHandle,
+    our_kek: Option<Kek>,
+    their_kek: Option<Kek>,
+    /// Why the file's keyring could not be unlocked, where the instance's keys do for its seal.
+    refused: Option<Error>,
+}
+
+impl Keys {
+    fn unlock(
+        instance: &mut Instance,
+        module: &Module,
+        files: &mut Files,
+        filename: &str,
+        file: Document,
+        carried: &[u8],
+    ) -> Result<Self, Error> {
+        let fault = |error: host::Error| file_error(filename, error);
+        if instance.current().is_none() {
+            // An instance without a keyring takes the file's, unless it lost its own.
+            if !instance.holds_nothing()? {
+                return Err(Error::KeyringMissing { schema: instance.schema_name() });
+            }
+            let kek = derive(instance, module, filename, carried)?;
+            let theirs = files.unlock(carried, &kek).map_err(fault)?;
+            return Ok(Self { ours: theirs, theirs, our_kek: None, their_kek: Some(kek), refused: None });
+        }
+        let our_kek = instance.current_kek()?;
+        let current = instance.current_bytes()?;
+        let ours = files.unlock(&current, &our_kek).map_err(fault)?;
+        if current == carried {
+            return Ok(Self { ours, theirs: ours, our_kek: Some(our_kek), their_kek: None, refused: None });
+        }
+        match derive(instance, module, filename, carried) {
+            Ok(kek) => {
+                let theirs = files.unlock(carried, &kek).map_err(fault)?;
+                Ok(Self { ours, theirs, our_kek: Some(our_kek), their_kek: Some(kek), refused: None })
+            }
+            // The seal tells which key the file was written with. If it is one of ours, the file was written by us or
+            // for us, and a changed master secret need not be an obstacle: that is for the module to say.
+            Err(error) if files.verify(file, ours).is_ok() => {
+                Ok(Self { ours, theirs: ours, our_kek: Some(our_kek), their_kek: None, refused: Some(error) })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the keyring of both the instance's.
+    fn keep(
+        self,
+        instance: &mut Instance,
+        module: &Module,
+        keyring: &[u8],
+        wrapping: Wrapping,
+    ) -> Result<(), Error> {
+        let kek = match wrapping {
+            Wrapping::Same | Wrapping::Ours => self.our_kek.or(self.their_kek),
+            Wrapping::Theirs | Wrapping::Conflict => self.their_kek.or(self.our_kek),
+        };
+        let kek = kek.ok_or_else(|| Error::KeyringMissing { schema: instance.schema_name() })?;
+        match instance.current() {
+            None => instance.store_keyring(module.digest(), keyring, kek),
+            Some(_) => instance.replace_current(keyring, kek),
+        }
+    }
+}
+
+/// Tells when the file is older than what was last seen of it.
+fn warn_if_rolled_back(store: &Store, generation: u64, prefer: Preference) {
+    let known = store.known_generation();
+    if generation < known && prefer != Preference::Theirs {
+        pgrx::warning!(
+            "file store {} went back from generation {known} to {generation}: an older version of it was put in place. What it marks as deleted is not deleted here",
+            store.filename
+        );
+    }
+}
+
+fn derive(instance: &Instance, module: &Module, filename: &str, keyring: &[u8]) -> Result<Kek, Error> {
+    instance.derive(module, keyring, &format!("file store {filename}")).map_err(|error| match error {
+        Error::KeyringTampered { .. } => {
+            Error::FileInvalid { filename: filename.to_owned(), reason: "its keyring was altered".to_owned() }
+        }
+        other => other,
+    })
+}
