@@ -1,8 +1,11 @@
-//! Merging two versions of a file.
+//! Merging two versions of a file: what to do is the module's decision (FORMAT.md, section 8).
 
 use std::path::Path;
 
-use omni_credentials_host::{Document, Entry, Error as HostError, ErrorCode, Files, Keyring, Preference};
+use omni_credentials_host::{
+    Conflict, Document, Entry, Error as HostError, ErrorCode, Files, KeyringHandle, Preference, Reason, Side,
+    Wrapping,
+};
 
 use crate::context::Context;
 use crate::error::Error;
@@ -16,12 +19,14 @@ pub(crate) struct Combined {
     pub(crate) to_ours: Vec<Entry>,
     /// What theirs did not have.
     pub(crate) to_theirs: Vec<Entry>,
-    /// Changed on both sides; settled as preferred.
+    /// Changed on both sides, and decided as preferred.
     pub(crate) conflicts: Vec<String>,
+    /// Whose master secret the file has, where the sides have different ones.
+    pub(crate) wrapping: Wrapping,
 }
 
-/// Merges two files whose common ancestor is `base`; an ancestor that is no credentials file counts as empty.
-/// `path` is for messages. With conflicts and no preference it is an error that names them.
+/// Merges two files whose common ancestor is `base`; of an ancestor that is no credentials file nothing is known. `path` is
+/// for messages. With conflicts and no preference it is an error that names them.
 pub(crate) fn combine(
     context: &Context,
     path: &Path,
@@ -30,95 +35,78 @@ pub(crate) fn combine(
     theirs: &[u8],
     prefer: Preference,
 ) -> Result<Combined, Error> {
-    let module = context.module()?;
-    let mut files = module.files()?;
+    let mut files = context.module()?.files()?;
     let of_file = Error::of_file(path);
     let ours = files.parse(ours).map_err(&of_file)?;
     let theirs = files.parse(theirs).map_err(&of_file)?;
-    let base = match files.parse(base) {
-        Ok(base) => base,
-        Err(HostError::Refused(_)) => {
-            let keyring = files.keyring_bytes(ours)?;
-            files.create(&keyring)?
-        }
+    let ancestor = match files.parse(base) {
+        Ok(base) => files.manifest(base)?,
+        Err(HostError::Refused(_)) => Vec::new(),
         Err(error) => return Err(error.into()),
     };
-    let base_keyring = files.keyring_bytes(base)?;
-
-    let (our_keyring, their_keyring) = (files.keyring_bytes(ours)?, files.keyring_bytes(theirs)?);
-    // Who changed the keyring since the ancestor has the newer one.
-    let (newer, other) = if their_keyring == base_keyring {
-        (our_keyring, their_keyring)
-    } else {
-        (their_keyring, our_keyring)
+    let ours_unlocked = unlock(context, path, &mut files, ours)?;
+    let theirs_unlocked = unlock(context, path, &mut files, theirs)?;
+    // Where the secret of one side is not at hand, the other side's keyring may do.
+    let wrong_secret = || Error::WrongSecret { path: path.to_owned() };
+    let our_keyring = ours_unlocked.or(theirs_unlocked).ok_or_else(wrong_secret)?;
+    let their_keyring = theirs_unlocked.unwrap_or(our_keyring);
+    let (ours, theirs) =
+        (Side { document: ours, keyring: our_keyring }, Side { document: theirs, keyring: their_keyring });
+    let locked = |error| match error {
+        HostError::Refused(failure)
+            if matches!(failure.code, ErrorCode::UnknownKey | ErrorCode::WrongMasterSecret) =>
+        {
+            wrong_secret()
+        }
+        other => of_file(other),
     };
-    let kek = context.kek(path, &newer)?;
-    let mut keyring = newer;
-    if other != keyring {
-        let mut unlocked = module.unlock(&keyring, &kek).map_err(&of_file)?;
-        match context.kek(path, &other) {
-            Ok(other_kek) => {
-                if unlocked.absorb(&other, &other_kek).map_err(&of_file)? > 0 {
-                    keyring = unlocked.to_bytes()?;
-                }
-            }
-            // Under the master secret of before a change: as long as it has no keys of its own, all is well,
-            // and otherwise the seal of that side will not be known below.
-            Err(Error::WrongSecret { .. }) => {}
-            Err(error) => return Err(error),
+    for side in [ours, theirs] {
+        files.verify(side.document, side.keyring).map_err(locked)?;
+    }
+    let found = files.reconcile(&ancestor, ours, theirs, false, prefer).map_err(locked)?;
+    let one_secret = ours_unlocked.is_some() && theirs_unlocked.is_some();
+    if prefer == Preference::Neither {
+        if found.wrapping == Wrapping::Conflict && !one_secret {
+            return Err(Error::SecretConflict { path: path.to_owned() });
+        }
+        if !found.conflicts.is_empty() {
+            return Err(Error::Conflict(found.conflicts.iter().map(shown).collect()));
         }
     }
-    context.remember(&keyring, &kek);
-    let handle = files.unlock(&keyring, &kek).map_err(&of_file)?;
-    for side in [ours, theirs] {
-        files.verify(side, handle).map_err(|error| match error {
-            HostError::Refused(failure) if failure.code == ErrorCode::UnknownKey => {
-                Error::WrongSecret { path: path.to_owned() }
-            }
-            other => of_file(other),
-        })?;
-    }
-
-    let mut unlocked = module.unlock(&keyring, &kek).map_err(&of_file)?;
-    discount_rotation(&mut files, &mut unlocked, base, ours, theirs)?;
-    let manifest = files.manifest(base)?;
-    let merged = files.merge(&manifest, ours, theirs, false, handle, prefer).map_err(&of_file)?;
-    let conflicts: Vec<_> = merged.conflicts.iter().map(|it| identity::shown(&it.as_ref())).collect();
-    if !conflicts.is_empty() && prefer == Preference::Neither {
-        return Err(Error::Conflict(conflicts));
-    }
-    files.set_keyring(merged.document, &keyring)?;
-    let generation = files.generation(ours)?.max(files.generation(theirs)?);
-    let bytes = files.write(merged.document, handle, generation).map_err(&of_file)?;
-    Ok(Combined { bytes, to_ours: merged.to_ours, to_theirs: merged.to_theirs, conflicts })
+    let bytes = files.write(found.document, found.keyring, 0).map_err(&of_file)?;
+    Ok(Combined {
+        bytes,
+        to_ours: found.to_ours,
+        to_theirs: found.to_theirs,
+        conflicts: found.conflicts.iter().map(shown).collect(),
+        wrapping: found.wrapping,
+    })
 }
 
-/// A merge compares sealed values with those of the ancestor, so after a rotation every value looks changed. Where a
-/// side only encrypted a value anew, this makes its sealed value the ancestor's.
-fn discount_rotation(
+/// The keyring of a document, unlocked; `None` where it is under another master secret than the one at hand.
+fn unlock(
+    context: &Context,
+    path: &Path,
     files: &mut Files,
-    keyring: &mut Keyring,
-    base: Document,
-    ours: Document,
-    theirs: Document,
-) -> Result<(), Error> {
-    let (ours, theirs) = (files.entries(ours)?, files.entries(theirs)?);
-    let find = |side: &[Entry], entry: &Entry| {
-        let key = |it: &Entry| (it.name.clone(), it.kind.clone(), it.principal.clone(), it.scope.clone());
-        let at = side.binary_search_by(|other| key(other).cmp(&key(entry))).ok()?;
-        side.get(at).filter(|found| !found.deleted && found.sealed != entry.sealed).cloned()
-    };
-    let mut anew = Vec::new();
-    for entry in files.entries(base)?.into_iter().filter(|entry| !entry.deleted) {
-        let (Some(ours), Some(theirs)) = (find(&ours, &entry), find(&theirs, &entry)) else { continue };
-        let mut open = |entry: &Entry| keyring.open(&entry.identity(), &entry.sealed).ok();
-        let Some(before) = open(&entry) else { continue };
-        if open(&ours).is_some_and(|value| value == before) {
-            anew.push(ours);
-        } else if open(&theirs).is_some_and(|value| value == before) {
-            anew.push(theirs);
-        }
+    document: Document,
+) -> Result<Option<KeyringHandle>, Error> {
+    let keyring = files.keyring_bytes(document)?;
+    match context.kek(path, &keyring) {
+        Ok(kek) => Ok(Some(files.unlock(&keyring, &kek).map_err(Error::of_file(path))?)),
+        Err(Error::WrongSecret { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
-    let anew: Vec<_> = anew.iter().map(Entry::as_ref).collect();
-    Ok(files.put(base, &anew)?)
+}
+
+/// A conflict, for people.
+fn shown(conflict: &Conflict) -> String {
+    let reason = match conflict.reason {
+        Reason::BothChanged => "changed by both",
+        Reason::OursDeleted => "deleted by ours, changed by theirs",
+        Reason::TheirsDeleted => "deleted by theirs, changed by ours",
+        Reason::AncestorUnknown => "deleted by one side, and the common ancestor is not known",
+        Reason::DeletionForgotten => "missing on one side, which no longer knows what was deleted",
+        Reason::Unreadable => "does not open on either side",
+    };
+    format!("{} ({reason})", identity::shown(&conflict.identity.as_ref()))
 }

@@ -74,8 +74,14 @@ pub(crate) enum Error {
     #[error("{0}")]
     Meaningless(String),
     /// Both sides changed these credentials.
-    #[error("both sides changed {}", .0.join("; "))]
+    #[error("the two sides do not agree on {}", .0.join("; "))]
     Conflict(Vec<String>),
+    /// Both sides changed the master secret, and only one of the two is at hand.
+    #[error("both sides changed the master secret of {}", .path.display())]
+    SecretConflict {
+        /// The file.
+        path: PathBuf,
+    },
     /// The markers in the file are not only around its trailer, and git has no versions to merge.
     #[error("{}: the conflict is inside the records, and git does not have both versions", .0.display())]
     NotMendable(PathBuf),
@@ -173,7 +179,7 @@ impl Error {
             Self::Invalid { .. } | Self::Meaningless(_) | Self::Variable(_) | Self::SeveralLines => {
                 Exit::Invalid
             }
-            Self::Conflict(_) | Self::NotMendable(_) => Exit::Conflict,
+            Self::Conflict(_) | Self::SecretConflict { .. } | Self::NotMendable(_) => Exit::Conflict,
             Self::NoEditor | Self::Editor { .. } => Exit::Editor,
             Self::Module(_) | Self::Vector(_) => Exit::Module,
             Self::Unreadable { .. } => Exit::Unreadable,
@@ -245,6 +251,9 @@ impl Error {
                 _ => return None,
             },
             Self::Conflict(_) => hints::CONFLICT.into(),
+            Self::SecretConflict { .. } => {
+                "set the secret of the side to keep and take it: omni-credentials merge --prefer ours (or theirs)".into()
+            }
             Self::NotMendable(path) => {
                 let path = path.display();
                 format!("take one side: git checkout --theirs {path}; then set what is missing")

@@ -143,6 +143,21 @@ impl Opened {
         self.keyring.seal(identity, value).map_err(Error::of_argument(identity::shown(identity)))
     }
 
+    /// Seals a value again, under the current key: the same version of the credential.
+    pub(crate) fn reseal(&mut self, entry: &Entry) -> Result<Vec<u8>, Error> {
+        let identity = entry.identity();
+        let sealed = self.keyring.reseal(&identity, &entry.sealed);
+        sealed.map_err(Error::of_argument(identity::shown(&identity)))
+    }
+
+    /// Drops the keys that no value uses. Another version of the file has those that it needs.
+    pub(crate) fn retire_keys(&mut self, context: &Context) -> Result<(), Error> {
+        self.store.files.retire_keys(self.store.document, self.handle)?;
+        let keyring = self.store.files.to_bytes(self.handle)?;
+        let kek = self.kek.clone();
+        self.set_keyring(context, &keyring, &kek)
+    }
+
     /// Adds or replaces records.
     pub(crate) fn put(&mut self, entries: &[EntryRef<'_>]) -> Result<(), Error> {
         let put = self.store.files.put(self.store.document, entries);

@@ -1,5 +1,3 @@
-use omni_credentials_host::Entry;
-
 use crate::context::Context;
 use crate::error::Error;
 use crate::output;
@@ -12,11 +10,7 @@ pub(crate) fn run(context: &Context) -> Result<(), Error> {
         if count == 0 {
             return Ok((0, false));
         }
-        let document = store.files.create(&store.keyring_bytes)?;
-        let live: Vec<_> = store.live().cloned().collect();
-        let live: Vec<_> = live.iter().map(Entry::as_ref).collect();
-        store.files.put(document, &live)?;
-        store.document = document;
+        store.files.forget_deletions(store.document)?;
         Ok((count, true))
     })?;
     if context.json {
@@ -24,7 +18,9 @@ pub(crate) fn run(context: &Context) -> Result<(), Error> {
     }
     terminal::note(&format!("removed the records of {count} deleted credentials"));
     if count > 0 {
-        terminal::note("a merge with a branch or a database that still has them brings them back");
+        terminal::note(
+            "a branch or a database that still has one of them conflicts with this file when it is merged",
+        );
     }
     Ok(())
 }

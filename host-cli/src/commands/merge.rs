@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use omni_credentials_host::{Error as HostError, ErrorCode, Preference, shared_file};
+use omni_credentials_host::{Error as HostError, ErrorCode, Preference, Wrapping, shared_file};
 
 use crate::args::Side;
 use crate::combine::{Combined, combine};
@@ -45,10 +45,10 @@ pub(crate) fn driver(
     }
 }
 
-/// Finishes a merge that nobody with the secret was there for.
-pub(crate) fn mend(context: &Context, prefer: Option<Side>) -> Result<(), Error> {
+/// Finishes a merge for which the secret was not at hand.
+pub(crate) fn finish(context: &Context, prefer: Option<Side>) -> Result<(), Error> {
     shared_file::read(&context.file, MAX_FILE)?;
-    // A person is asked before the lock is taken, and nobody waits for them.
+    // A person is asked before the lock is taken, so that no one waits for them.
     context.secret()?;
     let lock = store::lock(context)?;
     let bytes = lock.read(MAX_FILE)?;
@@ -63,7 +63,7 @@ pub(crate) fn mend(context: &Context, prefer: Option<Side>) -> Result<(), Error>
     };
     if whole {
         if context.json {
-            return output::json(&Mended { merged: false, credentials: None });
+            return output::json(&Finished { merged: false, credentials: None });
         }
         terminal::note("there is nothing to merge: the file is whole");
         return Ok(());
@@ -77,12 +77,12 @@ pub(crate) fn mend(context: &Context, prefer: Option<Side>) -> Result<(), Error>
         terminal::note(&format!("to finish: git add {}", context.file.display()));
         return Ok(());
     }
-    mend_trailer(context, &lock, &bytes)
+    finish_trailer(context, &lock, &bytes)
 }
 
 /// A file whose records git joined without conflict. Its seal no longer vouches for the list of records, so every
 /// value must open, and the person is told what to look at.
-fn mend_trailer(context: &Context, lock: &shared_file::Lock, bytes: &[u8]) -> Result<(), Error> {
+fn finish_trailer(context: &Context, lock: &shared_file::Lock, bytes: &[u8]) -> Result<(), Error> {
     let mut files = context.module()?.files()?;
     let document = files.parse_unsealed(bytes).map_err(|error| match error {
         // Markers inside a record make it malformed in many ways.
@@ -96,9 +96,9 @@ fn mend_trailer(context: &Context, lock: &shared_file::Lock, bytes: &[u8]) -> Re
     }
     opened.save(lock)?;
     if context.json {
-        return output::json(&Mended { merged: true, credentials: Some(live.len()) });
+        return output::json(&Finished { merged: true, credentials: Some(live.len()) });
     }
-    terminal::note(&format!("sealed anew with {} credentials, all of which open", live.len()));
+    terminal::note(&format!("sealed with {} credentials, all of which open", live.len()));
     terminal::note("whether one was dropped on the way only a comparison shows: omni-credentials diff");
     Ok(())
 }
@@ -124,7 +124,7 @@ fn tell(context: &Context, merged: &Combined) -> Result<(), Error> {
             merged: true,
             to_ours: list(&merged.to_ours)?,
             to_theirs: list(&merged.to_theirs)?,
-            settled: &merged.conflicts,
+            decided: &merged.conflicts,
         });
     }
     for (side, entries) in [("theirs", &merged.to_ours), ("ours", &merged.to_theirs)] {
@@ -133,8 +133,16 @@ fn tell(context: &Context, merged: &Combined) -> Result<(), Error> {
             terminal::note(&format!("from {side}: {what} {}", identity::shown(&entry.identity())));
         }
     }
-    for name in &merged.conflicts {
-        terminal::note(&format!("changed by both, settled as you said: {name}"));
+    for conflict in &merged.conflicts {
+        terminal::note(&format!("decided as you said: {conflict}"));
+    }
+    match merged.wrapping {
+        Wrapping::Same => {}
+        Wrapping::Ours => terminal::note("the file has the master secret of ours, which changed it"),
+        Wrapping::Theirs => terminal::note("the file has the master secret of theirs, which changed it"),
+        Wrapping::Conflict => {
+            terminal::note("both sides changed the master secret; the file has that of the side you prefer");
+        }
     }
     Ok(())
 }
@@ -145,12 +153,12 @@ struct Merged<'a> {
     merged: bool,
     to_ours: Vec<EntryFields>,
     to_theirs: Vec<EntryFields>,
-    settled: &'a [String],
+    decided: &'a [String],
 }
 
 /// What `merge` prints with `--json` where only the file with the markers is.
 #[derive(serde::Serialize)]
-struct Mended {
+struct Finished {
     merged: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     credentials: Option<usize>,

@@ -47,7 +47,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Error> {
         Command::Merge { base: Some(base), ours: Some(ours), theirs: Some(theirs), path, prefer } => {
             merge::driver(context, &base, &ours, &theirs, path.as_deref(), prefer)
         }
-        Command::Merge { prefer, .. } => merge::mend(context, prefer),
+        Command::Merge { prefer, .. } => merge::finish(context, prefer),
         Command::Exec { only, selection, program } => exec::run(context, &only, &selection, &program),
         Command::RotateKey => rotate_key::run(context),
         Command::RotateMasterSecret { new_secret_env, generate, key_file } => {

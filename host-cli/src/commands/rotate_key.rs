@@ -16,8 +16,7 @@ pub(crate) fn run(context: &Context) -> Result<(), Error> {
         let mut sealed = Vec::with_capacity(live.len());
         for (done, entry) in live.iter().enumerate() {
             progress.at(done)?;
-            let value = opened.value_of(entry)?;
-            sealed.push(opened.seal(&entry.identity(), &value)?);
+            sealed.push(opened.reseal(entry)?);
         }
         let entries: Vec<_> = live
             .iter()
@@ -26,12 +25,15 @@ pub(crate) fn run(context: &Context) -> Result<(), Error> {
             .collect();
         opened.put(&entries)?;
         opened.set_keyring(context, &keyring, &kek)?;
+        opened.retire_keys(context)?;
         Ok((live.len(), true))
     })?;
     if context.json {
         return output::json(&Done { reencrypted: count });
     }
-    terminal::note(&format!("a new data key encrypts {count} values; older keys stay, for versions in git"));
+    terminal::note(&format!(
+        "a new data key encrypts {count} values; versions in git keep the keys that they need"
+    ));
     Ok(())
 }
 

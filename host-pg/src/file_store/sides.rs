@@ -59,7 +59,7 @@ pub(super) fn reconcile(
         }
     };
     let carried = files.keyring_bytes(theirs).map_err(fault)?;
-    let keys = Keys::unlock(instance, &module, &mut files, &filename, theirs, &carried)?;
+    let mut keys = Keys::unlock(instance, &module, &mut files, &filename, theirs, &carried)?;
     // The file that this instance wrote or checked, byte for byte, needs no second check.
     if file.is_some() && !moved && seen != FileState::Known {
         files.verify(theirs, keys.theirs).map_err(fault)?;
@@ -75,7 +75,7 @@ pub(super) fn reconcile(
     let found = files.reconcile(&store.base, our_side, their_side, rows.complete, prefer).map_err(
         |error| match error {
             host::Error::Refused(failure) if failure.code == host::ErrorCode::WrongMasterSecret => {
-                keys.refused.clone().unwrap_or_else(|| fault(error))
+                keys.refused.take().unwrap_or_else(|| fault(error))
             }
             other => limit_error(&filename, instance.schema, other),
         },
