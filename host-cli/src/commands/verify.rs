@@ -1,3 +1,5 @@
+use omni_credentials_host::KeyOf;
+
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::{self, IdentityFields};
@@ -13,7 +15,7 @@ pub(crate) fn run(context: &Context) -> Result<(), Error> {
     for (done, entry) in live.iter().enumerate() {
         progress.at(done)?;
         match opened.value(entry) {
-            Ok(_) if opened.keyring.is_current(&entry.sealed)? => {}
+            Ok(_) if opened.keyring.key_of(&entry.sealed)? == KeyOf::Current => {}
             Ok(_) => older += 1,
             Err(error @ omni_credentials_host::Error::Refused(_)) => unreadable.push((entry, error)),
             Err(error) => return Err(error.into()),

@@ -43,7 +43,8 @@ pub(super) fn reconcile(
 ) -> Result<Sides, Error> {
     let filename = store.filename.clone();
     let fault = |error: host::Error| file_error(&filename, error);
-    let over = |error: host::Error| limit_error(&filename, instance.schema, error);
+    let schema = instance.schema;
+    let over = |error: host::Error| limit_error(&filename, schema, error);
     let module = instance.current_module()?;
     let mut files = module.files().map_err(fault)?;
     let (theirs, seen, moved) = match file {
@@ -69,7 +70,7 @@ pub(super) fn reconcile(
         warn_if_rolled_back(store, generation, prefer);
     }
     let rows = Rows::read(instance, &filename)?;
-    let ours = files.table(theirs, &rows.packed).map_err(over)?;
+    let ours = files.table(theirs, &rows.packed).map_err(&over)?;
     let (our_side, their_side) =
         (Side { document: ours, keyring: keys.ours }, Side { document: theirs, keyring: keys.theirs });
     let found = files.reconcile(&store.base, our_side, their_side, rows.complete, prefer).map_err(
