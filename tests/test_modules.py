@@ -52,7 +52,7 @@ def test_install_records_what_the_module_says(db: Database) -> None:
         "select name, suite, contract, installed_by, encode(digest, 'hex') from omni_credentials.crypto_modules "
         "where name = 'aes'"
     )
-    assert row == [("aes", "aes256gcmsiv", "omni:credentials@0.1.0", "postgres", digest(AES))]
+    assert row == [("aes", "aes256gcmsiv", "omni:credentials@1.0.0", "postgres", digest(AES))]
     # The digest may be given as bytea, too, and a second time nothing happens.
     db.run("select omni_credentials.install_module('again', %s, %s::bytea)", AES, bytes.fromhex(digest(AES)))
     assert db.run("select count(*) from omni_credentials.crypto_modules") == [(2,)]

@@ -115,15 +115,15 @@ impl Subject for Component {
             Prefer::Theirs => host::Preference::Theirs,
         };
         let merged =
-            files.merge(case.base, ours, theirs, case.ours_complete, handle, prefer).map_err(refusal)?;
-        let agreed = files.agreed(case.base, ours, theirs).map_err(refusal)?;
+            files.reconcile(case.base, host::Side{document:ours,keyring:handle}, host::Side{document:theirs,keyring:handle}, case.ours_complete, prefer).map_err(refusal)?;
+        let agreed = files.agreed(case.base, ours, theirs, 0).map_err(refusal)?;
         let mut keys = self.module.unlock(&keyring, &kek).map_err(refusal)?;
         let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(MergeResult {
             records: records(&mut files, merged.document, &mut keys)?,
             to_ours: merged.to_ours.iter().map(|entry| name(&entry.name)).collect(),
             to_theirs: merged.to_theirs.iter().map(|entry| name(&entry.name)).collect(),
-            conflicts: merged.conflicts.iter().map(|identity| name(&identity.name)).collect(),
+            conflicts: merged.conflicts.iter().map(|it| name(&it.identity.name)).collect(),
             manifest: hex::encode(files.manifest(merged.document).map_err(refusal)?),
             agreed: hex::encode(agreed),
         })

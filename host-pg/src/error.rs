@@ -376,7 +376,7 @@ impl Error {
             ),
             Self::ModuleRefused { .. } => (
                 C::ERRCODE_FEATURE_NOT_SUPPORTED,
-                Some("A module imports wasi:random/random only and exports the world omni:credentials/crypto-module@0.1.0.".into()),
+                Some("A module imports wasi:random/random only and exports the world omni:credentials/crypto-module@1.0.0.".into()),
             ),
             Self::ModuleFailed { .. } => (
                 C::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,

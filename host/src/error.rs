@@ -5,7 +5,7 @@ use crate::Digest;
 use crate::bindings::exports::omni::credentials::types as wit;
 
 /// The contract this host knows.
-pub(crate) const CONTRACT: &str = "omni:credentials@0.1.0";
+pub(crate) const CONTRACT: &str = "omni:credentials@1.0.0";
 
 /// Why a call failed. No case holds a secret, so every one may be shown and logged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

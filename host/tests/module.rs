@@ -26,7 +26,7 @@ fn describes_itself() {
     for (name, suite) in MODULES.into_iter().zip([1, 2]) {
         let description = load(name).describe().unwrap();
         assert_eq!(description.name, name);
-        assert_eq!(description.contract, "omni:credentials@0.1.0");
+        assert_eq!(description.contract, "omni:credentials@1.0.0");
         assert_eq!((description.suite.id, description.suite.name.as_str()), (suite, name));
         assert_eq!(description.limits.value_bytes, 1 << 20);
     }

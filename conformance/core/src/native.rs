@@ -91,13 +91,13 @@ impl<S: Suite> Subject for Native<S> {
             Prefer::Theirs => core::Preference::Theirs,
         };
         let merged =
-            core::merge(case.base, &ours, &theirs, case.ours_complete, &keyring, prefer).map_err(refusal)?;
-        let agreed = core::agreed(case.base, &ours, &theirs).map_err(refusal)?;
+            core::reconcile(case.base, &core::Side{document:&ours,keyring:&keyring}, &core::Side{document:&theirs,keyring:&keyring}, case.ours_complete, prefer, &mut Fixed::new("x")).map_err(refusal)?;
+        let agreed = core::agreed(case.base, &ours, &theirs, 0).map_err(refusal)?;
         Ok(MergeResult {
             records: records(&merged.document, &keyring)?,
             to_ours: merged.to_ours().map(|(identity, _)| identity.name.clone()).collect(),
             to_theirs: merged.to_theirs().map(|(identity, _)| identity.name.clone()).collect(),
-            conflicts: merged.conflicts.iter().map(|identity| identity.name.clone()).collect(),
+            conflicts: merged.conflicts.iter().map(|it| it.0.name.clone()).collect(),
             manifest: hex::encode(merged.document.manifest()),
             agreed: hex::encode(agreed),
         })
