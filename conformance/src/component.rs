@@ -2,9 +2,9 @@
 
 use omni_credentials_host as host;
 
-use host::{Digest, EntryRef, Error, Files, Kek, KeyringHandle, Module, Runtime};
+use host::{Digest, EntryRef, Error, Files, Kek, KeyringHandle, Module, Runtime, Side};
 
-use crate::{Answer, Costs, Identity, MergeCase, MergeResult, Prefer, Record, Refusal, Subject};
+use crate::{Answer, Costs, Identity, Prefer, ReconcileCase, ReconcileResult, Record, Refusal, Subject};
 
 /// A loaded module.
 pub struct Component {
@@ -100,34 +100,71 @@ impl Subject for Component {
         Ok((records(&mut files, document, &mut keys)?, generation))
     }
 
-    fn merge(&mut self, case: MergeCase<'_>) -> Answer<MergeResult> {
+    fn reconcile(&mut self, case: ReconcileCase<'_>) -> Answer<ReconcileResult> {
         let mut files = self.files()?;
         let ours = files.parse(case.ours).map_err(refusal)?;
         let theirs = files.parse(case.theirs).map_err(refusal)?;
-        let keyring = files.keyring_bytes(theirs).map_err(refusal)?;
-        let kek = Kek::from_bytes(case.kek);
-        let handle: KeyringHandle = files.unlock(&keyring, &kek).map_err(refusal)?;
-        files.verify(ours, handle).map_err(refusal)?;
-        files.verify(theirs, handle).map_err(refusal)?;
+        let mut unlock = |document, kek: Option<&[u8; 32]>| -> Answer<Option<KeyringHandle>> {
+            let Some(kek) = kek else { return Ok(None) };
+            let keyring = files.keyring_bytes(document).map_err(refusal)?;
+            files.unlock(&keyring, &Kek::from_bytes(kek)).map(Some).map_err(refusal)
+        };
+        let (our_keyring, their_keyring) = (unlock(ours, case.our_kek)?, unlock(theirs, case.their_kek)?);
+        let Some(any) = our_keyring.or(their_keyring) else { return Err(no_keyring()) };
+        let ours = Side { document: ours, keyring: our_keyring.unwrap_or(any) };
+        let theirs = Side { document: theirs, keyring: their_keyring.unwrap_or(any) };
+        for side in [ours, theirs] {
+            files.verify(side.document, side.keyring).map_err(refusal)?;
+        }
         let prefer = match case.prefer {
             Prefer::Neither => host::Preference::Neither,
             Prefer::Ours => host::Preference::Ours,
             Prefer::Theirs => host::Preference::Theirs,
         };
-        let merged =
-            files.reconcile(case.base, host::Side{document:ours,keyring:handle}, host::Side{document:theirs,keyring:handle}, case.ours_complete, prefer).map_err(refusal)?;
-        let agreed = files.agreed(case.base, ours, theirs, 0).map_err(refusal)?;
-        let mut keys = self.module.unlock(&keyring, &kek).map_err(refusal)?;
+        let found =
+            files.reconcile(case.ancestor, ours, theirs, case.ours_complete, prefer).map_err(refusal)?;
+        let generation = files.generation(theirs.document).map_err(refusal)?;
+        let agreed =
+            files.agreed(case.ancestor, ours.document, theirs.document, generation).map_err(refusal)?;
         let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ok(MergeResult {
-            records: records(&mut files, merged.document, &mut keys)?,
-            to_ours: merged.to_ours.iter().map(|entry| name(&entry.name)).collect(),
-            to_theirs: merged.to_theirs.iter().map(|entry| name(&entry.name)).collect(),
-            conflicts: merged.conflicts.iter().map(|it| name(&it.identity.name)).collect(),
-            manifest: hex::encode(files.manifest(merged.document).map_err(refusal)?),
+        let keyring = files.to_bytes(found.keyring).map_err(refusal)?;
+        let kek = match found.wrapping {
+            host::Wrapping::Same | host::Wrapping::Ours => case.our_kek.or(case.their_kek),
+            host::Wrapping::Conflict if case.prefer == Prefer::Ours => case.our_kek.or(case.their_kek),
+            host::Wrapping::Theirs | host::Wrapping::Conflict => case.their_kek.or(case.our_kek),
+        };
+        let kek = Kek::from_bytes(kek.ok_or_else(no_keyring)?);
+        let mut keys = self.module.unlock(&keyring, &kek).map_err(refusal)?;
+        Ok(ReconcileResult {
+            records: records(&mut files, found.document, &mut keys)?,
+            to_ours: found.to_ours.iter().map(|entry| name(&entry.name)).collect(),
+            to_theirs: found.to_theirs.iter().map(|entry| name(&entry.name)).collect(),
+            conflicts: found
+                .conflicts
+                .iter()
+                .map(|conflict| (name(&conflict.identity.name), kebab(conflict.reason)))
+                .collect(),
+            wrapping: kebab(found.wrapping),
+            manifest: hex::encode(files.manifest(found.document).map_err(refusal)?),
             agreed: hex::encode(agreed),
         })
     }
+}
+
+/// A case of an enum as the contract writes it.
+pub fn kebab(case: impl std::fmt::Debug) -> String {
+    let mut name = String::new();
+    for letter in format!("{case:?}").chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('-');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+fn no_keyring() -> Refusal {
+    Refusal { class: "no keyring is unlocked".to_owned(), line: 0, found: 0 }
 }
 
 fn borrowed(identity: &Identity) -> host::Identity<'_> {

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::encoding::mismatch;
 use crate::golden::Golden;
 use crate::hostile::Manifest;
-use crate::{Answer, Costs, Identity, MergeCase, MergeResult, Mismatch, Record, Refusal, Subject};
+use crate::{Answer, Costs, Identity, Mismatch, ReconcileCase, ReconcileResult, Record, Refusal, Subject};
 
 /// A running driver.
 pub struct Driver {
@@ -201,17 +201,19 @@ impl Subject for Driver {
         found.map(|found| (found.records, found.generation))
     }
 
-    fn merge(&mut self, case: MergeCase<'_>) -> Answer<MergeResult> {
+    fn reconcile(&mut self, case: ReconcileCase<'_>) -> Answer<ReconcileResult> {
         let (ours, theirs) = (self.file(case.ours)?, self.file(case.theirs)?);
-        let more = json!({
-            "base": hex(case.base), "ours": ours, "theirs": theirs,
+        let secret = |kek: Option<&[u8; 32]>| kek.and_then(|kek| self.secrets.get(&hex(kek)).cloned());
+        let arguments = json!({
+            "ancestor": hex(case.ancestor), "ours": ours, "theirs": theirs,
             "ours_complete": case.ours_complete, "prefer": case.prefer,
+            "our_kek": case.our_kek.map(|kek| hex(kek)), "our_secret": secret(case.our_kek),
+            "their_kek": case.their_kek.map(|kek| hex(kek)), "their_secret": secret(case.their_kek),
         });
-        let arguments = self.keyed(case.kek, more);
-        let merged = self.ask("merge", arguments);
+        let found = self.ask("reconcile", arguments);
         remove(&ours)?;
         remove(&theirs)?;
-        merged
+        found
     }
 }
 

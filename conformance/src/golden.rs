@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::{bytes, expect, kek, mismatch, read, read_json};
-use crate::{Identity, MergeCase, MergeResult, Mismatch, Prefer, Record, Subject};
+use crate::{Identity, Mismatch, Prefer, ReconcileCase, ReconcileResult, Record, Subject};
 
 /// `golden/SUITE.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -16,8 +16,8 @@ pub struct Golden {
     pub values: Vec<ValueVector>,
     /// Files.
     pub files: Vec<FileVector>,
-    /// Merges.
-    pub merges: Vec<MergeVector>,
+    /// Reconciliations.
+    pub reconciliations: Vec<ReconcileVector>,
 }
 
 /// A keyring; bytes in hexadecimal.
@@ -60,23 +60,27 @@ pub struct FileVector {
     pub records: Vec<Record>,
 }
 
-/// A merge of two files.
+/// Two files that are reconciled.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct MergeVector {
-    /// The name of the keyring in both.
-    pub keyring: String,
-    /// Manifest, hexadecimal.
-    pub base: String,
+pub struct ReconcileVector {
+    /// What it shows.
+    pub name: String,
+    /// Manifest, hexadecimal; empty where the ancestor is not known.
+    pub ancestor: String,
     /// File of ours.
     pub ours: String,
     /// File of theirs.
     pub theirs: String,
+    /// The name of the keyring whose KEK opens ours; none where it is not at hand.
+    pub our_keyring: Option<String>,
+    /// The same for theirs.
+    pub their_keyring: Option<String>,
     /// Whether what ours lacks was deleted.
     pub ours_complete: bool,
     /// Who wins.
     pub prefer: Prefer,
-    /// What comes of it.
-    pub result: MergeResult,
+    /// What comes of it, or the refusal.
+    pub result: Result<ReconcileResult, String>,
 }
 
 /// A scope of `golden/scopes.json` and its canonical form.
@@ -153,26 +157,40 @@ pub fn files(subject: &mut dyn Subject) -> Result<usize, Mismatch> {
     Ok(golden.files.len())
 }
 
-/// Merges.
+/// Reconciliations.
 ///
 /// # Errors
 /// The first mismatch.
-pub fn merges(subject: &mut dyn Subject) -> Result<usize, Mismatch> {
+pub fn reconciliations(subject: &mut dyn Subject) -> Result<usize, Mismatch> {
     let golden = Golden::load(subject.suite())?;
-    for vector in &golden.merges {
-        let (kek, _) = golden.key(&vector.keyring)?;
-        let case = MergeCase {
-            base: &bytes(&vector.base)?,
+    for vector in &golden.reconciliations {
+        let kek = |name: &Option<String>| {
+            name.as_ref().map(|name| golden.key(name).map(|(kek, _)| kek)).transpose()
+        };
+        let (our_kek, their_kek) = (kek(&vector.our_keyring)?, kek(&vector.their_keyring)?);
+        let case = ReconcileCase {
+            ancestor: &bytes(&vector.ancestor)?,
             ours: read(&format!("golden/{}", vector.ours))?,
             theirs: read(&format!("golden/{}", vector.theirs))?,
             ours_complete: vector.ours_complete,
             prefer: vector.prefer,
-            kek: &kek,
+            our_kek: our_kek.as_ref(),
+            their_kek: their_kek.as_ref(),
         };
-        let name = format!("merge, complete {}, prefer {:?}", vector.ours_complete, vector.prefer);
-        expect(name, Ok(vector.result.clone()), subject.merge(case))?;
+        let name = format!("{}, complete {}, prefer {:?}", vector.name, vector.ours_complete, vector.prefer);
+        let found = subject.reconcile(case);
+        match &vector.result {
+            Ok(result) => expect(name, Ok(result.clone()), found)?,
+            Err(class) => {
+                let found = found.err().map(|refusal| refusal.class);
+                // A driver may have no way to reconcile.
+                if found.as_ref() != Some(class) && found.as_deref() != Some("unsupported") {
+                    return Err(mismatch(name, class, format!("{found:?}")));
+                }
+            }
+        }
     }
-    Ok(golden.merges.len())
+    Ok(golden.reconciliations.len())
 }
 
 /// Scopes and their canonical forms.

@@ -17,9 +17,9 @@ pub mod published;
 mod sets;
 mod subject;
 
-pub use component::Component;
+pub use component::{Component, kebab};
 pub use driver::Driver;
 pub use sets::{SETS, Set, of_suite};
 pub use subject::{
-    Answer, Costs, Identity, MergeCase, MergeResult, Mismatch, Prefer, Record, Refusal, Subject,
+    Answer, Costs, Identity, Mismatch, Prefer, ReconcileCase, ReconcileResult, Record, Refusal, Subject,
 };

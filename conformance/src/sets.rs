@@ -24,7 +24,7 @@ pub const SETS: [Set; 14] = [
     Set { name: "golden-keyrings", cases: [5, 5], every_suite: false, run: golden::keyrings },
     Set { name: "golden-values", cases: [13, 13], every_suite: false, run: golden::values },
     Set { name: "golden-files", cases: [5, 5], every_suite: false, run: golden::files },
-    Set { name: "golden-merges", cases: [4, 4], every_suite: false, run: golden::merges },
+    Set { name: "golden-reconciliations", cases: [4, 4], every_suite: false, run: golden::reconciliations },
     Set { name: "golden-scopes", cases: [42, 42], every_suite: false, run: golden::scopes },
     Set { name: "hostile-secrets", cases: [10, 10], every_suite: false, run: hostile::secrets },
     Set { name: "hostile-keyrings", cases: [41, 41], every_suite: false, run: hostile::keyrings },

@@ -58,7 +58,7 @@ pub struct Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Prefer {
-    /// Nobody.
+    /// Neither side.
     Neither,
     /// Ours.
     Ours,
@@ -66,11 +66,11 @@ pub enum Prefer {
     Theirs,
 }
 
-/// A merge to make: files, a manifest, and the KEK of the keyring in `theirs`.
+/// Two files to reconcile.
 #[derive(Clone, Copy, Debug)]
-pub struct MergeCase<'a> {
-    /// Manifest.
-    pub base: &'a [u8],
+pub struct ReconcileCase<'a> {
+    /// Manifest; empty where the ancestor is not known.
+    pub ancestor: &'a [u8],
     /// File.
     pub ours: &'a [u8],
     /// File.
@@ -79,22 +79,26 @@ pub struct MergeCase<'a> {
     pub ours_complete: bool,
     /// Who wins.
     pub prefer: Prefer,
-    /// The KEK.
-    pub kek: &'a [u8; 32],
+    /// The KEK of ours; where it is not at hand, ours comes with the keyring of theirs.
+    pub our_kek: Option<&'a [u8; 32]>,
+    /// The KEK of theirs; the same the other way round.
+    pub their_kek: Option<&'a [u8; 32]>,
 }
 
-/// What a merge came to.
+/// What reconciling came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MergeResult {
-    /// The merged records.
+pub struct ReconcileResult {
+    /// What both are to hold.
     pub records: Vec<Record>,
     /// Names that ours must take over.
     pub to_ours: Vec<String>,
     /// Names that theirs must take over.
     pub to_theirs: Vec<String>,
-    /// Names in conflict.
-    pub conflicts: Vec<String>,
-    /// The merged document's manifest, hexadecimal.
+    /// Names in conflict, each with its reason.
+    pub conflicts: Vec<(String, String)>,
+    /// Whose wrapping the keyring has: `same`, `ours`, `theirs` or `conflict`.
+    pub wrapping: String,
+    /// The document's manifest, hexadecimal.
     pub manifest: String,
     /// What both agree on afterwards if nothing is taken over, hexadecimal.
     pub agreed: String,
@@ -128,6 +132,6 @@ pub trait Subject {
     fn canonical_scope(&mut self, keyring: &[u8], scope: &[u8]) -> Answer<Vec<u8>>;
     /// A file parsed, unlocked, verified and opened; its records and generation.
     fn read_file(&mut self, file: &[u8], kek: &[u8; 32]) -> Answer<(Vec<Record>, u64)>;
-    /// `merge` and `agreed` of verified files.
-    fn merge(&mut self, case: MergeCase<'_>) -> Answer<MergeResult>;
+    /// `reconcile` and `agreed` of verified files.
+    fn reconcile(&mut self, case: ReconcileCase<'_>) -> Answer<ReconcileResult>;
 }

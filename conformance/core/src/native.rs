@@ -2,10 +2,10 @@
 
 use std::marker::PhantomData;
 
-use omni_credentials_core::{self as core, Document, Entry, Failure, Keyring, Suite, primitives};
+use omni_credentials_core::{self as core, Document, Entry, Failure, Keyring, Side, Suite, primitives};
 
 use omni_credentials_conformance::{
-    Answer, Costs, Identity, MergeCase, MergeResult, Prefer, Record, Refusal, Subject,
+    Answer, Costs, Identity, Prefer, ReconcileCase, ReconcileResult, Record, Refusal, Subject, kebab,
 };
 
 use crate::generate::Fixed;
@@ -79,26 +79,42 @@ impl<S: Suite> Subject for Native<S> {
         Ok((records(&document, &keyring)?, document.generation()))
     }
 
-    fn merge(&mut self, case: MergeCase<'_>) -> Answer<MergeResult> {
+    fn reconcile(&mut self, case: ReconcileCase<'_>) -> Answer<ReconcileResult> {
         let ours = Document::<S>::parse(case.ours).map_err(refusal)?;
         let theirs = Document::<S>::parse(case.theirs).map_err(refusal)?;
-        let keyring = Keyring::<S>::unlock(theirs.keyring_bytes(), case.kek).map_err(refusal)?;
-        ours.verify(&keyring).map_err(refusal)?;
-        theirs.verify(&keyring).map_err(refusal)?;
+        let unlock = |document: &Document<S>, kek: Option<&[u8; 32]>| {
+            kek.map(|kek| Keyring::<S>::unlock(document.keyring_bytes(), kek).map_err(refusal)).transpose()
+        };
+        let (our_keyring, their_keyring) = (unlock(&ours, case.our_kek)?, unlock(&theirs, case.their_kek)?);
+        let Some(any) = our_keyring.as_ref().or(their_keyring.as_ref()) else {
+            return Err(Refusal { class: "no keyring is unlocked".to_owned(), line: 0, found: 0 });
+        };
+        let our_side = Side { document: &ours, keyring: our_keyring.as_ref().unwrap_or(any) };
+        let their_side = Side { document: &theirs, keyring: their_keyring.as_ref().unwrap_or(any) };
+        for side in [&our_side, &their_side] {
+            side.document.verify(side.keyring).map_err(refusal)?;
+        }
         let prefer = match case.prefer {
             Prefer::Neither => core::Preference::Neither,
             Prefer::Ours => core::Preference::Ours,
             Prefer::Theirs => core::Preference::Theirs,
         };
-        let merged =
-            core::reconcile(case.base, &core::Side{document:&ours,keyring:&keyring}, &core::Side{document:&theirs,keyring:&keyring}, case.ours_complete, prefer, &mut Fixed::new("x")).map_err(refusal)?;
-        let agreed = core::agreed(case.base, &ours, &theirs, 0).map_err(refusal)?;
-        Ok(MergeResult {
-            records: records(&merged.document, &keyring)?,
-            to_ours: merged.to_ours().map(|(identity, _)| identity.name.clone()).collect(),
-            to_theirs: merged.to_theirs().map(|(identity, _)| identity.name.clone()).collect(),
-            conflicts: merged.conflicts.iter().map(|it| it.0.name.clone()).collect(),
-            manifest: hex::encode(merged.document.manifest()),
+        let entropy = &mut Fixed::new("native reconcile");
+        let found =
+            core::reconcile(case.ancestor, &our_side, &their_side, case.ours_complete, prefer, entropy)
+                .map_err(refusal)?;
+        let agreed = core::agreed(case.ancestor, &ours, &theirs, theirs.generation()).map_err(refusal)?;
+        Ok(ReconcileResult {
+            records: records(&found.document, &found.keyring)?,
+            to_ours: found.to_ours().map(|(identity, _)| identity.name.clone()).collect(),
+            to_theirs: found.to_theirs().map(|(identity, _)| identity.name.clone()).collect(),
+            conflicts: found
+                .conflicts
+                .iter()
+                .map(|(identity, reason)| (identity.name.clone(), kebab(reason)))
+                .collect(),
+            wrapping: kebab(found.wrapping),
+            manifest: hex::encode(found.document.manifest()),
             agreed: hex::encode(agreed),
         })
     }

@@ -1,13 +1,12 @@
 use omni_credentials_core::kdf::{self, Costs};
-use omni_credentials_core::{Document, Entry, Error, Failure, Keyring, Suite, scope};
+use omni_credentials_core::{Document, Entry, Failure, Keyring, Suite, scope};
 
-use super::{Fixed, VectorFile, json};
-use crate::Native;
+use super::{Fixed, VectorFile, json, reconcile};
 use crate::native::borrowed;
 use omni_credentials_conformance::golden::{
-    FileVector, Golden, KeyringVector, MergeVector, ScopeVector, ValueVector, suite_name,
+    FileVector, Golden, KeyringVector, ScopeVector, ValueVector, suite_name,
 };
-use omni_credentials_conformance::{Identity, MergeCase, Prefer, Record, Subject};
+use omni_credentials_conformance::{Identity, Record};
 
 /// A file by its entries: identity, and the value or a tombstone.
 type Contents<'a> = &'a [(Identity, Option<&'a [u8]>)];
@@ -73,8 +72,10 @@ pub(super) fn files<S: Suite>() -> Result<Vec<VectorFile>, Failure> {
         vectors.push(FileVector { file: path.clone(), keyring: "generated".into(), generation, records });
         files.push((format!("golden/{path}"), bytes));
     }
-    let merges = merges::<S>(&main.1, &files)?;
-    let golden = Golden { suite: S::ID, keyrings, values, files: vectors, merges };
+    let (versions, others, reconciliations) = reconcile::vectors::<S>(&main)?;
+    files.extend(versions);
+    keyrings.extend(others);
+    let golden = Golden { suite: S::ID, keyrings, values, files: vectors, reconciliations };
     files.push((format!("golden/{suite}.json"), json(&golden)));
     Ok(files)
 }
@@ -249,31 +250,4 @@ fn file<S: Suite>(
 fn key(record: &Record) -> [&str; 4] {
     let Identity { name, kind, principal, scope } = &record.identity;
     [name, kind, principal, scope]
-}
-
-fn merges<S: Suite>(kek: &[u8; 32], files: &[VectorFile]) -> Result<Vec<MergeVector>, Failure> {
-    let suite = suite_name(S::ID);
-    let find = |name: &str| {
-        let path = format!("golden/{suite}-{name}.credentials");
-        files.iter().find(|file| file.0 == path).map(|file| file.1.as_slice()).unwrap_or_default()
-    };
-    let base = Document::<S>::parse(find("base"))?.manifest();
-    let mut merges = Vec::new();
-    for (ours_complete, prefer) in
-        [(false, Prefer::Neither), (true, Prefer::Neither), (true, Prefer::Ours), (true, Prefer::Theirs)]
-    {
-        let case =
-            MergeCase { base: &base, ours: find("ours"), theirs: find("theirs"), ours_complete, prefer, kek };
-        let result = Native::<S>::default().merge(case).map_err(|_| Error::Other)?;
-        merges.push(MergeVector {
-            keyring: "generated".into(),
-            base: hex::encode(&base),
-            ours: format!("{suite}-ours.credentials"),
-            theirs: format!("{suite}-theirs.credentials"),
-            ours_complete,
-            prefer,
-            result,
-        });
-    }
-    Ok(merges)
 }

@@ -5,6 +5,7 @@
 
 mod golden;
 mod hostile;
+mod reconcile;
 
 use omni_credentials_core::{Aes256GcmSiv, Entropy, Error, Failure, XChaCha20Poly1305};
 use sha2::{Digest, Sha256};
