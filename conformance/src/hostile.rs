@@ -175,8 +175,9 @@ fn large_files(suite: u8) -> Result<Vec<Large>, Mismatch> {
     let start = String::from_utf8_lossy(sound).split("\n\n").next().unwrap_or_default().to_owned();
     let mut records = start.clone() + "\n";
     for i in 0..100_001 {
-        records +=
-            &format!("\ndeleted \"r{i:06}\"\n  kind \"k\"\n  principal \"p\"\n  scope {{\"all\":true}}\n");
+        records += &format!(
+            "\ndeleted \"r{i:06}\"\n  kind \"k\"\n  principal \"p\"\n  scope {{\"all\":true}}\n  generation 1\n"
+        );
     }
     let value = start.clone()
         + "\n\ncredential \"a\"\n  kind \"k\"\n  principal \"p\"\n  scope {}\n  value\n"

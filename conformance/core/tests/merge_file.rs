@@ -6,7 +6,8 @@ use std::fs;
 use std::process::Command;
 
 use omni_credentials_core::{
-    Document, Entry, Error, Identity, Keyring, Preference, XChaCha20Poly1305, kdf::Costs, merge,
+    Document, Entry, Error, Identity, Keyring, Preference, Reconciled, Side, XChaCha20Poly1305, kdf::Costs,
+    reconcile,
 };
 use omni_credentials_core_conformance::generate::Fixed;
 
@@ -63,6 +64,12 @@ fn base(keys: &Keys) -> Doc {
     edited(keys, &Doc::create(&keys.to_bytes()).unwrap(), &names)
 }
 
+fn reconciled(keys: &Keys, base: &Doc, ours: &Doc, theirs: &Doc) -> Reconciled<XChaCha20Poly1305> {
+    let side = |document| Side { document, keyring: keys };
+    let entropy = &mut Fixed::new("reconcile");
+    reconcile(&base.manifest(), &side(ours), &side(theirs), false, Preference::Neither, entropy).unwrap()
+}
+
 /// Git's result has conflicts in the trailer at most, and its records are those of our own merge.
 fn joins(ours: &[(&str, Option<&str>)], theirs: &[(&str, Option<&str>)]) {
     let keys = keys();
@@ -75,7 +82,7 @@ fn joins(ours: &[(&str, Option<&str>)], theirs: &[(&str, Option<&str>)]) {
     assert!(trailer.contains("<<<<<<<"), "{text}");
     assert_eq!(Doc::parse(text.as_bytes()).err().unwrap().error, Error::ConflictMarkers);
     let joined = Doc::parse_unsealed(text.as_bytes()).unwrap();
-    let ours_merge = merge(&base.manifest(), &ours, &theirs, false, &keys, Preference::Neither).unwrap();
+    let ours_merge = reconciled(&keys, &base, &ours, &theirs);
     assert!(ours_merge.conflicts.is_empty());
     assert_eq!(values(&keys, &joined), values(&keys, &ours_merge.document));
     let mended = Doc::parse(&joined.write(&keys, 0).unwrap()).unwrap();
@@ -116,6 +123,6 @@ fn the_same_record_is_a_conflict_for_both() {
     let (text, conflict) = git(&keys, [&ours, &base, &theirs]);
     assert!(conflict);
     assert_eq!(Doc::parse_unsealed(text.as_bytes()).err().unwrap().error, Error::ConflictMarkers);
-    let merged = merge(&base.manifest(), &ours, &theirs, false, &keys, Preference::Neither).unwrap();
+    let merged = reconciled(&keys, &base, &ours, &theirs);
     assert_eq!(merged.conflicts.len(), 1);
 }

@@ -17,9 +17,10 @@ const SECRET: &[u8] = b"correct horse";
 const COSTS: usize = 7;
 const SALT: usize = 19;
 const COMMITMENT: usize = 35;
-const CURRENT: usize = 67;
-const COUNT: usize = 75;
-const SLOTS: usize = 77;
+const COUNT: usize = 67;
+const SLOTS: usize = 69;
+/// Where the id of a slot starts, after its number.
+const ID: usize = 4;
 
 pub(super) fn files<S: Suite>() -> Result<Vec<VectorFile>, Failure> {
     let mut entropy = Fixed::new(&format!("hostile {}", S::NAME));
@@ -83,7 +84,7 @@ fn part(bytes: &[u8], from: usize, to: usize) -> &[u8] {
 }
 
 fn keyrings<S: Suite>(good: &[u8], foreign: &[u8]) -> Vec<Made> {
-    let slot = 40 + 48 + if S::ID == 1 { 24 } else { 12 };
+    let slot = 44 + 48 + if S::ID == 1 { 24 } else { 12 };
     let (second, mac) = (SLOTS + slot, SLOTS + 2 * slot);
     let costs = |memory: u32, passes: u32, lanes: u32| {
         patched(good, COSTS, &[memory, passes, lanes].map(u32::to_be_bytes).concat())
@@ -95,7 +96,7 @@ fn keyrings<S: Suite>(good: &[u8], foreign: &[u8]) -> Vec<Made> {
     let (slot_a, slot_b) = (part(good, SLOTS, second), part(good, second, mac));
     let foreign_slot = part(foreign, SLOTS, second);
     let mut with_foreign = [slot_a, slot_b, foreign_slot];
-    with_foreign.sort_unstable();
+    with_foreign.sort_unstable_by_key(|slot| part(slot, ID, ID + 8));
     let other = 3 - S::ID;
     vec![
         ("keyring_empty", vec![], "malformed"),
@@ -120,16 +121,9 @@ fn keyrings<S: Suite>(good: &[u8], foreign: &[u8]) -> Vec<Made> {
         ("keyring_costs_changed", costs(16, 1, 1), "keyring-tampered"),
         ("keyring_salt_changed", flipped(good, SALT), "keyring-tampered"),
         ("keyring_commitment_changed", flipped(good, COMMITMENT), "wrong-master-secret"),
-        ("keyring_current_missing", flipped(good, CURRENT), "malformed"),
-        (
-            "keyring_current_swapped",
-            patched(
-                good,
-                CURRENT,
-                part(if part(good, CURRENT, COUNT) == part(slot_a, 0, 8) { slot_b } else { slot_a }, 0, 8),
-            ),
-            "keyring-tampered",
-        ),
+        ("keyring_number_zero", patched(good, SLOTS, &[0; 4]), "malformed"),
+        ("keyring_number_changed", patched(good, second, &[0, 0, 0, 9]), "keyring-tampered"),
+        ("keyring_number_highest", patched(good, SLOTS, &[0xff; 4]), "keyring-tampered"),
         ("keyring_no_slots", one_slot(0, &[]), "malformed"),
         ("keyring_too_many_slots", patched(good, COUNT, &[1, 1]), "malformed"),
         ("keyring_slot_missing", one_slot(2, &[slot_a]), "malformed"),
@@ -137,8 +131,8 @@ fn keyrings<S: Suite>(good: &[u8], foreign: &[u8]) -> Vec<Made> {
         ("keyring_slots_unsorted", one_slot(2, &[slot_b, slot_a]), "malformed"),
         ("keyring_slots_duplicate", one_slot(3, &[slot_a, slot_a, slot_b]), "malformed"),
         ("keyring_slot_foreign", one_slot(3, &with_foreign), "keyring-tampered"),
-        ("keyring_slot_commitment_changed", flipped(good, SLOTS + 8), "keyring-tampered"),
-        ("keyring_slot_nonce_changed", flipped(good, SLOTS + 40), "keyring-tampered"),
+        ("keyring_slot_commitment_changed", flipped(good, SLOTS + ID + 8), "keyring-tampered"),
+        ("keyring_slot_nonce_changed", flipped(good, SLOTS + ID + 40), "keyring-tampered"),
         ("keyring_slot_key_changed", flipped(good, second - 48), "keyring-tampered"),
         ("keyring_slot_tag_changed", flipped(good, second - 1), "keyring-tampered"),
         ("keyring_mac_changed", flipped(good, good.len() - 1), "keyring-tampered"),
@@ -307,7 +301,8 @@ fn documents<S: Suite>(
     let seal_line = good.lines().last().unwrap_or_default().to_owned();
     let (value_head, value_tail) = value_line.split_at_checked(36).unwrap_or_default();
     let at = |offset: usize| part(good.as_bytes(), 0, offset).to_vec();
-    Ok(vec![
+    let mut made = trailers(good);
+    made.extend(vec![
         ("file_empty", vec![], "not-a-credentials-file"),
         ("file_plaintext", b"stripe: sk_live_1\n".to_vec(), "not-a-credentials-file"),
         ("file_binary", vec![0; 100], "not-a-credentials-file"),
@@ -432,14 +427,17 @@ fn documents<S: Suite>(
         ),
         (
             "file_deletion_forged",
-            swap(second, "deleted \"b\"\n  kind \"api_key\"\n  principal \"app\"\n  scope {\"all\":true}"),
+            swap(
+                second,
+                "deleted \"b\"\n  kind \"api_key\"\n  principal \"app\"\n  scope {\"all\":true}\n  generation 1",
+            ),
             "seal-mismatch",
         ),
         ("file_count_leading_zero", swap("records 3", "records 03"), "bad-syntax"),
         ("file_count_negative", swap("records 3", "records -3"), "bad-syntax"),
         ("file_count_too_high", swap("records 3", "records 4"), "count-mismatch"),
-        ("file_generation_changed", swap("generation 1", "generation 2"), "seal-mismatch"),
-        ("file_generation_overflow", swap("generation 1", "generation 18446744073709551616"), "bad-syntax"),
+        ("file_generation_changed", swap("generation 1\n  del", "generation 2\n  del"), "seal-mismatch"),
+        ("file_generation_overflow", swap("generation 1\n  del", "generation 18446744073709551616\n  del"), "bad-syntax"),
         ("file_seal_changed", swap(&seal_line, &changed(&seal_line, 40)), "seal-mismatch"),
         ("file_seal_cut", swap(&seal_line, cut(&seal_line, seal_line.len() - 4)), "malformed"),
         (
@@ -448,7 +446,48 @@ fn documents<S: Suite>(
             "unknown-version",
         ),
         ("file_seal_of_another_key", swap(&seal_line, &changed(&seal_line, 12)), "not-canonical"),
-    ])
+    ]);
+    Ok(made)
+}
+
+/// Generations of deletions, and what the trailer says of those that are forgotten.
+fn trailers(good: &str) -> Vec<Made> {
+    let swap = |from: &str, to: &str| good.replacen(from, to, 1).into_bytes();
+    let of_deletion = "  generation 1\n\nend";
+    let most = u64::MAX;
+    vec![
+        ("file_deletion_without_generation", swap(of_deletion, "\nend"), "bad-syntax"),
+        ("file_deletion_generation_zero", swap(of_deletion, "  generation 0\n\nend"), "bad-syntax"),
+        ("file_deletion_generation_leading_zero", swap(of_deletion, "  generation 01\n\nend"), "bad-syntax"),
+        ("file_deletion_generation_ahead", swap(of_deletion, "  generation 2\n\nend"), "not-canonical"),
+        (
+            "file_deletion_of_another_write",
+            swap("generation 1\n  deletions", "generation 2\n  deletions"),
+            "seal-mismatch",
+        ),
+        ("file_live_with_generation", swap("  value\n", "  generation 1\n  value\n"), "bad-syntax"),
+        ("file_deletions_since_missing", swap("  deletions-since 0\n", ""), "bad-syntax"),
+        ("file_deletions_since_leading_zero", swap("since 0", "since 00"), "bad-syntax"),
+        ("file_deletions_since_deletion", swap("since 0", "since 1"), "not-canonical"),
+        ("file_deletions_since_ahead", swap("since 0", "since 2"), "not-canonical"),
+        ("file_deletions_since_overflow", swap("since 0", "since 18446744073709551616"), "bad-syntax"),
+        (
+            "file_deletions_since_highest",
+            swap(
+                "generation 1\n  deletions-since 0",
+                &format!("generation {most}\n  deletions-since {most}"),
+            ),
+            "not-canonical",
+        ),
+        (
+            "file_deletions_since_changed",
+            swap(
+                "  generation 1\n\nend\n  records 3\n  generation 1\n  deletions-since 0",
+                "  generation 3\n\nend\n  records 3\n  generation 3\n  deletions-since 2",
+            ),
+            "seal-mismatch",
+        ),
+    ]
 }
 
 fn cut(text: &str, len: usize) -> &str {
