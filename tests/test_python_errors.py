@@ -18,6 +18,7 @@ from omni_credentials import (
     FileLocked,
     Identity,
     InvalidInput,
+    MasterSecretConflict,
     MergeConflict,
     MissingInput,
     ModuleError,
@@ -44,6 +45,7 @@ STATUS: dict[type[CredentialsError], int] = {
     WrongMasterSecret: 8,
     FileLocked: 9,
     MergeConflict: 10,
+    MasterSecretConflict: 10,
     InvalidInput: 12,
     ModuleError: 13,
     UnreadableValue: 14,
@@ -58,7 +60,7 @@ def test_every_class_has_the_status_that_is_documented() -> None:
     documented = {}
     for row in rows:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
-        names = cells[0].replace("(a `KeyError`)", "").split("`")
+        names = cells[0].replace("(a `KeyError`)", "").replace("(a `MergeConflict`)", "").split("`")
         documented |= {name: int(cells[2]) for name in names if name[:1].isupper()}
     documented.pop("ValueError")
     assert documented == {kind.__name__: status for kind, status in STATUS.items()}
@@ -68,6 +70,12 @@ def test_names_of_refusals_are_those_of_the_contract() -> None:
     cases = (ROOT / "wit" / "types.wit").read_text().split("enum error {")[1].split("}")[0]
     lines = [line.strip() for line in cases.splitlines()]
     assert [line.rstrip(",") for line in lines if line and not line.startswith("//")] == list(errors.EXPLANATIONS)
+
+
+def test_reasons_of_conflicts_are_those_of_the_contract() -> None:
+    cases = (ROOT / "wit" / "file-store.wit").read_text().split("enum reason {")[1].split("}")[0]
+    lines = [line.strip() for line in cases.splitlines()]
+    assert [line.rstrip(",") for line in lines if line and not line.startswith("//")] == list(errors.CONFLICTS)
 
 
 def test_messages_are_those_of_the_command() -> None:
@@ -104,7 +112,8 @@ def test_errors_reach_other_processes(folder: Folder) -> None:
         lambda: Store.open(folder.path / "none"),
         lambda: Lock(str(folder.file), 0),
         lambda: Store.open(folder.file)["none"],
-        lambda: _raise(MergeConflict("both", [identity])),
+        lambda: _raise(MergeConflict("both", {identity: "both-changed"})),
+        lambda: _raise(MasterSecretConflict("file")),
         lambda: _raise(AmbiguousCredential("two", [identity], hint="which")),
         lambda: _raise(UnreadableValue("it", identity, Refusal("not-authentic", 7, 0))),
     ]

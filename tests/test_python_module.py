@@ -21,7 +21,7 @@ import pytest
 from command import KEY, PATIENCE, Folder
 from conftest import PYTHON_HOST, VARIABLE
 from omni_credentials import ModuleError, Refusal, Store
-from omni_credentials.module import CONTRACT, Entry, Kek, Module, RawIdentity
+from omni_credentials.module import CONTRACT, Entry, Kek, Module, RawIdentity, Side
 from python_files import CACHE, CHEAP, folder
 
 ROOT = Path(__file__).parents[1]
@@ -173,10 +173,10 @@ def test_what_is_no_module() -> None:
         ("imports-a-clock", "imports clock#now, and only wasi:random/random may be imported"),
         ("imports-a-function", "imports run-command, "),
         ("imports-more-of-random", "imports wasi:random/random@0.2.3#get-random-u64, "),
-        ("lacks-a-function", "encryption.keyring.is-current is missing"),
-        ("lacks-an-interface", "primitives@0.1.0 is missing"),
-        ("has-another-type", "encryption.keyring.is-current has other parameters or another result"),
-        ("is-of-another-version", "module-info@0.1.0 is missing"),
+        ("lacks-a-function", "encryption.keyring.key-of is missing"),
+        ("lacks-an-interface", "primitives@1.0.0 is missing"),
+        ("has-another-type", "encryption.keyring.key-of has other parameters or another result"),
+        ("is-of-another-version", "module-info@1.0.0 is missing"),
     ],
 )
 def test_modules_that_are_refused(name: str, message: str) -> None:
@@ -261,7 +261,7 @@ def test_a_keyring_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
         keyring.add_key()
         first.close()
         assert keyring.open(STRIPE, sealed) == b"value" and keyring._sandbox is not first
-        assert keyring.to_bytes() != made.keyring and not keyring.is_current(sealed), "the added key is remembered"
+        assert keyring.to_bytes() != made.keyring and keyring.key_of(sealed) == "known", "the added key is remembered"
 
 
 def test_memory_is_given_back() -> None:
@@ -369,7 +369,7 @@ def test_compiled_modules_are_kept_privately(tmp_path: Path, monkeypatch: pytest
 
 
 def test_low_level_records(folder: Folder) -> None:
-    """The contract's merge, with a table's absence as deletion."""
+    """The contract's reconcile, with a table's absence as deletion."""
     module = Module.load()
     made = module.create_keyring(KEY.encode())
     with module.unlock(made.keyring, made.kek) as keyring, module.files() as files:
@@ -378,26 +378,60 @@ def test_low_level_records(folder: Folder) -> None:
         theirs = files.create(made.keyring)
         files.put(theirs, [Entry(STRIPE, sealed, False)])
         ours = files.create(made.keyring)
-        base = files.manifest(theirs)
-        assert len(base) == 32
-        merged = files.merge(base, ours, theirs, handle, ours_complete=True)
-        assert merged.to_ours == [] and merged.conflicts == []
-        assert [(it.identity.name, it.deleted) for it in merged.to_theirs] == [(b"stripe", True)]
-        merged = files.merge(base, ours, theirs, handle)
-        assert merged.to_theirs == [] and [it.sealed for it in merged.to_ours] == [sealed]
-        assert files.agreed(base, theirs, theirs) == base
+        ancestor = files.manifest(theirs)
+        assert files.matches(theirs, ancestor) and not files.matches(ours, ancestor)
+        sides = Side(ours, handle), Side(theirs, handle)
+        found = files.reconcile(ancestor, *sides, ours_complete=True)
+        assert found.to_ours == [] and found.conflicts == [] and found.wrapping == "same"
+        assert [(it.identity.name, it.deleted) for it in found.to_theirs] == [(b"stripe", True)]
+        assert files.to_bytes(found.keyring) == files.keyring_bytes(found.document) == made.keyring
+        found = files.reconcile(ancestor, *sides)
+        assert found.to_theirs == [] and [it.sealed for it in found.to_ours] == [sealed]
+        rows = b"".join(len(field).to_bytes(4, "big") + field for field in (*STRIPE, keyring.seal(STRIPE, b"2")))
+        table = files.table(theirs, rows)
+        found = files.reconcile(b"", Side(table, handle), sides[1], ours_complete=True)
+        assert [(it.identity.name, it.reason) for it in found.conflicts] == [(b"stripe", "both-changed")]
+        assert files.agreed(ancestor, theirs, theirs, 0) == ancestor
+        assert files.settled(files.manifest(ours), ancestor, theirs) == ancestor
         with pytest.raises(Refusal) as caught:
-            files.merge(b"x", ours, theirs, handle)
+            files.reconcile(b"x", *sides)
         assert caught.value.code == "malformed"
         file = files.write(theirs, handle, 41)
         again = files.parse_unsealed(file)
         assert files.generation(again) == 42 and files.keyring_bytes(again) == made.keyring
+        files.put(again, [Entry(STRIPE, b"", True)])
+        files.forget_deletions(again)
+        assert files.entries(again) == []
         files.drop(again)
+    assert module.canonical(STRIPE._replace(scope=b'{"b": 1.0, "a": 2}')).scope == b'{"a":2,"b":1}'
     other = module.create_keyring(b"another", CHEAP)
     with module.unlock(other.keyring, other.kek) as keyring:
+        assert keyring.key_of(sealed) == "unknown"
         with pytest.raises(Refusal):
             keyring.open(STRIPE, sealed)
-        assert keyring.absorb(made.keyring, made.kek) == 1 and keyring.open(STRIPE, sealed) == b"1"
+        assert keyring.unite(made.keyring, made.kek) == 1 and keyring.open(STRIPE, sealed) == b"1"
         with pytest.raises(Refusal) as caught:
-            keyring.absorb(made.keyring, other.kek)
+            keyring.unite(made.keyring, other.kek)
         assert caught.value.code == "wrong-master-secret"
+
+
+def test_a_value_sealed_again_is_the_same_version() -> None:
+    module = Module.load()
+    made = module.create_keyring(KEY.encode())
+    with module.unlock(made.keyring, made.kek) as keyring, module.files() as files:
+        sealed = keyring.seal(STRIPE, b"1")
+        assert keyring.reseal(STRIPE, sealed) == sealed and keyring.key_of(sealed) == "current"
+        keyring.add_key()
+        again = keyring.reseal(STRIPE, sealed)
+        assert again != sealed and keyring.open(STRIPE, again) == b"1"
+        assert (keyring.key_of(sealed), keyring.key_of(again)) == ("known", "current")
+        document = files.create(keyring.to_bytes())
+        files.put(document, [Entry(STRIPE, sealed, False)])
+        before = files.manifest(document)
+        files.put(document, [Entry(STRIPE, again, False)])
+        assert files.manifest(document) == before
+        handle = files.unlock(keyring.to_bytes(), made.kek)
+        assert files.retire_keys(document, handle) == 1
+        with pytest.raises(Refusal) as caught:
+            keyring.reseal(STRIPE, sealed[:-1] + bytes([sealed[-1] ^ 1]))
+        assert caught.value.code == "not-authentic"

@@ -19,6 +19,7 @@ from omni_credentials import (
     CredentialsError,
     FileError,
     InvalidInput,
+    MasterSecretConflict,
     MergeConflict,
     MissingInput,
     ModuleError,
@@ -253,10 +254,18 @@ def test_a_conflict(folder: Folder, store: Store, deleted_by: str | None) -> Non
     else:
         folder.set("both", "theirs")
     before = folder.file.read_bytes()
+    reason, words = {
+        None: ("both-changed", "changed by both"),
+        "ours": ("ours-deleted", "deleted by ours, changed by theirs"),
+        "theirs": ("theirs-deleted", "deleted by theirs, changed by ours"),
+    }[deleted_by]
+    said = f'the two sides do not agree on both (credential of app, {{"all":true}}) ({words})'
     for call in (store.save, store.reload):
-        with pytest.raises(MergeConflict, match=r"^both sides changed both \(credential of app, ") as caught:
+        with pytest.raises(MergeConflict) as caught:
             call()
+        assert str(caught.value) == said and type(caught.value) is MergeConflict
         assert [it.name for it in caught.value.credentials] == ["both"]
+        assert list(caught.value.reasons.values()) == [reason]
         assert folder.file.read_bytes() == before and folder.leftovers() == []
         assert [it.name for it in store.changed] == ["both", "other"], "nothing is lost"
     with Store.open(folder.file) as second:
@@ -310,6 +319,100 @@ def test_a_rotation_meanwhile_is_no_conflict(folder: Folder, store: Store) -> No
     store["a"] = "conflicting"
     with pytest.raises(MergeConflict):
         store.save()
+
+
+def test_a_rotation_and_an_edit_or_a_deletion_do_not_conflict(folder: Folder, store: Store) -> None:
+    for name in ("edited", "deleted", "kept"):
+        folder.set(name, "old")
+    store.reload()
+    with Store.open(folder.file) as other:
+        # First the rotation is in the file, then the changes are.
+        store["edited"] = "new"
+        del store["deleted"]
+        assert other.rotate_key() == 3
+        assert store.save()
+        assert dict(store) == {"edited": b"new", "kept": b"old"}
+        # And the other way round: what is rotated is what others changed.
+        other.reload()
+        store["edited"] = "newer"
+        del store["kept"]
+        store.save()
+        other["more"] = "x"
+        assert other.rotate_key() == 2
+        assert dict(other) == {"edited": b"newer", "more": b"x"}
+    assert store.reload() and dict(store) == {"edited": b"newer", "more": b"x"}
+    verified = folder.run("verify", "--json").json
+    assert verified["under_older_keys"] == 0 and verified["values"] == 2 and verified["unreadable"] == []
+
+
+def test_two_rotations_lose_nothing(folder: Folder, store: Store) -> None:
+    store.update({"a": "1", "b": "2"})
+    store.save()
+    with Store.open(folder.file) as other:
+        for number in range(3):
+            store[f"ours{number}"] = "o"
+            other[f"theirs{number}"] = "t"
+            assert store.rotate_key() == 3 + 2 * number
+            assert other.rotate_key() == 4 + 2 * number
+        expected = dict(other)
+        assert len(expected) == 8 and store.reload() and dict(store) == expected
+    verified = folder.run("verify", "--json").json
+    assert verified["under_older_keys"] == 0 and verified["values"] == 8 and verified["unreadable"] == []
+
+
+def test_rotations_do_not_fill_the_keyring(folder: Folder, store: Store) -> None:
+    store["a"] = "1"
+    store.rotate_key()
+    size = len(folder.file.read_bytes())
+    for _ in range(4):
+        store.rotate_key()
+        assert len(folder.file.read_bytes()) == size, "keys that no value uses stay in the keyring"
+
+
+def test_a_deletion_is_not_resurrected(folder: Folder, store: Store) -> None:
+    store.update({"gone": "1", "kept": "1"})
+    store.save()
+    with Store.open(folder.file) as editing, Store.open(folder.file) as rotating:
+        del store["gone"]
+        store.save()
+        editing["kept"] = "2"
+        editing.save()
+        assert "gone" not in editing
+        rotating.rotate_key()
+        assert dict(rotating) == {"kept": b"2"}
+    assert store.reload() and dict(store) == {"kept": b"2"}
+    folder.run("get", "gone", status=3)
+
+
+def test_both_change_the_master_secret(folder: Folder, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store["a"] = "1"
+    store.save()
+    theirs, ours = master_key(b"theirs"), master_key(b"ours")
+    folder.run("rotate-master-secret", OMNI_CREDENTIALS_NEW_MASTER_PASSWORD=theirs)
+    monkeypatch.setenv(VARIABLE, theirs)
+    folder.environment[VARIABLE] = theirs
+    folder.set("b", "2")
+    store["c"] = "3"
+    before = folder.file.read_bytes()
+    with pytest.raises(MasterSecretConflict, match=r"^both sides changed the master secret of /") as caught:
+        store.rotate_master_secret(ours)
+    assert isinstance(caught.value, MergeConflict) and caught.value.credentials == ()
+    assert caught.value.hint == (
+        'have the master secret to keep at hand, and keep that side: store.save(prefer="ours"), or '
+        'store.save(prefer="theirs")'
+    )
+    assert folder.file.read_bytes() == before and [it.name for it in store.changed] == ["c"]
+    with Store.open(folder.file) as other:
+        store.rotate_master_secret(ours, prefer="theirs")
+        assert folder.get("c") == b"3", "the master secret of the file stays"
+        # What was read last has their secret now: to replace that is no conflict.
+        store.rotate_master_secret(ours)
+        folder.environment[VARIABLE] = ours
+        assert folder.get("b") == b"2"
+        monkeypatch.setenv(VARIABLE, ours)
+        other.rotate_master_secret(theirs, prefer="ours")
+    folder.environment[VARIABLE] = theirs
+    assert folder.get("a") == b"1" and folder.get("c") == b"3"
 
 
 def test_another_master_secret_meanwhile(folder: Folder, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,7 @@ class Tables:
     refusals: list[Refusal]
     hints: dict[str, str]
     file_hints: dict[str, str]
+    conflicts: dict[str, str]
 
 
 def main() -> int:
@@ -75,7 +76,9 @@ def tables(data: dict, terms: str | None) -> Tables:
         return text
 
     file_hints = {refusal.code: worded(refusal.file) for refusal in refusals if refusal.file}
-    return Tables(refusals, {name: worded(hint) for name, hint in data["hints"].items()}, file_hints)
+    hints = {name: worded(hint) for name, hint in data["hints"].items()}
+    conflicts = {conflict["reason"]: conflict["means"] for conflict in data["conflict"]}
+    return Tables(refusals, hints, file_hints, conflicts)
 
 
 def python(tables: Tables, _: str) -> str:
@@ -90,6 +93,9 @@ def python(tables: Tables, _: str) -> str:
     lines += ["", "# What to do about a refused file; for the other cases, HINTS[\"file\"]."]
     lines += ["FILE_HINTS: dict[str, str] = {"]
     lines += [f"    {json.dumps(code)}: {json.dumps(hint)}," for code, hint in tables.file_hints.items()]
+    lines += ["}", "", "# Why a credential is in conflict, by the contract's `file-store.reason`."]
+    lines += ["CONFLICTS: dict[str, str] = {"]
+    lines += [f"    {json.dumps(reason)}: {json.dumps(means)}," for reason, means in tables.conflicts.items()]
     return "\n".join([*lines, "}", ""])
 
 
@@ -113,12 +119,15 @@ def node(tables: Tables, _: str) -> str:
     lines += ["} as const;", "", "/** What to do about a refused file; for the other cases, `HINTS.file`. */"]
     lines.append("export const FILE_HINTS: Readonly<Record<string, string>> = {")
     lines += [entry(code, quoted(hint)) for code, hint in tables.file_hints.items()]
-    return "\n".join([*lines, "};", ""])
+    lines += ["};", "", "/** Why a credential is in conflict, by the contract's `file-store.reason`. */"]
+    lines.append("export const CONFLICTS = {")
+    lines += [entry(reason, quoted(means)) for reason, means in tables.conflicts.items()]
+    return "\n".join([*lines, "} as const;", ""])
 
 
 def command(tables: Tables, _: str) -> str:
     variants = {refusal.code: refusal.variant for refusal in tables.refusals}
-    lines = [f"//! What to do about a failure. {NOTICE}", "", "use omni_credentials_host::ErrorCode;"]
+    lines = [f"//! What to do about a failure. {NOTICE}", "", "use omni_credentials_host::{ErrorCode, Reason};"]
     for name, hint in tables.hints.items():
         if name != "file":
             line = f"pub(crate) const {name.upper()}: &str = {rust(hint)};"
@@ -129,6 +138,11 @@ def command(tables: Tables, _: str) -> str:
     for pattern, hint in [*arms, ("_", tables.hints["file"])]:
         line = f"        {pattern} => {rust(hint)},"
         lines += [line] if len(line) <= 110 else [f"        {pattern} => {{", f"            {rust(hint)}", "        }"]
+    lines += ["    }", "}", "", "/// Why a credential is in conflict."]
+    lines += ["pub(crate) const fn conflict(reason: Reason) -> &'static str {", "    match reason {"]
+    for reason, means in tables.conflicts.items():
+        variant = "".join(part.capitalize() for part in reason.split("-"))
+        lines.append(f"        Reason::{variant} => {rust(means)},")
     return "\n".join([*lines, "    }", "}", ""])
 
 

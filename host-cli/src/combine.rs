@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use omni_credentials_host::{
-    Conflict, Document, Entry, Error as HostError, ErrorCode, Files, KeyringHandle, Preference, Reason, Side,
-    Wrapping,
+    Conflict, Document, Entry, Error as HostError, ErrorCode, Files, KeyringHandle, Preference, Side, Wrapping,
 };
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::identity;
+use crate::{hints, identity};
 
 /// A merged file, and what it took over.
 pub(crate) struct Combined {
@@ -100,13 +99,6 @@ fn unlock(
 
 /// A conflict, for people.
 fn shown(conflict: &Conflict) -> String {
-    let reason = match conflict.reason {
-        Reason::BothChanged => "changed by both",
-        Reason::OursDeleted => "deleted by ours, changed by theirs",
-        Reason::TheirsDeleted => "deleted by theirs, changed by ours",
-        Reason::AncestorUnknown => "deleted by one side, and the common ancestor is not known",
-        Reason::DeletionForgotten => "missing on one side, which no longer knows what was deleted",
-        Reason::Unreadable => "does not open on either side",
-    };
+    let reason = hints::conflict(conflict.reason);
     format!("{} ({reason})", identity::shown(&conflict.identity.as_ref()))
 }

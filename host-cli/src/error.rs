@@ -251,9 +251,7 @@ impl Error {
                 _ => return None,
             },
             Self::Conflict(_) => hints::CONFLICT.into(),
-            Self::SecretConflict { .. } => {
-                "set the secret of the side to keep and take it: omni-credentials merge --prefer ours (or theirs)".into()
-            }
+            Self::SecretConflict { .. } => hints::WRAPPING.into(),
             Self::NotMendable(path) => {
                 let path = path.display();
                 format!("take one side: git checkout --theirs {path}; then set what is missing")

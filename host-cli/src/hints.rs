@@ -1,6 +1,6 @@
 //! What to do about a failure. Generated from conformance/errors.toml by tools/generate-errors.py. Do not edit.
 
-use omni_credentials_host::ErrorCode;
+use omni_credentials_host::{ErrorCode, Reason};
 
 /// The hint `secret`.
 pub(crate) const SECRET: &str = "create a new key: omni-credentials keygen";
@@ -23,6 +23,10 @@ pub(crate) const AMBIGUOUS: &str = "choose one with --kind, --principal or --sco
 /// The hint `conflict`.
 pub(crate) const CONFLICT: &str = "keep one side: omni-credentials merge --prefer ours, or --prefer theirs";
 
+/// The hint `wrapping`.
+pub(crate) const WRAPPING: &str =
+    "have the master secret to keep at hand, and keep that side: omni-credentials merge --prefer ours, or --prefer theirs";
+
 /// What to do about a refused file. `{file}` stands for its name.
 pub(crate) const fn file(code: ErrorCode) -> &'static str {
     match code {
@@ -41,5 +45,17 @@ pub(crate) const fn file(code: ErrorCode) -> &'static str {
             "create one elsewhere: omni-credentials init --file NAME; {file} is left as it is"
         }
         _ => "restore a good version: git checkout HEAD -- {file}",
+    }
+}
+
+/// Why a credential is in conflict.
+pub(crate) const fn conflict(reason: Reason) -> &'static str {
+    match reason {
+        Reason::BothChanged => "changed by both",
+        Reason::OursDeleted => "deleted by ours, changed by theirs",
+        Reason::TheirsDeleted => "deleted by theirs, changed by ours",
+        Reason::AncestorUnknown => "deleted by one side, and the common ancestor is not known",
+        Reason::DeletionForgotten => "missing on one side, which no longer knows what was deleted",
+        Reason::Unreadable => "does not open on either side",
     }
 }

@@ -7,8 +7,16 @@ import type * as ModuleInfo from "./builtin/interfaces/omni-credentials-module-i
 import type * as Primitives from "./builtin/interfaces/omni-credentials-primitives.js";
 
 export type { Failure, Identity } from "./builtin/interfaces/omni-credentials-types.js";
-export type { Keyring } from "./builtin/interfaces/omni-credentials-encryption.js";
-export type { Document, Entry, Merged, Preference } from "./builtin/interfaces/omni-credentials-file-store.js";
+export type { Key, Keyring } from "./builtin/interfaces/omni-credentials-encryption.js";
+export type {
+    Conflict,
+    Document,
+    Entry,
+    Preference,
+    Reason,
+    Reconciled,
+    Wrapping,
+} from "./builtin/interfaces/omni-credentials-file-store.js";
 export type { Costs, ProtectedKeyring } from "./builtin/interfaces/omni-credentials-key-derivation.js";
 export type { Description } from "./builtin/interfaces/omni-credentials-module-info.js";
 

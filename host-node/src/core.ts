@@ -30,6 +30,8 @@ export {
     FileError,
     FileLockedError,
     InvalidInputError,
+    MasterSecretConflictError,
+    type MergeConflict,
     MergeConflictError,
     MissingInputError,
     ModuleError,

@@ -1,7 +1,7 @@
 //! A credentials file in memory: opened, changed, merged, and turned into bytes again. Reads and writes no file.
 
 import { compare, decode, encode, equal, isWellFormed } from "./bytes.js";
-import type { Costs, Entry, Identity } from "./contract.js";
+import type { Costs, Identity } from "./contract.js";
 import { type Derivation, inThisThread, type Secret, secretBytes } from "./derivation.js";
 import { HINTS } from "./error-table.js";
 import {
@@ -17,7 +17,7 @@ import {
     UnreadableValueError,
 } from "./errors.js";
 import { type Credential, DEFAULT_KIND, DEFAULT_SCOPE, identityOf, shown, type Which } from "./identity.js";
-import { dispose, UnlockedKeyring, withKeyring } from "./keyring.js";
+import { UnlockedKeyring, withKeyring } from "./keyring.js";
 import type { CryptoModule } from "./module.js";
 import { combine, type Entered, entered, read, type Records, type State, write } from "./state.js";
 
@@ -68,6 +68,8 @@ export interface RotatedKey extends Written {
 export interface RotateMasterSecretOptions {
     /** The costs of Argon2id, for a password; the module's default if nothing is said. */
     costs?: Costs | undefined;
+    /** What the file has become meanwhile. */
+    theirs?: Uint8Array | undefined;
 }
 
 /**
@@ -232,8 +234,10 @@ export class CredentialsDocument {
     }
 
     /**
-     * The file's new bytes, with the changes: a new data key encrypts every value. Older keys stay in the file, for its
-     * versions in git. As with `toBytes`, the document stays as it is until the result is accepted.
+     * The file's new bytes, with the changes: a new data key encrypts every value. Every value stays the version that it
+     * was, so that a change made elsewhere does not conflict with it. Keys that no value uses any more are removed; the
+     * file's versions in git keep those that they need. As with `toBytes`, the document stays as it is until the result
+     * is accepted.
      *
      * Throws an {@link UnreadableValueError} for a value that does not open.
      */
@@ -252,35 +256,34 @@ export class CredentialsDocument {
         let values = 0;
         try {
             for (const record of this.#all()) {
-                const { identity, deleted } = record.entry;
+                const { identity, sealed, deleted } = record.entry;
                 if (deleted) {
                     if (changes.has(record.key)) rotated.set(record.key, record);
                     continue;
                 }
-                const value = this.#open(record);
-                try {
-                    const sealed = fresh.seal(identity, value);
-                    rotated.set(record.key, { ...record, entry: { identity, sealed, deleted } });
-                } finally {
-                    value.fill(0);
-                }
+                const resealed = aboutValue(record, () => fresh.reseal(identity, sealed));
+                rotated.set(record.key, { ...record, entry: { identity, sealed: resealed, deleted } });
                 values += 1;
             }
         } finally {
             fresh.close();
         }
-        const state = write(this.#module, { ...this.#state, keyring, rekeyed: true }, rotated, this.#label);
+        const rekeyed = { ...this.#state, keyring, rekeyed: true };
+        const state = write(this.#module, rekeyed, rotated, this.#label, { retire: true });
         return this.#remember({ bytes: state.bytes, values }, state, changes);
     }
 
     /**
      * The file's new bytes, with the changes, under another master secret. No value is encrypted again, and older
-     * versions of the file still open with the old secret: where it has leaked, replace the credentials themselves. As
+     * versions of the file still open with the old secret: if it has leaked, replace the credentials themselves. As
      * with `toBytes`, the document stays as it is until the result is accepted.
      *
-     * Throws a {@link WrongMasterSecretError} for what cannot be a secret.
+     * With `theirs`, what the file has become meanwhile, the result has their changes as well. Throws a
+     * {@link WrongMasterSecretError} for what cannot be a secret, a {@link MasterSecretConflictError} if they changed
+     * the master secret, too, and what `merge` throws.
      */
-    async rotateMasterSecret(newSecret: Secret, { costs }: RotateMasterSecretOptions = {}): Promise<Written> {
+    async rotateMasterSecret(newSecret: Secret, options: RotateMasterSecretOptions & MergeOptions = {}): Promise<Written> {
+        const { costs, theirs, prefer = "neither" } = options;
         this.#keyring.refuseClosed();
         const changes = new Map(this.#changes);
         const before = this.#state;
@@ -290,7 +293,13 @@ export class CredentialsDocument {
             const made = await aboutArgument("the new master secret", () =>
                 derivation.rewrap(this.#module, { keyring: before.keyring, kek: before.kek }, secret, costs),
             );
-            const state = write(this.#module, { ...before, ...made, rekeyed: true }, changes, this.#label);
+            let both = { state: { ...before, ...made, rekeyed: true }, changes };
+            if (theirs !== undefined) {
+                const state = await this.#read(theirs);
+                both = combine(this.#module, both.state, changes, state, prefer, this.#label);
+            }
+            const isNew = both.state.rekeyed || both.changes.size > 0;
+            const state = isNew ? write(this.#module, both.state, both.changes, this.#label) : both.state;
             return this.#remember({ bytes: state.bytes }, state, changes);
         } finally {
             secret.fill(0);
@@ -326,8 +335,8 @@ export class CredentialsDocument {
      * Takes over another version of the file. The changes made here stay; if the other side changed the same
      * credentials, they are merged three ways, with the version before as the base.
      *
-     * Throws a {@link MergeConflictError}, which names the credentials, and those of `open`; the document is then as
-     * it was.
+     * Throws a {@link MergeConflictError}, which names the credentials and says why each is in conflict, a
+     * {@link MasterSecretConflictError}, and those of `open`; the document is then as it was.
      */
     async merge(theirs: Uint8Array, { prefer }: MergeOptions = {}): Promise<void> {
         const state = await this.#read(theirs);
@@ -464,18 +473,7 @@ export class CredentialsDocument {
     }
 
     #canonical(identity: Identity, subject: string): Identity {
-        const tombstone: Entry = { identity, sealed: new Uint8Array(), deleted: true };
-        return aboutArgument(subject, () =>
-            this.#keyring.call(({ fileStore }) => {
-                const scratch = fileStore.Document.create(this.#state.keyring);
-                try {
-                    scratch.put([tombstone]);
-                    return scratch.entries()[0]?.identity ?? identity;
-                } finally {
-                    dispose(scratch);
-                }
-            }),
-        );
+        return aboutArgument(subject, () => this.#keyring.call(({ encryption }) => encryption.canonical(identity)));
     }
 
     async #read(file: Uint8Array): Promise<State> {

@@ -46,6 +46,7 @@ export const HINTS = {
     principal: "set principal, PGUSER or USER",
     ambiguous: "choose one with kind, principal or scope",
     conflict: 'keep one side: { prefer: "ours" }, or { prefer: "theirs" }',
+    wrapping: 'have the master secret to keep at hand, and keep that side: { prefer: "ours" }, or { prefer: "theirs" }',
 } as const;
 
 /** What to do about a refused file; for the other cases, `HINTS.file`. */
@@ -58,3 +59,13 @@ export const FILE_HINTS: Readonly<Record<string, string>> = {
     "conflict-markers": "finish the merge: omni-credentials merge --file {file}",
     "not-a-credentials-file": "create one elsewhere: Store.create(PATH, { secret }); {file} is left as it is",
 };
+
+/** Why a credential is in conflict, by the contract's `file-store.reason`. */
+export const CONFLICTS = {
+    "both-changed": "changed by both",
+    "ours-deleted": "deleted by ours, changed by theirs",
+    "theirs-deleted": "deleted by theirs, changed by ours",
+    "ancestor-unknown": "deleted by one side, and the common ancestor is not known",
+    "deletion-forgotten": "missing on one side, which no longer knows what was deleted",
+    unreadable: "does not open on either side",
+} as const;

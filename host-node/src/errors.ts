@@ -1,7 +1,7 @@
 //! Why something was not done. No error holds a value, a secret or a key.
 
-import type { Failure } from "./contract.js";
-import { CODES, FILE_HINTS, HINTS } from "./error-table.js";
+import type { Failure, Reason } from "./contract.js";
+import { CODES, CONFLICTS, FILE_HINTS, HINTS } from "./error-table.js";
 import { type Credential, printable, shown } from "./identity.js";
 
 /** What a file without a name is called. */
@@ -113,16 +113,32 @@ export class MissingInputError extends CredentialsError {}
 /** The master secret is wrong, or cannot be one. */
 export class WrongMasterSecretError extends CredentialsError {}
 
+/** A credential that both sides changed in different ways. */
+export interface MergeConflict {
+    readonly credential: Credential;
+    /** Why that is a conflict. Ours is this document, theirs the other version of the file. */
+    readonly reason: Reason;
+}
+
 /** Both sides changed the same credentials in different ways. Nothing was written. */
 export class MergeConflictError extends CredentialsError {
-    /** The credentials that both sides changed. */
+    /** What is in conflict, and why. */
+    readonly conflicts: readonly MergeConflict[];
+    /** The credentials in conflict. */
     readonly credentials: readonly Credential[];
 
-    constructor(credentials: readonly Credential[]) {
-        super("conflict", `both sides changed ${credentials.map(shown).join("; ")}`, {
-            hint: HINTS.conflict,
-        });
-        this.credentials = credentials;
+    constructor(conflicts: readonly MergeConflict[]) {
+        const listed = conflicts.map(({ credential, reason }) => `${shown(credential)} (${CONFLICTS[reason]})`);
+        super("conflict", `the two sides do not agree on ${listed.join("; ")}`, { hint: HINTS.conflict });
+        this.conflicts = conflicts;
+        this.credentials = conflicts.map(({ credential }) => credential);
+    }
+}
+
+/** Both sides changed the master secret. It has to be decided whose to keep. Nothing was written. */
+export class MasterSecretConflictError extends CredentialsError {
+    constructor(file: string) {
+        super("master-secret-conflict", `both sides changed the master secret of ${file}`, { hint: HINTS.wrapping });
     }
 }
 

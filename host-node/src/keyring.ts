@@ -39,6 +39,10 @@ export class UnlockedKeyring {
         return this.call((_, keyring) => keyring.open(identity, sealed), sealed.length);
     }
 
+    reseal(identity: Identity, sealed: Uint8Array): Uint8Array {
+        return this.call((_, keyring) => keyring.reseal(identity, sealed), sealed.length);
+    }
+
     /** A call of something small, or with `length` bytes. */
     call<T>(call: Call<T>, length = 0): T {
         this.refuseClosed();

@@ -123,7 +123,8 @@ function guarded<T>(what: string, call: () => T): T {
     }
 }
 
-function failureIn(error: unknown): Failure | undefined {
+/** @internal What a call of the contract itself was refused for; nothing for any other error. */
+export function failureIn(error: unknown): Failure | undefined {
     const payload = error instanceof Error && "payload" in error ? error.payload : undefined;
     const isFailure = typeof payload === "object" && payload !== null && "error" in payload;
     return isFailure ? (payload as Failure) : undefined;

@@ -1,11 +1,11 @@
 //! A credentials file as it was read, and what is made of it: pure functions over the contract.
 
 import { equal } from "./bytes.js";
-import type { Document, Entry, Keyring } from "./contract.js";
-import { aboutArgument, aboutFile, MergeConflictError } from "./errors.js";
+import type { Document, Entry, Keyring, Preference, Reconciled } from "./contract.js";
+import { aboutArgument, aboutFile, MasterSecretConflictError, MergeConflictError } from "./errors.js";
 import { type Credential, credentialOf } from "./identity.js";
 import { withKeyring } from "./keyring.js";
-import type { CryptoModule } from "./module.js";
+import { type CryptoModule, failureIn } from "./module.js";
 
 /** A credential or a tombstone. Never changed, only replaced. */
 export interface Entered extends Credential {
@@ -59,13 +59,21 @@ export async function read(module: CryptoModule, bytes: Uint8Array, label: strin
 }
 
 /** The state with changes, written: its bytes keep those of every record that did not change. */
-export function write(module: CryptoModule, state: State, changes: Records, label: string): State {
-    const { keyring, kek } = state;
+export function write(
+    module: CryptoModule,
+    state: State,
+    changes: Records,
+    label: string,
+    { retire = false }: { retire?: boolean } = {},
+): State {
+    const { kek } = state;
     return aboutArgument(label, () =>
-        withKeyring(module.instantiate(), keyring, kek, ({ fileStore }, handle) => {
+        withKeyring(module.instantiate(), state.keyring, kek, ({ fileStore }, handle) => {
             const document = fileStore.Document.parse(state.bytes);
-            if (state.rekeyed) document.setKeyring(keyring);
             put(document, changes);
+            if (retire) document.retireKeys(handle);
+            const keyring = handle.toBytes();
+            document.setKeyring(keyring);
             const bytes = document.write(handle, state.generation);
             const records = new Map([...state.records, ...changes]);
             return { bytes, generation: state.generation + 1n, records, keyring, kek, rekeyed: false };
@@ -74,48 +82,47 @@ export function write(module: CryptoModule, state: State, changes: Records, labe
 }
 
 /**
- * Merges changes of `ours` with `theirs`, what the file has become meanwhile: the state of theirs, and the changes that
- * it lacks. Throws a {@link MergeConflictError} where both sides changed the same and nobody is preferred.
+ * Makes the changes of `ours` changes of `theirs`, what the file has become meanwhile: the state of theirs, with the
+ * keyring of both, and the changes that it lacks. Throws a {@link MergeConflictError} or a
+ * {@link MasterSecretConflictError} if both sides changed the same and neither is preferred.
  */
 export function combine(
     module: CryptoModule,
     ours: State,
     changes: Records,
     theirs: State,
-    prefer: "neither" | "ours" | "theirs",
+    prefer: Preference,
     label: string,
 ): { state: State; changes: Map<string, Entered> } {
     return aboutFile(label, () =>
-        withKeyring(module.instantiate(), theirs.keyring, theirs.kek, ({ encryption, fileStore }, keyring) => {
-            // Theirs has the newer keyring if any has: this side makes no keys. But it may be an older file.
-            const isOther = !equal(ours.keyring, theirs.keyring);
-            const rekeyed = isOther && keyring.absorb(encryption.Keyring.unlock(ours.keyring, ours.kek)) > 0;
-
-            const base = fileStore.Document.parse(ours.bytes);
-            const ourDocument = fileStore.Document.parse(ours.bytes);
-            put(ourDocument, changes);
-            base.put(sealedAnew(ours.records, changes, theirs.records, keyring));
-            const merged = fileStore.merge(
-                base.manifest(),
-                ourDocument,
-                fileStore.Document.parse(theirs.bytes),
+        withKeyring(module.instantiate(), theirs.keyring, theirs.kek, ({ encryption, fileStore }, theirKeyring) => {
+            const ourKeyring = encryption.Keyring.unlock(ours.keyring, ours.kek);
+            const document = fileStore.Document.parse(ours.bytes);
+            const ancestor = document.manifest();
+            put(document, changes);
+            document.setKeyring(ours.keyring);
+            const theirDocument = fileStore.Document.parse(theirs.bytes);
+            const found = fileStore.reconcile(
+                ancestor,
+                document,
+                ourKeyring,
+                theirDocument,
+                theirKeyring,
                 false,
-                keyring,
                 prefer,
             );
-            if (merged.conflicts.length > 0 && prefer === "neither") {
-                throw new MergeConflictError(merged.conflicts.map(credentialOf));
-            }
+            if (prefer === "neither") refuseConflicts(found, label);
 
-            const lacking = new Map<string, Entered>();
-            for (const entry of merged.toTheirs) {
-                const record = entered(entry);
-                lacking.set(record.key, changes.has(record.key) ? underCurrentKey(record, keyring) : record);
-            }
+            const records = found.toTheirs.map((entry) => entered(underCurrentKey(entry, found.keyring)));
+            const lacking = new Map(records.map((record) => [record.key, record]));
+            const ourSecret = found.wrapping === "ours" || (found.wrapping === "conflict" && prefer === "ours");
+            const united = found.keyring.toBytes();
+            const rekeyed = (ourSecret || lacking.size > 0) && !equal(united, theirs.keyring);
             const state = {
                 ...theirs,
                 generation: ours.generation > theirs.generation ? ours.generation : theirs.generation,
-                keyring: rekeyed ? keyring.toBytes() : theirs.keyring,
+                keyring: rekeyed ? united : theirs.keyring,
+                kek: ourSecret ? ours.kek : theirs.kek,
                 rekeyed,
             };
             return { state, changes: lacking };
@@ -123,49 +130,26 @@ export function combine(
     );
 }
 
+function refuseConflicts({ wrapping, conflicts }: Reconciled, label: string): void {
+    if (wrapping === "conflict") throw new MasterSecretConflictError(label);
+    if (conflicts.length === 0) return;
+    throw new MergeConflictError(
+        conflicts.map(({ identity, reason }) => ({ credential: credentialOf(identity), reason })),
+    );
+}
+
 function put(document: Document, changes: Records): void {
     document.put(Array.from(changes.values(), ({ entry }) => entry));
 }
 
-/**
- * A merge compares sealed values with those of the base, so after a rotation every value looks changed. Where a side
- * only encrypted a value anew, its sealed value is to stand for the base's.
- */
-function sealedAnew(base: Records, changes: Records, theirs: Records, keyring: Keyring): Entry[] {
-    const value = ({ entry }: Entered): Uint8Array | undefined => {
-        try {
-            return keyring.open(entry.identity, entry.sealed);
-        } catch {
-            // One that does not open is not the same as any other; the merge says what is wrong.
-            return undefined;
-        }
-    };
-    const found: Entry[] = [];
-    for (const [key, our] of changes) {
-        const before = base.get(key);
-        const their = theirs.get(key);
-        if (before === undefined || their === undefined) continue;
-        if (before.entry.deleted || our.entry.deleted || their.entry.deleted) continue;
-        if (equal(before.entry.sealed, their.entry.sealed)) continue;
-        const known = value(before);
-        if (known === undefined) continue;
-        const side = [our, their].find((side) => {
-            const opened = value(side);
-            return opened !== undefined && equal(opened, known);
-        });
-        if (side !== undefined) found.push(side.entry);
-    }
-    return found;
-}
-
-/** What was sealed before a rotation is sealed again after it. */
-function underCurrentKey(record: Entered, keyring: Keyring): Entered {
-    const { identity, sealed, deleted } = record.entry;
-    if (deleted || keyring.isCurrent(sealed)) return record;
-    const value = keyring.open(identity, sealed);
+/** What was sealed before a rotation is sealed again after it. A value that does not open stays as it is. */
+function underCurrentKey(entry: Entry, keyring: Keyring): Entry {
+    const { identity, sealed, deleted } = entry;
+    if (deleted) return entry;
     try {
-        return { ...record, entry: { identity, sealed: keyring.seal(identity, value), deleted } };
-    } finally {
-        value.fill(0);
+        return { identity, sealed: keyring.reseal(identity, sealed), deleted };
+    } catch (error) {
+        if (failureIn(error) !== undefined) return entry;
+        throw error;
     }
 }

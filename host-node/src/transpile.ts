@@ -13,7 +13,7 @@ import { ModuleError } from "./errors.js";
 /** The one function that a module may import. */
 const ENTROPY = "wasi:random/random#get-random-bytes";
 /** The version of the contract. */
-const VERSION = "0.1.0";
+const VERSION = "1.0.0";
 
 /**
  * The files of a folder that `loadModule` takes, by name: the component as it is, and the bindings made from it. The

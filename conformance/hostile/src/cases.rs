@@ -247,18 +247,18 @@ fn cases() -> Vec<(&'static str, Shell)> {
         ("imports-the-types", shell().wit("world.wit", "export types;", "")),
         ("lacks-an-interface", shell().wit("world.wit", "export primitives;", "")),
         ("lacks-a-function", {
-            shell().wit("encryption.wit", "is-current: func(sealed: list<u8>) -> result<bool, failure>;", "")
+            shell().wit("encryption.wit", "key-of: func(sealed: list<u8>) -> result<key, failure>;", "")
         }),
         ("has-another-type", {
             shell().wit(
                 "encryption.wit",
-                "is-current: func(sealed: list<u8>)",
-                "is-current: func(sealed: string)",
+                "key-of: func(sealed: list<u8>)",
+                "key-of: func(sealed: string)",
             )
         }),
         (
             "is-of-another-version",
-            shell().wit("world.wit", "omni:credentials@0.1.0", "omni:credentials@0.2.0"),
+            shell().wit("world.wit", "omni:credentials@1.0.0", "omni:credentials@1.1.0"),
         ),
     ]
 }

@@ -217,12 +217,15 @@ export class Store {
      * Replaces the master secret; saves changes as well. No value is encrypted again, and older versions of the file
      * still open with the old secret: where it has leaked, replace the credentials themselves.
      *
-     * Throws a {@link WrongMasterSecretError} for what cannot be a secret, and what `save` throws; nothing was changed
+     * Throws a {@link WrongMasterSecretError} for what cannot be a secret, a {@link MasterSecretConflictError} if another
+     * process has replaced the master secret since this store last read the file, and what `save` throws; nothing was changed
      * then.
      */
     rotateMasterSecret(newSecret: Secret, options: SaveOptions & RotateMasterSecretOptions = {}): Promise<void> {
         return this.#afterLast(() =>
-            this.#locked(options, async (put) => put(await this.#document.rotateMasterSecret(newSecret, options))),
+            this.#locked({ ...options, merge: false }, async (put, theirs) =>
+                put(await this.#document.rotateMasterSecret(newSecret, { ...options, theirs })),
+            ),
         );
     }
 
@@ -266,18 +269,20 @@ export class Store {
      * afterwards.
      */
     async #locked<T>(
-        { wait = this.#options.wait, signal = this.#options.signal, prefer }: SaveOptions,
-        work: (put: (written: Written) => Promise<void>) => Promise<T>,
+        { wait = this.#options.wait, signal = this.#options.signal, prefer, merge = true }: SaveOptions & { merge?: boolean },
+        work: (put: (written: Written) => Promise<void>, theirs: Uint8Array | undefined) => Promise<T>,
     ): Promise<T> {
         this.#document.refuseClosed();
         return withLock(this.path, { wait, signal }, async (locked) => {
             const theirs = await readRegular(locked, MAX_FILE, true);
-            if (!equal(theirs, this.#document.base)) await this.#document.merge(theirs, { prefer });
-            return work(async (written) => {
+            const isOther = !equal(theirs, this.#document.base);
+            if (isOther && merge) await this.#document.merge(theirs, { prefer });
+            const put = async (written: Written): Promise<void> => {
                 signal?.throwIfAborted();
                 await replace(locked, written.bytes);
                 this.#document.accept(written);
-            });
+            };
+            return work(put, isOther ? theirs : undefined);
         });
     }
 

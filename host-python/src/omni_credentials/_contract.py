@@ -1,4 +1,4 @@
-"""The contract `omni:credentials@0.1.0`, as wit/ has it: what is called, with what, and what comes back."""
+"""The contract `omni:credentials@1.0.0`, as wit/ has it: what is called, with what, and what comes back."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ._error_table import EXPLANATIONS
-from ._values import Bool, Borrow, Bytes, Enum, Integer, ListOf, Option, Own, Record, Result, String, Type
+from ._error_table import CONFLICTS, EXPLANATIONS
+from ._values import Bool, Borrow, Bytes, Enum, Integer, ListOf, Nothing, Option, Own, Record, Result, String, Type
 from .errors import Refusal
 from .identity import RawIdentity
 
-CONTRACT = "omni:credentials@0.1.0"
+CONTRACT = "omni:credentials@1.0.0"
 
 
 class Entry(NamedTuple):
@@ -20,6 +20,13 @@ class Entry(NamedTuple):
     identity: RawIdentity
     sealed: bytes
     deleted: bool
+
+
+class Conflict(NamedTuple):
+    """`file-store.conflict`: a credential that both sides changed in different ways, and why that is a conflict."""
+
+    identity: RawIdentity
+    reason: str
 
 
 class Costs(NamedTuple):
@@ -68,6 +75,11 @@ class Function:
     parameters: Sequence[tuple[str, Type]]
     result: Type
 
+    @property
+    def results(self) -> int:
+        """How many results it has: one, or none."""
+        return 0 if isinstance(self.result, Nothing) else 1
+
     def __str__(self) -> str:
         interface = self.interface.removeprefix("omni:credentials/").partition("@")[0]
         return f"{interface}.{self.name.rpartition(']')[2]}"
@@ -85,6 +97,7 @@ _FAILURE = Record(Refusal, [("error", Enum(list(EXPLANATIONS))), ("line", _U32),
 _IDENTITY = _fields(RawIdentity, _BYTES, _BYTES, _BYTES, _BYTES)
 _ENTRY = _fields(Entry, _IDENTITY, _BYTES, _BOOL)
 _COSTS = _fields(Costs, _U32, _U32, _U32)
+_KEY = Enum(["current", "known", "unknown"])
 _PREFERENCE = Enum(["neither", "ours", "theirs"])
 
 
@@ -95,17 +108,23 @@ class RawProtectedKeyring(NamedTuple):
     kek: bytes
 
 
-class RawMerged(NamedTuple):
-    """`file-store.merged`."""
+class RawReconciled(NamedTuple):
+    """`file-store.reconciled`."""
 
     document: Any
+    keyring: Any
+    wrapping: str
     to_ours: list[Entry]
     to_theirs: list[Entry]
-    conflicts: list[RawIdentity]
+    conflicts: list[Conflict]
 
 
 _PROTECTED = _fields(RawProtectedKeyring, _BYTES, _BYTES)
-_MERGED = _fields(RawMerged, _OWN, ListOf(_ENTRY), ListOf(_ENTRY), ListOf(_IDENTITY))
+_WRAPPING = Enum(["same", "ours", "theirs", "conflict"])
+_CONFLICT = _fields(Conflict, _IDENTITY, Enum(list(CONFLICTS)))
+_RECONCILED = _fields(
+    RawReconciled, _OWN, _OWN, _WRAPPING, ListOf(_ENTRY), ListOf(_ENTRY), ListOf(_CONFLICT)
+)
 
 
 def _fallible(ok: Type | None) -> Result:
@@ -130,7 +149,7 @@ class _Interface:
 
     def _make(self, name: str, result: Type, parameters: dict[str, Type]) -> Function:
         named = [(parameter.replace("_", "-"), type_) for parameter, type_ in parameters.items()]
-        function = Function(f"omni:credentials/{self._name}@0.1.0", name, named, result)
+        function = Function(f"omni:credentials/{self._name}@1.0.0", name, named, result)
         FUNCTIONS.append(function)
         return function
 
@@ -163,10 +182,12 @@ _keyring = _Interface("encryption", "keyring")
 UNLOCK = _keyring.static("unlock", _fallible(_OWN), keyring=_BYTES, kek=_BYTES)
 SEAL = _keyring.method("seal", _fallible(_BYTES), identity=_IDENTITY, value=_BYTES)
 OPEN = _keyring.method("open", _fallible(_BYTES), identity=_IDENTITY, sealed=_BYTES)
-IS_CURRENT = _keyring.method("is-current", _fallible(_BOOL), sealed=_BYTES)
+RESEAL = _keyring.method("reseal", _fallible(_BYTES), identity=_IDENTITY, sealed=_BYTES)
+KEY_OF = _keyring.method("key-of", _fallible(_KEY), sealed=_BYTES)
 TO_BYTES = _keyring.method("to-bytes", _BYTES)
 ADD_KEY = _keyring.method("add-key", _fallible(None))
-ABSORB = _keyring.method("absorb", _fallible(_U32), other=_BORROW)
+UNITE = _keyring.method("unite", _fallible(_U32), other=_BORROW)
+CANONICAL = _keyring.function("canonical", _fallible(_IDENTITY), identity=_IDENTITY)
 
 _document = _Interface("file-store", "document")
 CREATE = _document.static("create", _fallible(_OWN), keyring=_BYTES)
@@ -178,19 +199,27 @@ VERIFY = _document.method("verify", _fallible(None), keyring=_BORROW)
 GENERATION = _document.method("generation", _U64)
 ENTRIES = _document.method("entries", ListOf(_ENTRY))
 PUT = _document.method("put", _fallible(None), entries=ListOf(_ENTRY))
+TABLE = _document.method("table", _fallible(_OWN), rows=_BYTES)
+FORGET_DELETIONS = _document.method("forget-deletions", Nothing())
+RETIRE_KEYS = _document.method("retire-keys", _fallible(_U32), keyring=_BORROW)
 MANIFEST = _document.method("manifest", _BYTES)
+MATCHES = _document.method("matches", _fallible(_BOOL), manifest=_BYTES)
 WRITE = _document.method("write", _fallible(_BYTES), keyring=_BORROW, at_least=_U64)
-MERGE = _document.function(
-    "merge",
-    _fallible(_MERGED),
-    base=_BYTES,
+RECONCILE = _document.function(
+    "reconcile",
+    _fallible(_RECONCILED),
+    ancestor=_BYTES,
     ours=_BORROW,
+    our_keyring=_BORROW,
     theirs=_BORROW,
+    their_keyring=_BORROW,
     ours_complete=_BOOL,
-    keyring=_BORROW,
     prefer=_PREFERENCE,
 )
-AGREED = _document.function("agreed", _fallible(_BYTES), base=_BYTES, ours=_BORROW, theirs=_BORROW)
+AGREED = _document.function(
+    "agreed", _fallible(_BYTES), ancestor=_BYTES, ours=_BORROW, theirs=_BORROW, generation=_U64
+)
+SETTLED = _document.function("settled", _fallible(_BYTES), confirmed=_BYTES, pending=_BYTES, file=_BORROW)
 
 _primitives = _Interface("primitives")
 AEAD_OPEN = _primitives.function("aead-open", _fallible(_BYTES), key=_BYTES, nonce=_BYTES, aad=_BYTES, sealed=_BYTES)

@@ -279,10 +279,8 @@ class Credentials(MutableMapping[str, bytes], Guarded):
         canonical = self._scopes.get(text)
         if canonical is None:
             raw = RawIdentity(b"n", b"k", b"p", text.encode("utf-8", "surrogatepass"))
-            with self._module.files() as files, refusals_of_argument("the scope"):
-                document = files.create(self._contents.keyring_bytes)
-                files.put(document, [Entry(raw, b"", True)])
-                canonical = files.entries(document)[0].identity.scope.decode()
+            with refusals_of_argument("the scope"):
+                canonical = self._module.canonical(raw).scope.decode()
             if len(self._scopes) >= _MAX_SCOPES:
                 self._scopes.clear()
             self._scopes[text] = canonical

@@ -48,6 +48,7 @@ HINTS: dict[str, str] = {
     "principal": "set principal=, PGUSER or USER",
     "ambiguous": "choose one with kind=, principal= or scope=",
     "conflict": "keep one side: store.save(prefer=\"ours\"), or store.save(prefer=\"theirs\")",
+    "wrapping": "have the master secret to keep at hand, and keep that side: store.save(prefer=\"ours\"), or store.save(prefer=\"theirs\")",
 }
 
 # What to do about a refused file; for the other cases, HINTS["file"].
@@ -58,4 +59,14 @@ FILE_HINTS: dict[str, str] = {
     "carriage-return": "let git keep its lines as they are: omni-credentials init --git --file {file}, then git checkout {file}",
     "conflict-markers": "finish the merge: omni-credentials merge --file {file}",
     "not-a-credentials-file": "create one elsewhere: Store.create(PATH, SECRET); {file} is left as it is",
+}
+
+# Why a credential is in conflict, by the contract's `file-store.reason`.
+CONFLICTS: dict[str, str] = {
+    "both-changed": "changed by both",
+    "ours-deleted": "deleted by ours, changed by theirs",
+    "theirs-deleted": "deleted by theirs, changed by ours",
+    "ancestor-unknown": "deleted by one side, and the common ancestor is not known",
+    "deletion-forgotten": "missing on one side, which no longer knows what was deleted",
+    "unreadable": "does not open on either side",
 }

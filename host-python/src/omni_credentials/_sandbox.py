@@ -139,7 +139,9 @@ class Sandbox(Guarded):
         try:
             exported, context, count = self._function(function), self._store._context(), len(slots)
             error = self._watch.run(
-                lambda: ffi.wasmtime_component_func_call(byref(exported), context, slots, count, byref(result), 1),
+                lambda: ffi.wasmtime_component_func_call(
+                    byref(exported), context, slots, count, byref(result), function.results
+                ),
                 interest,
             )
             if error:

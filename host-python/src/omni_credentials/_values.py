@@ -214,6 +214,19 @@ class Option(Type):
         return self._payload.lift(slot.of.option.contents) if slot.of.option else None
 
 
+class Nothing(Type):
+    """What a function without a result returns."""
+
+    def matches(self, found: object) -> bool:
+        return found is None
+
+    def lower(self, slot: Slot, value: Any, wipe: list[tuple[int, int]]) -> None:
+        raise NotImplementedError
+
+    def lift(self, slot: Slot) -> None:
+        return None
+
+
 class Result(Type):
     """A result, which modules return: in Python the value, or what `raises` makes of the error, raised."""
 

@@ -5,10 +5,10 @@ The classes are those of the command's exit statuses (docs/cli.md). No message h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 
-from ._error_table import EXPLANATIONS, FILE_HINTS, HINTS
+from ._error_table import CONFLICTS, EXPLANATIONS, FILE_HINTS, HINTS
 from .identity import Identity
 
 
@@ -102,11 +102,22 @@ class FileLocked(CredentialsError):
 
 
 class MergeConflict(CredentialsError):
-    """This store and the file changed the same credentials, in different ways; `credentials` holds them."""
+    """This store and the file changed the same credentials, in different ways; `credentials` holds them. `reasons` has
+    the reason for each: `both-changed`, `ours-deleted`, `theirs-deleted`, `ancestor-unknown`, `deletion-forgotten` or
+    `unreadable`. Ours is this store, theirs the file."""
 
-    def __init__(self, message: str, credentials: Sequence[Identity]) -> None:
-        super().__init__(message, hint=HINTS["conflict"])
-        self.credentials = tuple(credentials)
+    def __init__(self, message: str, reasons: Mapping[Identity, str], *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint or HINTS["conflict"])
+        self.reasons = dict(reasons)
+        self.credentials = tuple(self.reasons)
+
+
+class MasterSecretConflict(MergeConflict):
+    """Both sides changed the master secret. It has to be decided whose to keep; `credentials` is empty."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"both sides changed the master secret of {path}", {}, hint=HINTS["wrapping"])
+        self.path = path
 
 
 class InvalidInput(CredentialsError, ValueError):
@@ -151,6 +162,12 @@ def _copy(kind: type[CredentialsError], arguments: tuple[object, ...], state: di
     error = kind.__new__(kind, *arguments)
     error.__dict__.update(state)
     return error
+
+
+def merge_conflict(reasons: Mapping[Identity, str]) -> MergeConflict:
+    """The error that names each credential in conflict, and says why it is."""
+    listed = "; ".join(f"{identity} ({CONFLICTS[reason]})" for identity, reason in reasons.items())
+    return MergeConflict(f"the two sides do not agree on {listed}", reasons)
 
 
 def of_file(path: str, refusal: Refusal) -> CredentialsError:

@@ -1,6 +1,6 @@
 """The contract's calls, one by one: what `Store` is built on, for tests and other hosts.
 
-A `Module` is a loaded crypto module; a `Keyring` an unlocked keyring that seals and opens; `Files` parses, merges and
+A `Module` is a loaded crypto module; a `Keyring` an unlocked keyring that seals and opens; `Files` parses, reconciles and
 writes credentials files. Everything here may raise `Refusal`, whose `code` is the contract's name for what is wrong,
 and `ModuleError`. Fields are bytes, as the contract has them.
 """
@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 from wasmtime import WasmtimeError, component as wit
 
 from . import _cache, _contract, _file
-from ._contract import CONTRACT, Costs, Description, Entry, Limits, Suite
+from ._contract import CONTRACT, Conflict, Costs, Description, Entry, Limits, Suite
 from ._engine import engine, the_engine
 from ._fork import Guarded, Level
 from ._sandbox import Kind, Loaded, Sandbox
@@ -27,25 +27,31 @@ from .identity import RawIdentity
 
 __all__ = [
     "CONTRACT",
+    "Conflict",
     "Costs",
     "Description",
     "Document",
     "Entry",
     "Files",
     "Kek",
+    "Key",
     "Keyring",
     "KeyringHandle",
     "Limits",
-    "Merged",
     "Module",
     "Preference",
     "Primitives",
     "ProtectedKeyring",
     "RawIdentity",
+    "Reconciled",
+    "Side",
     "Suite",
+    "Wrapping",
 ]
 
+Key: TypeAlias = Literal["current", "known", "unknown"]
 Preference: TypeAlias = Literal["neither", "ours", "theirs"]
+Wrapping: TypeAlias = Literal["same", "ours", "theirs", "conflict"]
 
 # How many bytes a module can return from a call, and so the longest file: the wasmtime package takes each byte as a
 # value of 48 bytes and at most 128 MiB of them. Its C API has no call that raises this limit.
@@ -149,6 +155,11 @@ class Module:
         """
         return _protected(self._once(_contract.REWRAP, keyring, kek.secret, new_secret, costs))
 
+    def canonical(self, identity: RawIdentity) -> RawIdentity:
+        """An identity as it is compared: its scope in canonical form. Refused as an identity is."""
+        canonical: RawIdentity = self._once(_contract.CANONICAL, identity, kind=Kind.ROW)
+        return canonical
+
     def generate_master_key(self) -> bytes:
         """A fresh generated master key, ASCII."""
         key: bytes = self._once(_contract.GENERATE_MASTER_KEY, kind=Kind.ROW)
@@ -213,10 +224,23 @@ class Keyring(Guarded):
         value: bytes = self._call(_contract.OPEN, identity, sealed, size=len(sealed))
         return value
 
-    def is_current(self, sealed: bytes) -> bool:
-        """Whether a sealed value was sealed under the current key. Authenticates nothing."""
-        current: bool = self._call(_contract.IS_CURRENT, sealed, size=len(sealed))
-        return current
+    def reseal(self, identity: RawIdentity, sealed: bytes) -> bytes:
+        """Seals again, under the current key, what was sealed for this very identity. It stays the same version of the
+        credential, so that nothing counts as changed; a value of the current key comes back as it is.
+
+        Refused as by `open`.
+        """
+        resealed: bytes = self._call(_contract.RESEAL, identity, sealed, size=len(sealed))
+        return resealed
+
+    def key_of(self, sealed: bytes) -> Key:
+        """What the key of a sealed value is to this keyring: the `current` one, a `known` older one, or `unknown`.
+        Authenticates nothing.
+
+        Refused: `malformed`, `unknown-version`, `unknown-suite`.
+        """
+        key: Key = self._call(_contract.KEY_OF, sealed, size=len(sealed))
+        return key
 
     def to_bytes(self) -> bytes:
         """The keyring, to be stored."""
@@ -229,8 +253,9 @@ class Keyring(Guarded):
             self._call(_contract.ADD_KEY)
             self._bytes = self.to_bytes()
 
-    def absorb(self, keyring: bytes, kek: Kek) -> int:
-        """Takes over the keys of another keyring for opening; the current key stays. Returns how many were new.
+    def unite(self, keyring: bytes, kek: Kek) -> int:
+        """Takes over the keys of another keyring. The newest key of both becomes the current one, and the master secret
+        stays. Returns how many keys were new.
 
         Refused: `too-many-keys`, `invalid-argument`, and as `Module.unlock` is.
         """
@@ -238,7 +263,7 @@ class Keyring(Guarded):
             sandbox, handle = self._row()
             other = sandbox.call(_contract.UNLOCK, keyring, kek.secret)
             try:
-                added: int = sandbox.call(_contract.ABSORB, handle, other)
+                added: int = sandbox.call(_contract.UNITE, handle, other)
             finally:
                 sandbox.drop(other)
             self._bytes = self.to_bytes()
@@ -302,20 +327,33 @@ class KeyringHandle:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
-    """What a merge found."""
+class Side:
+    """One of the two sides that are reconciled: what it holds, and the keyring of its header, unlocked. If the secret of
+    this side is not at hand, the keyring is the other side's."""
 
     document: Document
-    # What ours must take over to hold what the merged document holds, and what theirs must.
+    keyring: KeyringHandle
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What both sides are to hold."""
+
+    # With the keyring of both in its header. It has no seal yet.
+    document: Document
+    keyring: KeyringHandle
+    # Whose master secret the keyring of both has.
+    wrapping: Wrapping
+    # What ours must take over to hold what the document holds, and what theirs must.
     to_ours: list[Entry]
     to_theirs: list[Entry]
-    # Changed on both sides in different ways; with a preference, the preferred side won.
-    conflicts: list[RawIdentity]
+    # With a preference, the preferred side won; with `neither` the document is not to be used.
+    conflicts: list[Conflict]
 
 
 class Files:
-    """A sandbox in which credentials files are parsed, merged and written. After a failure every further call fails:
-    make another."""
+    """A sandbox in which credentials files are parsed, reconciled and written. After a failure every further call
+    fails: make another."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         """Use `Module.files`."""
@@ -337,6 +375,11 @@ class Files:
     def unlock(self, keyring: bytes, kek: Kek) -> KeyringHandle:
         """Unlocks a keyring for use with these documents. Refused as `Module.unlock` is."""
         return KeyringHandle(self._sandbox.call(_contract.UNLOCK, keyring, kek.secret))
+
+    def to_bytes(self, keyring: KeyringHandle) -> bytes:
+        """An unlocked keyring, to be stored."""
+        stored: bytes = self._sandbox.call(_contract.TO_BYTES, keyring.handle)
+        return stored
 
     def keyring_bytes(self, document: Document) -> bytes:
         """The keyring in the header."""
@@ -371,10 +414,34 @@ class Files:
         """
         self._sandbox.call(_contract.PUT, document.handle, entries)
 
+    def table(self, document: Document, rows: bytes) -> Document:
+        """The rows of a table as a document, to be reconciled with `document`. wit/file-store.wit says how rows are
+        encoded.
+
+        Refused as by `put`, and `invalid-argument` if `rows` ends in the middle of a row.
+        """
+        return Document(self._sandbox.call(_contract.TABLE, document.handle, rows))
+
+    def forget_deletions(self, document: Document) -> None:
+        """Forgets all deletions that the file lists. A side that last agreed with an older version of it can then no
+        longer tell what was deleted, and `reconcile` reports a conflict instead of a resurrection."""
+        self._sandbox.call(_contract.FORGET_DELETIONS, document.handle)
+
+    def retire_keys(self, document: Document, keyring: KeyringHandle) -> int:
+        """Drops the keys that no record of the document uses from a keyring, except for the current one. Returns how
+        many."""
+        count: int = self._sandbox.call(_contract.RETIRE_KEYS, document.handle, keyring.handle)
+        return count
+
     def manifest(self, document: Document) -> bytes:
-        """What the document holds, 32 bytes a live record, sorted: a base for a later merge."""
+        """What the document holds: an ancestor for a later `reconcile`."""
         manifest: bytes = self._sandbox.call(_contract.MANIFEST, document.handle)
         return manifest
+
+    def matches(self, document: Document, manifest: bytes) -> bool:
+        """Whether the document holds the versions of a manifest, and no others. Refused: `malformed`."""
+        same: bool = self._sandbox.call(_contract.MATCHES, document.handle, manifest)
+        return same
 
     def write(self, document: Document, keyring: KeyringHandle, at_least: int) -> bytes:
         """The file's bytes, with the generation one above the higher of the document's own and `at_least`, sealed with
@@ -385,26 +452,44 @@ class Files:
         file: bytes = self._sandbox.call(_contract.WRITE, document.handle, keyring.handle, at_least)
         return file
 
-    def merge(
+    def reconcile(
         self,
-        base: bytes,
-        ours: Document,
-        theirs: Document,
-        keyring: KeyringHandle,
+        ancestor: bytes,
+        ours: Side,
+        theirs: Side,
         *,
         ours_complete: bool = False,
         prefer: Preference = "neither",
-    ) -> Merged:
-        """Three-way merge. `base` is a manifest of what both sides last agreed on; with `ours_complete` a record that
-        ours lacks was deleted by ours. Refused: `malformed` for a manifest that is none."""
-        merged = self._sandbox.call(
-            _contract.MERGE, base, ours.handle, theirs.handle, ours_complete, keyring.handle, prefer
-        )
-        return Merged(Document(merged.document), merged.to_ours, merged.to_theirs, merged.conflicts)
+    ) -> Reconciled:
+        """Makes two sides one. `ancestor` is the manifest of what both last agreed on, or empty if that is not known;
+        with `ours_complete` a record that ours lacks was deleted by ours.
 
-    def agreed(self, base: bytes, ours: Document, theirs: Document) -> bytes:
-        """The manifest that both sides now agree on. Refused: `malformed` for a manifest that is none."""
-        manifest: bytes = self._sandbox.call(_contract.AGREED, base, ours.handle, theirs.handle)
+        Refused: `malformed` for an ancestor that is no manifest; `wrong-master-secret` and `unknown-key` if a side came
+        with the other's keyring and that is not enough; `too-many-keys`, `too-many-records`, `invalid-argument`.
+        """
+        found = self._sandbox.call(
+            _contract.RECONCILE,
+            ancestor,
+            ours.document.handle,
+            ours.keyring.handle,
+            theirs.document.handle,
+            theirs.keyring.handle,
+            ours_complete,
+            prefer,
+        )
+        document, keyring = Document(found.document), KeyringHandle(found.keyring)
+        return Reconciled(document, keyring, found.wrapping, found.to_ours, found.to_theirs, found.conflicts)
+
+    def agreed(self, ancestor: bytes, ours: Document, theirs: Document, generation: int) -> bytes:
+        """The manifest that both sides now agree on; ours is complete, and `generation` is that of the file of theirs.
+        Refused: `malformed` for an ancestor that is no manifest."""
+        manifest: bytes = self._sandbox.call(_contract.AGREED, ancestor, ours.handle, theirs.handle, generation)
+        return manifest
+
+    def settled(self, confirmed: bytes, pending: bytes, file: Document) -> bytes:
+        """What both sides last agreed on if it is not known whether a file that holds `pending` came into place after
+        `confirmed`, given the file as it is now. Refused: `malformed`."""
+        manifest: bytes = self._sandbox.call(_contract.SETTLED, confirmed, pending, file.handle)
         return manifest
 
     def drop(self, document: Document) -> None:

@@ -14,14 +14,23 @@ from typing import Literal
 
 from . import _file, secret as _secret
 from ._aside import aside
-from ._contents import Contents, close_replaced, open_value, read, refusals_of_argument, refusals_of_file
+from ._contents import (
+    Contents,
+    close_replaced,
+    open_value,
+    read,
+    reconcile,
+    refusals_of_argument,
+    refusals_of_file,
+    rekeyed,
+    reseal_value,
+)
 from ._credentials import Credentials
 from ._lock import Lock
-from ._merge import rebase
 from ._sandbox import LONG
 from ._staged import Staged
 from .errors import FileError, ModuleError, OlderFile
-from .module import MAX_BYTES, Costs, Entry, Kek, Module
+from .module import MAX_BYTES, Costs, Entry, Module
 
 # The longest credentials file, in bytes: the format's limit.
 _MAX_FILE = 64 << 20
@@ -174,8 +183,9 @@ class Store(Credentials):
             return self._catch_up(_read(self._path), prefer)
 
     def rotate_key(self, *, prefer: Literal["ours", "theirs"] | None = None) -> int:
-        """Adds a data key and encrypts every value with it; saves changes as well. Older keys stay in the file, for
-        its versions in git. Returns the number of values.
+        """Adds a data key and encrypts every value with it; saves changes as well. Every value stays the version that it
+        was, so that a change made elsewhere does not conflict with it. Keys that no value uses any more are removed;
+        the file's versions in git keep those that they need. Returns the number of values.
 
         Raises `UnreadableValue` for a value that does not open, and what `save` raises; then nothing was changed.
         """
@@ -186,9 +196,8 @@ class Store(Credentials):
                     keyring.add_key()
                 entries = [entry for entry in self._pending.values() if entry.deleted]
                 for identity, sealed in self._live.items():
-                    value = open_value(contents.keyring, identity, sealed)
-                    entries.append(Entry(identity.raw(), keyring.seal(identity.raw(), value), False))
-                self._write(lock, entries, keyring.to_bytes(), contents.kek)
+                    entries.append(Entry(identity.raw(), reseal_value(keyring, identity, sealed), False))
+                self._write(lock, entries, keyring.to_bytes(), retire=True)
             return len(self._live)
 
     def rotate_master_secret(
@@ -201,15 +210,26 @@ class Store(Credentials):
         """Replaces the master secret; saves changes as well. No value is encrypted again, and older versions of the
         file still open with the old secret: if it has leaked, replace the credentials themselves.
 
-        Raises `WrongMasterSecret` for what cannot be a secret, and what `save` raises; then nothing was changed.
+        Raises `WrongMasterSecret` for what cannot be a secret, `MasterSecretConflict` if another process has replaced
+        the master secret since this store last read the file, and what `save` raises; then nothing was changed.
         """
-        with self._in_use(), self._locked(prefer) as lock:
-            contents = self._contents
+        with self._in_use():
+            contents, pending = self._contents, self._pending
             with refusals_of_argument("the new master secret"):
                 made = self._module.rewrap(
                     contents.keyring_bytes, contents.kek, _secret.encode(new_secret), costs
                 )
-            self._write(lock, list(self._pending.values()), made.keyring, made.kek)
+            try:
+                # A change that the file lacks, like any other; but it is not kept for a later attempt.
+                self._adopt(rekeyed(self._module, contents, made), pending)
+                with self._locked(prefer) as lock:
+                    # Unless the file's own master secret is preferred.
+                    if self._pending or self._contents.rekeyed:
+                        self._write(lock, list(self._pending.values()))
+            except BaseException:
+                close_replaced(self._contents, contents)
+                self._adopt(contents, pending)
+                raise
 
     def close(self) -> None:
         """Returns the memory of the crypto module, keys included, to the system. Unsaved changes are lost, and whatever
@@ -241,16 +261,22 @@ class Store(Credentials):
         before = self._contents
         if file == before.file:
             return False
-        contents = read(self._module, self._path, file, before.kek, self._find_secret, before)
+        contents = read(self._module, self._path, file, before.file_kek, self._find_secret, before)
         try:
-            with refusals_of_file(self._path):
-                pending = rebase(self._module, before, contents, self._pending, prefer) if self._pending else {}
+            if self._pending or before.rekeyed:
+                reconciled, pending = reconcile(
+                    self._module, self._path, before, self._pending, contents, prefer
+                )
+            else:
+                reconciled, pending = contents, {}
         except BaseException:
             close_replaced(contents, before)
             raise
-        self._adopt(contents, pending)
+        if reconciled is not contents:
+            close_replaced(contents, reconciled)
         self._newest = max(self._newest, contents.generation)
-        close_replaced(before, contents)
+        close_replaced(before, reconciled)
+        self._adopt(reconciled, pending)
         if contents.generation < before.generation:
             warnings.warn(
                 f"{self._path}: went back from generation {before.generation} to {contents.generation}: "
@@ -261,20 +287,20 @@ class Store(Credentials):
         return True
 
     def _write(
-        self, lock: Lock, entries: list[Entry], keyring_bytes: bytes | None = None, kek: Kek | None = None
+        self, lock: Lock, entries: list[Entry], keyring_bytes: bytes | None = None, *, retire: bool = False
     ) -> None:
-        """Replaces the file that was read under the lock. Another keyring comes with the KEK that unlocks it."""
+        """Replaces the file that was read under the lock. With `retire`, keys that no value uses are removed."""
         before = self._contents
         with self._module.files() as files, refusals_of_argument(self._path):
             document = files.parse(before.file)
             files.put(document, entries)
-            if keyring_bytes is not None:
-                files.set_keyring(document, keyring_bytes)
-            kek = kek or before.kek
-            handle = files.unlock(keyring_bytes or before.keyring_bytes, kek)
+            handle = files.unlock(keyring_bytes or before.keyring_bytes, before.kek)
+            if retire:
+                files.retire_keys(document, handle)
+            files.set_keyring(document, files.to_bytes(handle))
             file = files.write(document, handle, self._newest)
         # What cannot be read back is not put in place.
-        contents = read(self._module, self._path, file, kek, None, before)
+        contents = read(self._module, self._path, file, before.kek, None, before)
         try:
             with lock.stage(file) as staged:
                 # As one step: what is in the file and still a change here would be a conflict with itself.
