@@ -4,7 +4,10 @@
 mod support;
 
 use omni_credentials_core::kdf::{self, Costs};
-use omni_credentials_core::{Aes256GcmSiv, Error, Keyring, Suite, XChaCha20Poly1305};
+use omni_credentials_core::{
+    Aes256GcmSiv, Document, Entropy, Entry, Error, KeyOf, Keyring, Suite, XChaCha20Poly1305,
+};
+use proptest::prelude::*;
 use support::{ALL, CHEAP, Dry, Fixed, identity, keyring};
 
 type Chacha = Keyring<XChaCha20Poly1305>;
@@ -88,8 +91,8 @@ fn every_changed_byte_is_refused<S: Suite>() {
                 7..19 => &[Error::KdfOutOfBounds, Error::KeyringTampered],
                 19..35 => &[Error::KeyringTampered],
                 35..67 => &[Error::WrongMasterSecret],
-                67..77 => &[Error::Malformed],
-                77..85 => &[Error::Malformed], // the only slot's id: the current one is then missing
+                67..69 => &[Error::Malformed],
+                69..73 => &[Error::Malformed, Error::KeyringTampered], // the slot's number, which is never 0
                 _ => &[Error::KeyringTampered],
             };
             assert!(expected.contains(&error), "byte {at} bit {bit}: {error:?}");
@@ -152,14 +155,14 @@ fn a_new_key_is_current_and_the_old_one_still_opens() {
     let mut entropy = Fixed::new(16);
     let stripe = identity("stripe", ALL);
     let old = keys.seal(&stripe, b"old", &mut entropy).unwrap();
-    assert!(keys.is_current(&old).unwrap());
+    assert_eq!(keys.key_of(&old).unwrap(), KeyOf::Current);
     keys.add_key(&mut entropy).unwrap();
-    assert!(!keys.is_current(&old).unwrap());
+    assert_eq!(keys.key_of(&old).unwrap(), KeyOf::Known);
     let new = keys.seal(&stripe, b"new", &mut entropy).unwrap();
     let keys = Chacha::unlock(&keys.to_bytes(), &kek).unwrap();
     assert_eq!(keys.open(&stripe, &old).unwrap(), b"old");
     assert_eq!(keys.open(&stripe, &new).unwrap(), b"new");
-    assert!(keys.is_current(&new).unwrap());
+    assert_eq!(keys.key_of(&new).unwrap(), KeyOf::Current);
 }
 
 #[test]
@@ -171,13 +174,13 @@ fn a_full_keyring_says_so_and_stays_as_it_was() {
     }
     let before = keys.to_bytes();
     assert_eq!(cause(keys.add_key(&mut entropy)), Error::TooManyKeys);
-    assert_eq!(cause(keys.absorb(&keyring(19).0, &mut entropy)), Error::TooManyKeys);
+    assert_eq!(cause(keys.unite(&keyring(19).0, &mut entropy)), Error::TooManyKeys);
     assert_eq!(keys.to_bytes(), before);
     assert_eq!(Chacha::unlock(&before, &kek).unwrap().to_bytes(), before);
 }
 
 #[test]
-fn absorbed_keys_open_and_the_current_key_stays() {
+fn united_keys_open_and_the_newest_is_current() {
     let (mut ours, kek) = keyring::<XChaCha20Poly1305>(20);
     let mut entropy = Fixed::new(21);
     let (mut theirs, _) = Chacha::create(b"another", Some(CHEAP), &mut entropy).unwrap();
@@ -186,11 +189,14 @@ fn absorbed_keys_open_and_the_current_key_stays() {
     let sealed = theirs.seal(&stripe, b"value", &mut entropy).unwrap();
     assert_eq!(cause(ours.open(&stripe, &sealed)), Error::UnknownKey);
     let own = ours.seal(&stripe, b"own", &mut entropy).unwrap();
-    assert_eq!(ours.absorb(&theirs, &mut entropy).unwrap(), 2);
-    assert_eq!(ours.absorb(&theirs, &mut entropy).unwrap(), 0);
-    let ours = Chacha::unlock(&ours.to_bytes(), &kek).unwrap();
+    assert_eq!(ours.unite(&theirs, &mut entropy).unwrap(), 2);
+    assert_eq!(ours.unite(&theirs, &mut entropy).unwrap(), 0);
+    let mut ours = Chacha::unlock(&ours.to_bytes(), &kek).unwrap();
     assert_eq!(ours.open(&stripe, &sealed).unwrap(), b"value");
-    assert!(ours.is_current(&own).unwrap());
+    // Theirs is the second of its keyring, ours the first.
+    assert_eq!((ours.key_of(&sealed).unwrap(), ours.key_of(&own).unwrap()), (KeyOf::Current, KeyOf::Known));
+    ours.add_key(&mut entropy).unwrap();
+    assert_eq!(ours.key_of(&sealed).unwrap(), KeyOf::Known, "what is added is the newest of all");
 }
 
 #[test]
@@ -205,7 +211,7 @@ fn rewrapped_keys_open_what_was_sealed_before() {
     assert_eq!(cause(Chacha::derive_kek(b"correct horse", &stored)), Error::WrongMasterSecret);
     let keys = Chacha::unlock(&stored, &*new_kek).unwrap();
     assert_eq!(keys.open(&stripe, &sealed).unwrap(), b"value");
-    assert!(keys.is_current(&sealed).unwrap());
+    assert_eq!(keys.key_of(&sealed).unwrap(), KeyOf::Current);
 }
 
 #[test]
@@ -213,8 +219,143 @@ fn a_dry_source_of_entropy_changes_nothing() {
     let (mut keys, _) = keyring::<XChaCha20Poly1305>(24);
     let before = keys.to_bytes();
     assert_eq!(cause(keys.add_key(&mut Dry)), Error::Other);
-    assert_eq!(cause(keys.absorb(&keyring(25).0, &mut Dry)), Error::Other);
+    assert_eq!(cause(keys.unite(&keyring(25).0, &mut Dry)), Error::Other);
     assert_eq!(cause(keys.seal(&identity("stripe", ALL), b"value", &mut Dry)), Error::Other);
     assert_eq!(cause(Chacha::create(b"x", Some(CHEAP), &mut Dry)), Error::Other);
     assert_eq!(keys.to_bytes(), before);
+}
+
+#[test]
+fn of_two_keys_added_apart_the_higher_id_is_current() {
+    let (keys, _) = keyring::<XChaCha20Poly1305>(26);
+    let stripe = identity("stripe", ALL);
+    let added = [27, 28].map(|seed| {
+        let mut keys = keys.clone();
+        keys.add_key(&mut Fixed::new(seed)).unwrap();
+        let sealed = keys.seal(&stripe, b"value", &mut Fixed::new(29)).unwrap();
+        (keys, sealed)
+    });
+    let [(a, by_a), (b, by_b)] = &added;
+    let (higher, lower) = if by_a[2..10] > by_b[2..10] { (by_a, by_b) } else { (by_b, by_a) };
+    for (from, other) in [(a, b), (b, a)] {
+        let mut united = from.clone();
+        // The slots are under one wrapping, so that nothing is to be drawn.
+        assert_eq!(united.unite(other, &mut Dry).unwrap(), 1);
+        assert_eq!(
+            (united.key_of(higher).unwrap(), united.key_of(lower).unwrap()),
+            (KeyOf::Current, KeyOf::Known)
+        );
+    }
+}
+
+/// Two clones that each took over the same key from elsewhere have two slots for it.
+#[test]
+fn slots_taken_over_apart_become_one() {
+    let (keys, kek) = keyring::<XChaCha20Poly1305>(30);
+    let (foreign, _) = Chacha::create(b"another", Some(CHEAP), &mut Fixed::new(31)).unwrap();
+    let [a, b] = [32, 33].map(|seed| {
+        let mut keys = keys.clone();
+        keys.unite(&foreign, &mut Fixed::new(seed)).unwrap();
+        keys
+    });
+    assert_ne!(a.to_bytes(), b.to_bytes());
+    let (mut one, mut other) = (a.clone(), b.clone());
+    assert_eq!((one.unite(&b, &mut Dry).unwrap(), other.unite(&a, &mut Dry).unwrap()), (0, 0));
+    assert_eq!(one.to_bytes(), other.to_bytes());
+    assert!(Chacha::unlock(&one.to_bytes(), &kek).is_ok());
+}
+
+/// A source whose ids (the only eight bytes that are drawn) are all the same.
+struct OneId(Fixed);
+
+impl Entropy for OneId {
+    fn fill(&mut self, out: &mut [u8]) -> Result<(), Error> {
+        if out.len() == 8 {
+            out.fill(7);
+            return Ok(());
+        }
+        self.0.fill(out)
+    }
+}
+
+#[test]
+fn one_id_for_two_keys_is_refused() {
+    let create = |seed| Chacha::create(b"x", Some(CHEAP), &mut OneId(Fixed::new(seed))).unwrap().0;
+    let (mut ours, theirs) = (create(34), create(35));
+    let before = ours.to_bytes();
+    assert_eq!(cause(ours.unite(&theirs, &mut Fixed::new(36))), Error::InvalidArgument);
+    assert_eq!(ours.to_bytes(), before);
+    assert_eq!(cause(ours.add_key(&mut OneId(Fixed::new(37)))), Error::Other, "the id is taken");
+}
+
+#[test]
+fn what_the_key_of_a_value_is() {
+    let (mut keys, _) = keyring::<XChaCha20Poly1305>(38);
+    let (foreign, _) = keyring::<XChaCha20Poly1305>(39);
+    let stripe = identity("stripe", ALL);
+    let [own, other] = [&keys, &foreign].map(|keys| keys.seal(&stripe, b"x", &mut Fixed::new(40)).unwrap());
+    assert_eq!((keys.key_of(&own), keys.key_of(&other)), (Ok(KeyOf::Current), Ok(KeyOf::Unknown)));
+    keys.add_key(&mut Fixed::new(41)).unwrap();
+    assert_eq!(keys.key_of(&own), Ok(KeyOf::Known));
+    assert_eq!(cause(keys.key_of(&[])), Error::Malformed);
+    assert_eq!(cause(keys.key_of(&[9])), Error::UnknownVersion);
+    assert_eq!(cause(keys.key_of(&[1, 2])), Error::UnknownSuite);
+}
+
+#[test]
+fn keys_that_nothing_uses_are_retired() {
+    let (mut keys, kek) = keyring::<XChaCha20Poly1305>(42);
+    let mut entropy = Fixed::new(43);
+    let [a, b] = ["a", "b"].map(|name| identity(name, ALL));
+    let first = keys.seal(&a, b"first", &mut entropy).unwrap();
+    keys.add_key(&mut entropy).unwrap();
+    let second = keys.seal(&b, b"second", &mut entropy).unwrap();
+    keys.add_key(&mut entropy).unwrap();
+    let mut document = Document::<XChaCha20Poly1305>::create(&keys.to_bytes()).unwrap();
+    document.put([Entry { identity: a, sealed: Some(&first) }, Entry { identity: b, sealed: None }]).unwrap();
+    assert_eq!(keys.retire(&document).unwrap(), 1);
+    assert_eq!(keys.retire(&document).unwrap(), 0);
+    let mut keys = Chacha::unlock(&keys.to_bytes(), &kek).unwrap();
+    assert_eq!(keys.open(&a, &first).unwrap(), b"first");
+    assert_eq!(keys.key_of(&second), Ok(KeyOf::Unknown));
+    // The current key stays, even where nothing is sealed with it.
+    let current = keys.seal(&b, b"third", &mut entropy).unwrap();
+    document.put([Entry { identity: a, sealed: None }]).unwrap();
+    assert_eq!(keys.retire(&document).unwrap(), 1);
+    assert_eq!(keys.key_of(&current), Ok(KeyOf::Current));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Under one wrapping: the same bytes whichever comes first, and however they are grouped.
+    #[test]
+    fn a_union_is_commutative_associative_and_idempotent(added in prop::array::uniform3(0_u64..4), common in 0_u64..3) {
+        let (mut keys, kek) = keyring::<XChaCha20Poly1305>(44);
+        for seed in 0..common {
+            keys.add_key(&mut Fixed::new(45 + seed)).unwrap();
+        }
+        let mut seed = 100;
+        let [a, b, c] = added.map(|count| {
+            let mut keys = keys.clone();
+            for _ in 0..count {
+                seed += 1;
+                keys.add_key(&mut Fixed::new(seed)).unwrap();
+            }
+            keys
+        });
+        let union = |one: &Chacha, other: &Chacha| {
+            let mut one = one.clone();
+            one.unite(other, &mut Dry).unwrap();
+            one
+        };
+        prop_assert_eq!(union(&a, &b).to_bytes(), union(&b, &a).to_bytes());
+        prop_assert_eq!(union(&union(&a, &b), &c).to_bytes(), union(&a, &union(&b, &c)).to_bytes());
+        prop_assert_eq!(union(&a, &a).to_bytes(), a.to_bytes());
+        let all = union(&union(&a, &b), &c);
+        prop_assert_eq!(union(&all, &b).to_bytes(), all.to_bytes());
+        // What is stored says which key is current.
+        let sealed = all.seal(&identity("a", ALL), b"", &mut Fixed::new(99)).unwrap();
+        prop_assert_eq!(Chacha::unlock(&all.to_bytes(), &kek).unwrap().key_of(&sealed), Ok(KeyOf::Current));
+    }
 }

@@ -3,7 +3,9 @@
 
 mod support;
 
-use omni_credentials_core::{Aes256GcmSiv, Error, Identity, Keyring, Suite, XChaCha20Poly1305};
+use omni_credentials_core::{
+    Aes256GcmSiv, Document, Entry, Error, Identity, KeyOf, Keyring, Suite, XChaCha20Poly1305,
+};
 use proptest::prelude::*;
 use support::{ALL, Fixed, identity, keyring};
 
@@ -145,4 +147,51 @@ proptest! {
         prop_assert!(keys.open(&identity("stripe", ALL), &bytes).is_err());
         prop_assert!(Keyring::<XChaCha20Poly1305>::unlock(&bytes, &kek).is_err());
     }
+}
+
+fn sealed_again_it_stays_the_same_version<S: Suite>() {
+    let (mut keys, _) = keyring::<S>(40);
+    let stripe = identity("stripe", ALL);
+    let old = keys.seal(&stripe, b"sk_live_1", &mut Fixed::new(41)).unwrap();
+    assert_eq!(keys.reseal(&stripe, &old).unwrap(), old, "what is under the current key stays as it is");
+    let before = keys.clone();
+    keys.add_key(&mut Fixed::new(42)).unwrap();
+    let new = keys.reseal(&stripe, &old).unwrap();
+    assert_ne!(new, old);
+    assert_eq!(new.len(), old.len());
+    assert_eq!(new, keys.reseal(&stripe, &old).unwrap(), "whoever seals again gets the same bytes");
+    assert_eq!(new, keys.reseal(&stripe, &new).unwrap());
+    assert_eq!(keys.open(&stripe, &new).unwrap(), b"sk_live_1");
+    assert_eq!(keys.key_of(&new), Ok(KeyOf::Current));
+    let manifest = |sealed: &[u8]| {
+        let mut document = Document::<S>::create(&keys.to_bytes()).unwrap();
+        document.put([Entry { identity: stripe, sealed: Some(sealed) }]).unwrap();
+        document.manifest()
+    };
+    assert_eq!(manifest(&new), manifest(&old));
+    assert_ne!(manifest(&keys.seal(&stripe, b"sk_live_1", &mut Fixed::new(43)).unwrap()), manifest(&old));
+
+    let error =
+        |result: Result<Vec<u8>, omni_credentials_core::Failure>| result.expect_err("a refusal").error;
+    assert_eq!(error(keys.reseal(&identity("other", ALL), &old)), Error::NotAuthentic);
+    assert_eq!(
+        error(keys.reseal(&identity("other", ALL), &new)),
+        Error::NotAuthentic,
+        "the current key's as well"
+    );
+    assert_eq!(error(keys.reseal(&identity("", ALL), &old)), Error::InvalidName);
+    assert_eq!(error(before.reseal(&stripe, &new)), Error::UnknownKey);
+    let mut changed = old.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    assert_eq!(error(keys.reseal(&stripe, &changed)), Error::NotAuthentic);
+}
+
+#[test]
+fn sealed_again_it_stays_the_same_version_xchacha20poly1305() {
+    sealed_again_it_stays_the_same_version::<XChaCha20Poly1305>();
+}
+
+#[test]
+fn sealed_again_it_stays_the_same_version_aes256gcmsiv() {
+    sealed_again_it_stays_the_same_version::<Aes256GcmSiv>();
 }
