@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from command import beside
 from conftest import Database, refused
 from file_stores import READ, deleted, generation, in_step, live, mirrored, put, remove

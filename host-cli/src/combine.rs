@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use omni_credentials_host::{
-    Conflict, Document, Entry, Error as HostError, ErrorCode, Files, KeyringHandle, Preference, Side, Wrapping,
+    Conflict, Document, Entry, Error as HostError, ErrorCode, Files, KeyringHandle, Preference, Side,
+    Wrapping,
 };
 
 use crate::context::Context;

@@ -17,7 +17,6 @@ from ._aside import aside
 from ._contents import (
     Contents,
     close_replaced,
-    open_value,
     read,
     reconcile,
     refusals_of_argument,
