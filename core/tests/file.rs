@@ -276,7 +276,7 @@ fn a_hundred_thousand_records_are_within_limits_and_one_more_is_not() {
     let one_more = Entry { identity: identity("one more", ALL), sealed: None };
     assert_eq!(document.put([one_more]).err().unwrap().error, Error::TooManyRecords);
     let text = String::from_utf8(bytes).unwrap();
-    let block = "\ndeleted \"zzz\"\n  kind \"api_key\"\n  principal \"app\"\n  scope {\"all\":true}\n";
+    let block = "\ndeleted \"zzz\"\n  kind \"api_key\"\n  principal \"app\"\n  scope {\"all\":true}\n  generation 1\n";
     let longer = text.replacen("\n\nend", &format!("\n{block}\nend"), 1);
     assert_eq!(refusal(longer).0, Error::TooManyRecords);
 }
@@ -293,6 +293,122 @@ fn a_file_that_would_be_too_long_is_not_written() {
     let failure = document.write(&keys, 0).err().unwrap();
     assert_eq!(failure.error, Error::FileTooLarge);
     assert!(failure.found > 67_108_864);
+}
+
+/// The document with these names deleted by the write of the next generation.
+fn without(keys: &Keyring<XChaCha20Poly1305>, document: &Chacha, names: std::ops::Range<usize>) -> Chacha {
+    let names: Vec<_> = names.map(|number| format!("name-{number:06}")).collect();
+    let mut document = document.clone();
+    document.put(names.iter().map(|name| Entry { identity: identity(name, ALL), sealed: None })).unwrap();
+    Chacha::parse(&document.write(keys, 0).unwrap()).unwrap()
+}
+
+fn deletions(document: &Chacha) -> usize {
+    document.entries().filter(|entry| entry.sealed.is_none()).count()
+}
+
+#[test]
+fn the_oldest_deletions_are_forgotten_beyond_a_thousand() {
+    let (keys, _) = keyring::<XChaCha20Poly1305>(19);
+    let mut document = Chacha::create(&keys.to_bytes()).unwrap();
+    for step in 0..14 {
+        document = without(&keys, &document, step * 100..(step + 1) * 100);
+        document.verify(&keys).unwrap();
+        let kept = (step + 1).min(10);
+        assert_eq!(
+            (deletions(&document), document.deletions_since() as usize),
+            (kept * 100, step + 1 - kept)
+        );
+    }
+    let oldest = document.entries().next().unwrap().identity.name.to_vec();
+    assert_eq!(oldest, b"name-000400");
+    // One more is one too many, and it takes its whole generation with it.
+    let document = without(&keys, &document, 2_000..2_001);
+    assert_eq!((deletions(&document), document.deletions_since()), (901, 5));
+}
+
+#[test]
+fn as_many_deletions_as_live_records_are_kept() {
+    let (keys, _) = keyring::<XChaCha20Poly1305>(20);
+    let sealed = keys.seal(&identity("live", ALL), b"", &mut Fixed::new(21)).unwrap();
+    let names: Vec<_> = (0..1_200).map(|number| format!("live-{number:06}")).collect();
+    let mut document = Chacha::create(&keys.to_bytes()).unwrap();
+    document
+        .put(names.iter().map(|name| Entry { identity: identity(name, ALL), sealed: Some(&sealed) }))
+        .unwrap();
+    let document = without(&keys, &document, 0..1_100);
+    let document = without(&keys, &document, 1_100..1_200);
+    assert_eq!((deletions(&document), document.deletions_since()), (1_200, 0));
+    // With one live record less there is one deletion too many.
+    let mut fewer = document.clone();
+    fewer.put([Entry { identity: identity(&names[0], ALL), sealed: None }]).unwrap();
+    assert_eq!((deletions(&fewer), fewer.deletions_since()), (101, 1));
+}
+
+#[test]
+fn what_one_write_deletes_is_kept_however_much_it_is() {
+    let (keys, _) = keyring::<XChaCha20Poly1305>(22);
+    let document = without(&keys, &Chacha::create(&keys.to_bytes()).unwrap(), 0..5_000);
+    assert_eq!((deletions(&document), document.deletions_since()), (5_000, 0));
+    // The write after it makes room, and says so.
+    let document = without(&keys, &document, 5_000..5_001);
+    assert_eq!((deletions(&document), document.deletions_since(), document.generation()), (1, 1, 2));
+}
+
+#[test]
+fn deletions_are_forgotten_when_told_so() {
+    let (keys, _) = keyring::<XChaCha20Poly1305>(23);
+    let mut document = without(&keys, &Chacha::parse(&file(&keys, &["a"], &["b"])).unwrap(), 0..3);
+    document.put([Entry { identity: identity("a", ALL), sealed: None }]).unwrap();
+    document.forget_deletions();
+    // What has not been written yet is not forgotten.
+    let names: Vec<_> = document.entries().map(|entry| entry.identity.name.to_vec()).collect();
+    assert_eq!((names, document.deletions_since(), document.generation()), (vec![b"a".to_vec()], 2, 2));
+    let written = Chacha::parse(&document.write(&keys, 0).unwrap()).unwrap();
+    written.verify(&keys).unwrap();
+    assert_eq!((deletions(&written), written.deletions_since(), written.generation()), (1, 2, 3));
+}
+
+/// A tombstone keeps the generation of its deletion.
+#[test]
+fn the_lines_of_a_deletion() {
+    let (keys, _) = keyring::<XChaCha20Poly1305>(24);
+    let first = Chacha::parse(&file(&keys, &["a"], &["b"])).unwrap();
+    let text = String::from_utf8(without(&keys, &first, 0..1).write(&keys, 0).unwrap()).unwrap();
+    assert!(text.contains(
+        "\ndeleted \"b\"\n  kind \"api_key\"\n  principal \"app\"\n  scope {\"all\":true}\n  generation 1\n\n"
+    ));
+    assert!(text.contains("  scope {\"all\":true}\n  generation 2\n\nend\n  records 3\n  generation 3\n  deletions-since 0\n  seal "));
+    let most = u64::MAX;
+    for (from, to, error) in [
+        ("generation 1\n", "generation 0\n", Error::BadSyntax),
+        ("generation 1\n", "generation 01\n", Error::BadSyntax),
+        ("generation 1\n", "generation 4\n", Error::NotCanonical),
+        ("  generation 1\n", "", Error::BadSyntax),
+        ("deletions-since 0", "deletions-since 1", Error::NotCanonical),
+        ("deletions-since 0", "deletions-since 4", Error::NotCanonical),
+        ("deletions-since 0", "deletions-since 00", Error::BadSyntax),
+        ("deletions-since 0", &format!("deletions-since {most}"), Error::NotCanonical),
+        (
+            "generation 3\n  deletions-since 0",
+            &format!("generation {most}\n  deletions-since {most}"),
+            Error::NotCanonical,
+        ),
+        ("  deletions-since 0\n", "", Error::BadSyntax),
+        ("generation 3\n", "generation 1\n", Error::NotCanonical),
+    ] {
+        assert_ne!(text.replacen(from, to, 1), text);
+        assert_eq!(refusal(text.replacen(from, to, 1)).0, error, "{from} {to}");
+    }
+    assert_eq!(
+        Chacha::parse(text.replacen("generation 3", "generation 4", 1).as_bytes())
+            .unwrap()
+            .verify(&keys)
+            .err()
+            .unwrap()
+            .error,
+        Error::SealMismatch
+    );
 }
 
 proptest! {

@@ -29,10 +29,10 @@ pub(super) fn parse<S: Suite>(file: &Rc<Vec<u8>>) -> Result<Document<S>, Failure
     document.generation = decimal(generation).ok_or_else(|| lines.fail(Error::BadSyntax))?;
     let since = lines.field("  deletions-since ")?;
     document.deletions_since = decimal(since).ok_or_else(|| lines.fail(Error::BadSyntax))?;
-    let generations = document.deletions_since + 1..=document.generation;
-    let deletions = document.records.iter().filter_map(|record| record.deletion()?.generation());
-    let contradiction = document.deletions_since > document.generation
-        || deletions.clone().any(|deletion| !generations.contains(&deletion));
+    let (since, generation) = (document.deletions_since, document.generation);
+    let mut deletions = document.records.iter().filter_map(|record| record.deletion()?.generation());
+    let contradiction =
+        since > generation || deletions.any(|deletion| deletion <= since || deletion > generation);
     let contradiction = contradiction.then(|| lines.fail(Error::NotCanonical));
     let text = lines.field("  seal ")?;
     // Not before the markers of a merge would have shown: git joins counts that are the same.
