@@ -9,7 +9,7 @@ set -eu
 cd "$(dirname "$0")"
 runs=${1:-100000}
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- blob file keyring merge scope
+[ $# -gt 0 ] || set -- blob file keyring reconcile scope
 
 here=$PWD
 target=${CARGO_TARGET_DIR:-../target}/fuzz
@@ -37,7 +37,7 @@ for name; do
         scope) cp "$vectors"/hostile/xchacha20poly1305/scope_* "$seeds" ;;
     esac
     longest=2048
-    [ "$name" != merge ] || longest=49 # 24 records; more only repeat names
+    [ "$name" != reconcile ] || longest=49 # 24 records; more only repeat names
     echo "fuzzing $name: $runs runs"
     (cd "$target" && "$target/$triple/release/$name" -runs="$runs" -max_len=$longest -timeout=30 -print_final_stats=1 \
         -artifact_prefix="$target/failed-$name-" "$corpus" "$seeds")

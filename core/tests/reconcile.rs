@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use omni_credentials_core::{
     Document, Entry, Error, Failure, KeyOf, Keyring, OwnedIdentity, Preference, Reason, Reconciled, Side,
-    Wrapping, XChaCha20Poly1305, agreed, reconcile,
+    Wrapping, XChaCha20Poly1305, agreed, reconcile, settled,
 };
 use proptest::prelude::*;
 use support::{ALL, CHEAP, Dry, Fixed, identity, keyring};
@@ -463,7 +463,7 @@ fn what_is_no_manifest_is_refused() {
         let side = || Side { document: &document, keyring: &keys };
         let refused = reconcile(&bad, &side(), &side(), false, Preference::Neither, &mut Dry).err().unwrap();
         assert_eq!(refused.error, error);
-        assert_eq!(agreed(&bad, &document, &document).err().unwrap().error, error);
+        assert_eq!(agreed(&bad, &document, &document, 0).err().unwrap().error, error);
     }
 }
 
@@ -475,7 +475,52 @@ fn agreed_takes_what_is_the_same_and_keeps_the_base_for_the_rest() {
     let theirs = document(&keys, &of(&[("a", Some(2)), ("b", Some(3)), ("c", None)]), 0);
     // The same; in dispute, so as before; gone from both; not in theirs, so as before; only in ours.
     let expected = document(&keys, &of(&[("a", Some(2)), ("b", Some(1)), ("d", Some(1))]), 0);
-    assert_eq!(agreed(&base.manifest(), &ours, &theirs).unwrap(), expected.manifest());
+    assert_eq!(agreed(&base.manifest(), &ours, &theirs, 0).unwrap(), expected.manifest());
+}
+
+#[test]
+fn a_document_matches_what_it_holds_and_nothing_else() {
+    let (keys, _) = keyring(8);
+    let two = document(&keys, &of(&[("a", Some(1)), ("b", Some(1)), ("c", None)]), 0);
+    assert_eq!(two.matches(&two.manifest()), Ok(true));
+    // Neither the generation nor the wrapping is what it holds.
+    assert_eq!(two.matches(&written(&keys, &two, 7).manifest()), Ok(true));
+    assert_eq!(rotated(&keys, &two, 9).1.matches(&two.manifest()), Ok(true));
+    for other in [of(&[("a", Some(1))]), of(&[("a", Some(2)), ("b", Some(1))]), of(&[])] {
+        let other = document(&keys, &other, 0);
+        assert_eq!((two.matches(&other.manifest()), other.matches(&two.manifest())), (Ok(false), Ok(false)));
+    }
+    assert_eq!(two.matches(b"").err().unwrap().error, Error::Malformed);
+}
+
+/// Whether a file came into place is seen by what only it has.
+#[test]
+fn what_is_settled_after_a_crash() {
+    let (keys, _) = keyring(8);
+    let [old, new] = [1, 2].map(|value| {
+        let same = document(&keys, &of(&[("a", Some(1)), ("b", Some(1))]), 0);
+        written(&keys, &edited(&keys, &same, &[("a", Some(value))], 0), u64::from(value))
+    });
+    let (confirmed, pending) = (old.manifest(), new.manifest());
+    let settle = |file: &Doc| settled(&confirmed, &pending, file).unwrap();
+    assert_eq!((settle(&old), settle(&new)), (confirmed.clone(), pending.clone()));
+    // Edited since: still seen, as long as there is a version that only one of the two has.
+    let edited_new = edited(&keys, &new, &[("b", Some(9))], 0);
+    assert_eq!(settle(&edited_new), pending);
+    assert_eq!(settle(&edited(&keys, &old, &[("a", Some(9)), ("b", Some(9))], 0)), confirmed);
+    // A sealing of the same version says the same.
+    assert_eq!(settle(&rotated(&keys, &new, 9).1), pending);
+    // Came into place, and then one record was put back: what is as it was confirmed counts as not changed.
+    let both = written(&keys, &edited(&keys, &new, &[("b", Some(2))], 0), 0);
+    let back = edited(&keys, &both, &[("b", Some(1))], 0);
+    assert_eq!(settled(&confirmed, &both.manifest(), &back).unwrap()[29..], back.manifest()[29..]);
+    // Without one of the two there is nothing to find out.
+    assert_eq!(
+        (settled(&confirmed, b"", &new), settled(b"", &pending, &old)),
+        (Ok(confirmed.clone()), Ok(pending.clone()))
+    );
+    assert_eq!(settled(b"x", &pending, &old).err().unwrap().error, Error::Malformed);
+    assert_eq!(settled(&confirmed, b"x", &old).err().unwrap().error, Error::Malformed);
 }
 
 fn side() -> impl Strategy<Value = State> {
@@ -670,7 +715,7 @@ proptest! {
             file = apply(&file, found.to_theirs());
             let live = |document: &Doc| -> State { state(&keys, document).into_iter().filter(|(_, value)| value.is_some()).collect() };
             prop_assert_eq!(live(&table), live(&file));
-            base = agreed(&base, &table, &file).unwrap();
+            base = agreed(&base, &table, &file, 0).unwrap();
             prop_assert_eq!(&base, &file.manifest());
         }
     }
@@ -688,8 +733,9 @@ proptest! {
         let found = reconciled(&keys, &base, &table, &file, true, Preference::Neither);
         prop_assert_eq!((found.to_ours().len(), found.conflicts.len()), (0, 0));
         let changes = apply(&document(&keys, &State::new(), 0), found.to_theirs());
-        let entries = |manifest: Vec<u8>| manifest[29..].to_vec();
-        let one = agreed(&base, &changes, &changes).unwrap();
-        prop_assert_eq!(entries(one), entries(agreed(&base, &table, &found.document).unwrap()));
+        prop_assert_eq!(
+            agreed(&base, &changes, &changes, 7).unwrap(),
+            agreed(&base, &table, &found.document, 7).unwrap()
+        );
     }
 }

@@ -4,11 +4,12 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use omni_credentials_core::Keyring;
+use omni_credentials_core::{KeyOf, Keyring};
 use omni_credentials_fuzz::{Counter, Fixture, Suite, identity};
 
 thread_local! {
     static FIXTURE: Fixture = Fixture::new();
+    static FIXTURE_ROTATED: Fixture = Fixture::rotated(5);
 }
 
 /// The key ids are needed to get past the first checks.
@@ -25,7 +26,8 @@ fuzz_target!(|data: &[u8]| {
         // As it is, and behind a header that is good.
         assert!(keyring.open(&who, data).is_err());
         assert!(keyring.open(&who, &[&**HEADER, data].concat()).is_err());
-        let _ = keyring.is_current(data);
+        assert!(keyring.reseal(&who, data).is_err());
+        let _ = keyring.key_of(data);
         // What is sealed opens; with a byte changed, or for another, it does not.
         let (at, rest) = data.split_at(data.len().min(4));
         let sealed = keyring.seal(&who, rest, &mut Counter::new(3)).expect("within limits");
@@ -37,6 +39,15 @@ fuzz_target!(|data: &[u8]| {
         changed[at] ^= 1 << bit;
         assert!(keyring.open(&who, &changed).is_err());
         assert!(keyring.open(&identity(b"b"), &sealed).is_err());
+        // Sealed again under a newer key: the same value, for the same one only, and the same bytes each time.
+        FIXTURE_ROTATED.with(|rotated| {
+            let again = rotated.keyring.reseal(&who, &sealed).expect("just sealed");
+            assert_eq!(rotated.keyring.open(&who, &again).expect("sealed again"), rest);
+            assert_eq!(rotated.keyring.key_of(&again), Ok(KeyOf::Current));
+            assert_eq!(rotated.keyring.reseal(&who, &again).expect("sealed again"), again);
+            assert!(rotated.keyring.reseal(&identity(b"b"), &sealed).is_err());
+            assert!(rotated.keyring.reseal(&who, &changed).is_err());
+        });
         // Any bytes as a name: refused, or the value is bound to them.
         if let Ok(sealed) = keyring.seal(&identity(data), b"x", &mut Counter::new(4)) {
             assert_eq!(keyring.open(&identity(data), &sealed).expect("just sealed"), b"x");

@@ -46,6 +46,15 @@ impl Fixture {
         let stored = keyring.to_bytes();
         Self { keyring, stored, kek: *kek }
     }
+
+    /// The same with one more key, another for each seed.
+    #[must_use]
+    pub fn rotated(seed: u64) -> Self {
+        let Self { mut keyring, kek, .. } = Self::new();
+        keyring.add_key(&mut Counter::new(seed)).expect("room for a third key");
+        let stored = keyring.to_bytes();
+        Self { keyring, stored, kek }
+    }
 }
 
 impl Default for Fixture {

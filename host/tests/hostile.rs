@@ -119,10 +119,10 @@ fn every_export_may_trap() {
     let mut keyring = module.unlock(b"", &kek()).unwrap();
     assert!(is_trap(&keyring.seal(&STRIPE, b"").unwrap_err()));
     assert!(is_trap(&keyring.seal(&STRIPE, &[0; 100_000]).unwrap_err()));
-    assert!(is_trap(&keyring.is_current(b"").unwrap_err()));
+    assert!(is_trap(&keyring.key_of(b"").unwrap_err()));
     assert!(is_trap(&keyring.to_bytes().unwrap_err()));
     assert!(is_trap(&keyring.add_key().unwrap_err()));
-    assert!(is_trap(&keyring.absorb(b"", &kek()).unwrap_err()));
+    assert!(is_trap(&keyring.unite(b"", &kek()).unwrap_err()));
     let mut primitives = module.primitives().unwrap();
     assert!(is_trap(&primitives.aead_open(b"", b"", b"", b"").unwrap_err()));
     assert!(is_trap(&module.primitives().unwrap().hkdf_sha256(b"", b"", b"", 1).unwrap_err()));
@@ -268,7 +268,7 @@ fn other_imports_are_refused_by_name() {
         ("imports-a-clock", "clock"),
         ("imports-a-function", "run-command"),
         ("imports-more-of-random", "wasi:random/random@0.2.3#get-random-u64"),
-        ("imports-the-types", "omni:credentials/types@0.1.0"),
+        ("imports-the-types", "omni:credentials/types@1.0.0"),
     ] {
         match load(name).err() {
             Some(Error::ForbiddenImport(found)) => assert!(found.contains(import), "{found}"),
@@ -281,7 +281,7 @@ fn other_imports_are_refused_by_name() {
 fn other_contracts_are_refused_by_name() {
     for (name, export) in [
         ("lacks-an-interface", "omni:credentials/primitives"),
-        ("lacks-a-function", "is-current"),
+        ("lacks-a-function", "key-of"),
         ("has-another-type", "type mismatch"),
         ("is-of-another-version", "omni:credentials/"),
     ] {

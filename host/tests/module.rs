@@ -5,7 +5,10 @@
 mod common;
 
 use common::{CHEAP, MODULES, STRIPE, load, wasm};
-use omni_credentials_host::{Digest, EntryRef, Error, ErrorCode, Failure, Identity, Kek, Preference, Rows};
+use omni_credentials_host::{
+    Digest, EntryRef, Error, ErrorCode, Failure, Identity, Kek, KeyOf, Preference, Reason, Rows, Side,
+    Wrapping,
+};
 
 fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> Failure {
     match result.unwrap_err() {
@@ -74,7 +77,7 @@ fn seals_and_opens() {
             let value: Vec<u8> = (0..length).map(|i| u8::try_from(i % 251).unwrap()).collect();
             let mut sealed = keyring.seal(&STRIPE, &value).unwrap();
             assert_eq!(*keyring.open(&STRIPE, &sealed).unwrap(), value, "{name} {length}");
-            assert!(keyring.is_current(&sealed).unwrap());
+            assert_eq!(keyring.key_of(&sealed), Ok(KeyOf::Current));
             sealed[40] ^= 1;
             assert_eq!(refusal(keyring.open(&STRIPE, &sealed)).code, ErrorCode::NotAuthentic);
         }
@@ -104,13 +107,15 @@ fn refusals_cost_no_instance() {
 }
 
 #[test]
-fn keys_are_added_absorbed_and_rewrapped() {
+fn keys_are_added_united_and_rewrapped() {
     let module = load(MODULES[0]);
     let made = module.create_keyring(b"one", CHEAP).unwrap();
     let mut keyring = module.unlock(&made.keyring, &made.kek).unwrap();
     let old = keyring.seal(&STRIPE, b"value").unwrap();
     keyring.add_key().unwrap();
-    assert!(!keyring.is_current(&old).unwrap());
+    assert_eq!(keyring.key_of(&old), Ok(KeyOf::Known));
+    let again = keyring.reseal(&STRIPE, &old).unwrap();
+    assert_eq!((keyring.key_of(&again), keyring.reseal(&STRIPE, &old)), (Ok(KeyOf::Current), Ok(again)));
     assert_eq!(*keyring.open(&STRIPE, &old).unwrap(), b"value");
     let stored = keyring.to_bytes().unwrap();
     assert_ne!(stored, made.keyring);
@@ -118,9 +123,10 @@ fn keys_are_added_absorbed_and_rewrapped() {
     let other = module.create_keyring(b"two", CHEAP).unwrap();
     let theirs = module.unlock(&other.keyring, &other.kek).unwrap().seal(&STRIPE, b"theirs").unwrap();
     assert_eq!(refusal(keyring.open(&STRIPE, &theirs)).code, ErrorCode::UnknownKey);
-    assert_eq!(refusal(keyring.absorb(&other.keyring, &made.kek)).code, ErrorCode::WrongMasterSecret);
-    assert_eq!(keyring.absorb(&other.keyring, &other.kek), Ok(1));
-    assert_eq!(keyring.absorb(&other.keyring, &other.kek), Ok(0));
+    assert_eq!(keyring.key_of(&theirs), Ok(KeyOf::Unknown));
+    assert_eq!(refusal(keyring.unite(&other.keyring, &made.kek)).code, ErrorCode::WrongMasterSecret);
+    assert_eq!(keyring.unite(&other.keyring, &other.kek), Ok(1));
+    assert_eq!(keyring.unite(&other.keyring, &other.kek), Ok(0));
     assert_eq!(*keyring.open(&STRIPE, &theirs).unwrap(), b"theirs");
     // Large values go to another store, which has to know the new keys too.
     let large = keyring.seal(&STRIPE, &[7; 100_000]).unwrap();
@@ -148,7 +154,7 @@ fn a_generated_master_key_is_one() {
 }
 
 #[test]
-fn files_are_written_parsed_and_merged() {
+fn files_are_written_parsed_and_reconciled() {
     let module = load(MODULES[0]);
     let made = module.create_keyring(b"one", CHEAP).unwrap();
     let mut rows = module.unlock(&made.keyring, &made.kek).unwrap();
@@ -159,8 +165,8 @@ fn files_are_written_parsed_and_merged() {
     let keyring = files.unlock(&made.keyring, &made.kek).unwrap();
     let document = files.create(&made.keyring).unwrap();
     files.put(document, &[EntryRef { identity: STRIPE, sealed: &sealed, deleted: false }]).unwrap();
-    let base = files.manifest(document).unwrap();
-    assert_eq!(base.len(), 32);
+    let ancestor = files.manifest(document).unwrap();
+    assert_eq!(files.matches(document, &ancestor), Ok(true));
     let file = files.write(document, keyring, 6).unwrap();
 
     let parsed = files.parse(&file).unwrap();
@@ -176,20 +182,36 @@ fn files_are_written_parsed_and_merged() {
     let ours = files.create(&made.keyring).unwrap();
     let added = rows.seal(&aws, b"new").unwrap();
     files.put(ours, &[EntryRef { identity: aws, sealed: &added, deleted: false }]).unwrap();
-    let merged = files.merge(&base, ours, parsed, true, keyring, Preference::Neither).unwrap();
-    assert!(merged.conflicts.is_empty() && merged.to_ours.is_empty(), "{merged:?}");
-    let to_theirs: Vec<_> = merged.to_theirs.iter().map(|it| (it.name.as_slice(), it.deleted)).collect();
+    assert_eq!(files.matches(ours, &ancestor), Ok(false));
+    let side = |document| Side { document, keyring };
+    let found = files.reconcile(&ancestor, side(ours), side(parsed), true, Preference::Neither).unwrap();
+    assert!(found.conflicts.is_empty() && found.to_ours.is_empty(), "{found:?}");
+    assert_eq!((found.wrapping, files.to_bytes(found.keyring)), (Wrapping::Same, Ok(made.keyring.clone())));
+    let to_theirs: Vec<_> = found.to_theirs.iter().map(|it| (it.name.as_slice(), it.deleted)).collect();
     assert_eq!(to_theirs, [(&b"aws"[..], false), (&b"stripe"[..], true)]);
-    assert_eq!(files.agreed(&base, ours, merged.document).unwrap().len() % 32, 0);
-    assert_eq!(files.manifest(merged.document).unwrap().len(), 32);
+    let pending = files.manifest(found.document).unwrap();
+    assert_eq!(files.agreed(&ancestor, ours, found.document, 7), Ok(pending.clone()));
+    // Whether a file came into place shows in what it holds.
+    assert_eq!(files.settled(&ancestor, &pending, found.document), Ok(pending.clone()));
+    assert_eq!(files.settled(&ancestor, &pending, parsed), Ok(ancestor.clone()));
 
     // The same as the rows of a table.
     let mut packed = Rows::default();
     packed.push(&aws, &added);
     let table = files.table(parsed, &packed).unwrap();
     assert_eq!(files.entries(table), files.entries(ours));
-    let again = files.merge(&base, table, parsed, true, keyring, Preference::Neither).unwrap();
-    assert_eq!(again.to_theirs, merged.to_theirs);
+    let again = files.reconcile(&ancestor, side(table), side(parsed), true, Preference::Neither).unwrap();
+    assert_eq!(again.to_theirs, found.to_theirs);
+    // Both changed: the reason is told.
+    let theirs = files.parse(&file).unwrap();
+    files
+        .put(
+            theirs,
+            &[EntryRef { identity: STRIPE, sealed: &rows.seal(&STRIPE, b"x").unwrap(), deleted: false }],
+        )
+        .unwrap();
+    let found = files.reconcile(&ancestor, side(table), side(theirs), true, Preference::Neither).unwrap();
+    assert_eq!(found.conflicts.iter().map(|it| it.reason).collect::<Vec<_>>(), [Reason::OursDeleted]);
     packed.push(&Identity { name: b"", ..STRIPE }, &added);
     assert_eq!(refusal(files.table(parsed, &packed)).code, ErrorCode::InvalidName);
 
@@ -200,6 +222,15 @@ fn files_are_written_parsed_and_merged() {
     assert_eq!(refusal(files.verify(forged, keyring)).code, ErrorCode::SealMismatch);
     let failure = refusal(files.parse(b"stripe: sk_live\n"));
     assert_eq!((failure.code, failure.line), (ErrorCode::NotACredentialsFile, 1));
+    // Keys that nothing uses, and deletions that nobody needs any more.
+    rows.add_key().unwrap();
+    let both = files.unlock(&rows.to_bytes().unwrap(), &made.kek).unwrap();
+    assert_eq!((files.retire_keys(parsed, both), files.retire_keys(ours, both)), (Ok(0), Ok(0)));
+    files.put(theirs, &[EntryRef { identity: STRIPE, sealed: &[], deleted: true }]).unwrap();
+    let gone = files.write(theirs, keyring, 0).unwrap();
+    let gone = files.parse(&gone).unwrap();
+    files.forget_deletions(gone).unwrap();
+    assert_eq!((files.entries(gone).unwrap().len(), files.retire_keys(gone, both)), (0, Ok(1)));
     // A refusal leaves the store and its documents as they were.
     assert_eq!(files.generation(parsed), Ok(7));
 }

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use omni_credentials_core::{self as core, Document, Entry, Identity, Keyring, Preference, Suite};
+use omni_credentials_core::{self as core, Document, Entry, Identity, Keyring, Preference, Side, Suite};
 use omni_credentials_host::{self as host, Module};
 
 use crate::clock::race;
@@ -17,7 +17,7 @@ pub(crate) fn files<S: Suite>(module: &Module) -> Result<(), Box<dyn Error>> {
     let kek = host::Kek::from_bytes(&kek);
     let ours = file(&keyring, 0)?;
     let theirs = file(&keyring, 100)?;
-    let base = Document::<S>::parse(&ours)?.manifest();
+    let ancestor = Document::<S>::parse(&ours)?.manifest();
 
     let timed = race(
         || Document::<S>::parse(&ours).is_ok_and(|document| document.verify(&keyring).is_ok()),
@@ -26,13 +26,13 @@ pub(crate) fn files<S: Suite>(module: &Module) -> Result<(), Box<dyn Error>> {
     row(&format!("file of {RECORDS} records: parse and verify"), timed);
 
     let timed = race(
-        || native_merge(&keyring, &base, &ours, &theirs).is_ok_and(|len| len == theirs.len()),
+        || native_reconcile(&keyring, &ancestor, &ours, &theirs).is_ok_and(|len| len == theirs.len()),
         || {
-            component_merge(module, &stored, &kek, [&base, &ours, &theirs])
+            component_reconcile(module, &stored, &kek, [&ancestor, &ours, &theirs])
                 .is_ok_and(|len| len == theirs.len())
         },
     )?;
-    row(&format!("files of {RECORDS} records: parse both, merge, write"), timed);
+    row(&format!("files of {RECORDS} records: parse both, reconcile, write"), timed);
     Ok(())
 }
 
@@ -62,26 +62,28 @@ fn parse(module: &Module, keyring: &[u8], kek: &host::Kek, file: &[u8]) -> Resul
     files.verify(document, keyring)
 }
 
-fn native_merge<S: Suite>(
+fn native_reconcile<S: Suite>(
     keyring: &Keyring<S>,
-    base: &[u8],
+    ancestor: &[u8],
     ours: &[u8],
     theirs: &[u8],
 ) -> Result<usize, core::Failure> {
     let (ours, theirs) = (Document::<S>::parse(ours)?, Document::<S>::parse(theirs)?);
-    let merged = core::merge(base, &ours, &theirs, false, keyring, Preference::Neither)?;
-    Ok(merged.document.write(keyring, 0)?.len())
+    let (ours, theirs) = (Side { document: &ours, keyring }, Side { document: &theirs, keyring });
+    let found = core::reconcile(ancestor, &ours, &theirs, false, Preference::Neither, &mut Stream(8))?;
+    Ok(found.document.write(&found.keyring, 0)?.len())
 }
 
-fn component_merge(
+fn component_reconcile(
     module: &Module,
     keyring: &[u8],
     kek: &host::Kek,
-    [base, ours, theirs]: [&[u8]; 3],
+    [ancestor, ours, theirs]: [&[u8]; 3],
 ) -> Result<usize, host::Error> {
     let mut files = module.files()?;
     let keyring = files.unlock(keyring, kek)?;
-    let (ours, theirs) = (files.parse(ours)?, files.parse(theirs)?);
-    let merged = files.merge(base, ours, theirs, false, keyring, host::Preference::Neither)?;
-    Ok(files.write(merged.document, keyring, 0)?.len())
+    let ours = host::Side { document: files.parse(ours)?, keyring };
+    let theirs = host::Side { document: files.parse(theirs)?, keyring };
+    let found = files.reconcile(ancestor, ours, theirs, false, host::Preference::Neither)?;
+    Ok(files.write(found.document, found.keyring, 0)?.len())
 }
