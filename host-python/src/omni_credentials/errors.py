@@ -106,17 +106,17 @@ class MergeConflict(CredentialsError):
     the reason for each: `both-changed`, `ours-deleted`, `theirs-deleted`, `ancestor-unknown`, `deletion-forgotten` or
     `unreadable`. Ours is this store, theirs the file."""
 
-    def __init__(self, message: str, reasons: Mapping[Identity, str], *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint or HINTS["conflict"])
+    def __init__(self, message: str, reasons: Mapping[Identity, str]) -> None:
+        super().__init__(message, hint=HINTS["conflict"])
         self.reasons = dict(reasons)
         self.credentials = tuple(self.reasons)
 
 
-class MasterSecretConflict(MergeConflict):
-    """Both sides changed the master secret. It has to be decided whose to keep; `credentials` is empty."""
+class MasterSecretConflict(CredentialsError):
+    """Both sides changed the master secret: choose the one to keep. `path` is the file."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"both sides changed the master secret of {path}", {}, hint=HINTS["wrapping"])
+        super().__init__(f"both sides changed the master secret of {path}", hint=HINTS["wrapping"])
         self.path = path
 
 
