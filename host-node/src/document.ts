@@ -282,7 +282,10 @@ export class CredentialsDocument {
      * {@link WrongMasterSecretError} for what cannot be a secret, a {@link MasterSecretConflictError} if they changed
      * the master secret, too, and what `merge` throws.
      */
-    async rotateMasterSecret(newSecret: Secret, options: RotateMasterSecretOptions & MergeOptions = {}): Promise<Written> {
+    async rotateMasterSecret(
+        newSecret: Secret,
+        options: RotateMasterSecretOptions & MergeOptions = {},
+    ): Promise<Written> {
         const { costs, theirs, prefer = "neither" } = options;
         this.#keyring.refuseClosed();
         const changes = new Map(this.#changes);

@@ -135,7 +135,7 @@ export class MergeConflictError extends CredentialsError {
     }
 }
 
-/** Both sides changed the master secret. It has to be decided whose to keep. Nothing was written. */
+/** Both sides changed the master secret: choose the one to keep. Nothing was written. */
 export class MasterSecretConflictError extends CredentialsError {
     constructor(file: string) {
         super("master-secret-conflict", `both sides changed the master secret of ${file}`, { hint: HINTS.wrapping });

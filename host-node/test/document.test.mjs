@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { inspect } from "node:util";
 
 import * as omni from "omni-credentials/core";
-import { failure, folder, repository, run } from "./support.mjs";
+import { failure, folder, inside, repository, run } from "./support.mjs";
 
 const secret = await omni.generateMasterKey();
 const other = await omni.generateMasterKey();
@@ -322,9 +322,34 @@ test("the same value on both sides is no conflict, and a deletion against a chan
     theirs.set("b", "theirs");
     theirs.accept(theirs.toBytes());
     ours.delete("b");
+    const error = await failure(ours.merge(theirs.base));
     assert.deepEqual(
-        (await failure(ours.merge(theirs.base))).credentials.map(({ name }) => name),
-        ["b"],
+        error.conflicts.map(({ credential, reason }) => [credential.name, reason]),
+        [["b", "ours-deleted"]],
+    );
+    assert.equal(
+        error.message,
+        'the two sides do not agree on b (credential of app, {"all":true}) (deleted by ours, changed by theirs)',
+    );
+    // And seen from the other side.
+    const deleted = await stored({ b: "1" });
+    const other = await open(deleted.base);
+    other.set("b", "other");
+    deleted.delete("b");
+    deleted.accept(deleted.toBytes());
+    assert.match((await failure(other.merge(deleted.base))).message, /\(deleted by theirs, changed by ours\)$/);
+});
+
+test("the reasons of conflicts are those of the contract, each with its meaning", async () => {
+    const contract = readFileSync(join(repository, "wit/file-store.wit"), "utf8");
+    const cases = contract
+        .split("enum reason {")[1]
+        .split("}")[0]
+        .match(/^ +[a-z-]+(?=,)/gm);
+    const { CONFLICTS } = await inside("error-table.js");
+    assert.deepEqual(
+        cases.map((name) => name.trim()),
+        Object.keys(CONFLICTS),
     );
 });
 
@@ -363,7 +388,7 @@ async function rotate(file) {
         document.put(
             document.entries().map((entry) => ({
                 ...entry,
-                sealed: keyring.seal(entry.identity, keyring.open(entry.identity, entry.sealed)),
+                sealed: keyring.reseal(entry.identity, entry.sealed),
             })),
         );
         document.setKeyring(keyring.toBytes());
@@ -377,7 +402,8 @@ async function underOlderKeys(file) {
         const document = fileStore.Document.parse(file);
         const kek = keyDerivation.deriveKek(new TextEncoder().encode(secret), document.keyringBytes());
         const keyring = encryption.Keyring.unlock(document.keyringBytes(), kek);
-        return document.entries().filter(({ sealed, deleted }) => !deleted && !keyring.isCurrent(sealed)).length;
+        return document.entries().filter(({ sealed, deleted }) => !deleted && keyring.keyOf(sealed) !== "current")
+            .length;
     });
 }
 

@@ -33,7 +33,7 @@ test("the package carries the very module that the other hosts run", async () =>
     assert.equal(module.digest, digest.trim());
     assert.equal(createHash("sha256").update(component).digest("hex"), digest.trim());
     const { name, contract, suite } = module.describe();
-    assert.deepEqual([name, contract, suite.id], ["xchacha20poly1305", "omni:credentials@0.1.0", 1]);
+    assert.deepEqual([name, contract, suite.id], ["xchacha20poly1305", "omni:credentials@1.0.0", 1]);
 });
 
 test("its bindings are what jco makes of that module", async () => {
@@ -112,7 +112,7 @@ const refusals = {
     "lacks-an-interface": ["wrong-contract", /primitives/],
     "lacks-a-function": ["wrong-contract", /encryption/],
     "has-another-type": ["wrong-contract", /encryption/],
-    "is-of-another-version": ["wrong-contract", /@0\.1\.0 is missing/],
+    "is-of-another-version": ["wrong-contract", /@1\.0\.0 is missing/],
 };
 for (const [name, [code, message]] of Object.entries(refusals)) {
     test(`refused before it runs: ${name}`, async () => {

@@ -46,7 +46,7 @@ test("a conflict", async () => {
         console.warn = (text) => console.log(text);`;
     const { path, out } = await execute(snippets[2], before);
     assert.equal(run(path, secret, ["get", "stripe"]), "ours");
-    assert.match(out, /^both sides changed stripe/);
+    assert.match(out, /^the two sides do not agree on stripe .*\(changed by both\)\n$/);
 });
 
 test("bytes", async () => {

@@ -133,6 +133,105 @@ test("a new data key encrypts every value, and what others wrote is kept", async
     assert.deepEqual(leftovers(join(path, "..")), []);
 });
 
+test("a rotation does not conflict with an edit or a deletion, in either order", async () => {
+    const { path, store } = await made({ edited: "old", deleted: "old", kept: "old" });
+    const other = await Store.open(path, options);
+    store.set("edited", "new");
+    store.delete("deleted");
+    assert.equal(await other.rotateKey(), 3);
+    await store.save();
+    assert.deepEqual(contents(store), { edited: "new", kept: "old" });
+    await other.reload();
+    store.set("edited", "newer");
+    store.delete("kept");
+    await store.save();
+    other.set("more", "x");
+    assert.equal(await other.rotateKey(), 2);
+    await store.reload();
+    for (const one of [other, store]) assert.deepEqual(contents(one), { edited: "newer", more: "x" });
+    const { values, under_older_keys, unreadable } = JSON.parse(run(path, secret, ["verify", "--json"]));
+    assert.deepEqual([values, under_older_keys, unreadable], [2, 0, []]);
+});
+
+test("two that both rotate lose nothing, and the keyring does not grow", async () => {
+    const { path, store } = await made({ a: "1", b: "2" });
+    const other = await Store.open(path, options);
+    for (let number = 0; number < 3; number += 1) {
+        store.set(`ours${number}`, "o");
+        other.set(`theirs${number}`, "t");
+        assert.equal(await store.rotateKey(), 3 + 2 * number);
+        assert.equal(await other.rotateKey(), 4 + 2 * number);
+    }
+    await store.reload();
+    assert.equal(Object.keys(contents(other)).length, 8);
+    assert.deepEqual(contents(store), contents(other));
+    const { values, under_older_keys, unreadable } = JSON.parse(run(path, secret, ["verify", "--json"]));
+    assert.deepEqual([values, under_older_keys, unreadable], [8, 0, []]);
+    await store.rotateKey();
+    const header = () => readFileSync(path, "utf8").split("\ncredential ")[0].length;
+    const size = header();
+    for (let number = 0; number < 4; number += 1) {
+        await store.rotateKey();
+        assert.equal(header(), size, "keys that no value uses stay in the keyring");
+    }
+});
+
+test("a deletion is not resurrected by an edit or a rotation", async () => {
+    const { path, store } = await made({ gone: "1", kept: "1" });
+    const editing = await Store.open(path, options);
+    const rotating = await Store.open(path, options);
+    store.delete("gone");
+    await store.save();
+    editing.set("kept", "2");
+    await editing.save();
+    assert.deepEqual(contents(editing), { kept: "2" });
+    await rotating.rotateKey();
+    assert.deepEqual(contents(rotating), { kept: "2" });
+    run(path, secret, ["get", "gone"], { status: 3 });
+});
+
+test("two that both change the master secret: one has to be chosen", async () => {
+    const { path } = await made({ a: "1" });
+    let current = secret;
+    const asking = { ...options, secret: () => current };
+    const store = await Store.open(path, asking);
+    const other = await Store.open(path, asking);
+    const [ours, theirs] = [await omni.generateMasterKey(), await omni.generateMasterKey()];
+    await other.rotateMasterSecret(theirs);
+    current = theirs;
+    other.set("b", "2");
+    await other.save();
+    store.set("c", "3");
+    const before = readFileSync(path);
+    const error = await failure(store.rotateMasterSecret(ours));
+    assert.ok(error instanceof omni.MasterSecretConflictError);
+    assert.deepEqual(
+        [error.code, error.message, error.hint],
+        [
+            "master-secret-conflict",
+            `both sides changed the master secret of ${path}`,
+            'have the master secret to keep at hand, and keep that side: { prefer: "ours" }, or { prefer: "theirs" }',
+        ],
+    );
+    assert.deepEqual(readFileSync(path), before);
+    assert.deepEqual([store.changed, contents(store)], [true, { a: "1", c: "3" }]);
+    await store.rotateMasterSecret(ours, { prefer: "theirs" });
+    assert.equal(run(path, theirs, ["get", "c"]), "3");
+    // What was read last has their secret now: to replace that is no conflict.
+    await store.rotateMasterSecret(ours);
+    assert.equal(run(path, ours, ["get", "b"]), "2");
+    current = ours;
+    await other.rotateMasterSecret(theirs, { prefer: "ours" });
+    assert.deepEqual(
+        ["a", "b", "c"].map((name) => run(path, theirs, ["get", name])),
+        ["1", "2", "3"],
+    );
+});
+
+function contents(store) {
+    return Object.fromEntries(store.list().map(({ name }) => [name, store.getText(name)]));
+}
+
 test("a rotation that fails changes neither the file nor the store", async () => {
     const { path, store } = await made({ a: "1", b: "2" });
     store.set("a", "node");

@@ -269,7 +269,12 @@ export class Store {
      * afterwards.
      */
     async #locked<T>(
-        { wait = this.#options.wait, signal = this.#options.signal, prefer, merge = true }: SaveOptions & { merge?: boolean },
+        {
+            wait = this.#options.wait,
+            signal = this.#options.signal,
+            prefer,
+            merge = true,
+        }: SaveOptions & { merge?: boolean },
         work: (put: (written: Written) => Promise<void>, theirs: Uint8Array | undefined) => Promise<T>,
     ): Promise<T> {
         this.#document.refuseClosed();
