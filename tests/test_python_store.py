@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import KEY, Folder
@@ -29,6 +30,7 @@ from omni_credentials import (
     WrongMasterSecret,
     generate_master_key,
 )
+from omni_credentials._lock import Lock
 from omni_credentials.module import Entry, RawIdentity
 from python_files import CHEAP, folder, store
 
@@ -366,7 +368,8 @@ def test_rotations_do_not_fill_the_keyring(folder: Folder, store: Store) -> None
     size = len(folder.file.read_text().split("\ncredential ")[0])
     for _ in range(4):
         store.rotate_key()
-        assert len(folder.file.read_text().split("\ncredential ")[0]) == size, "keys that no value uses stay in the keyring"
+        now = len(folder.file.read_text().split("\ncredential ")[0])
+        assert now == size, "keys that no value uses stay in the keyring"
 
 
 def test_a_deletion_is_not_resurrected(folder: Folder, store: Store) -> None:
@@ -412,6 +415,26 @@ def test_both_change_the_master_secret(folder: Folder, store: Store, monkeypatch
         other.rotate_master_secret(theirs, prefer="ours")
     folder.environment[VARIABLE] = theirs
     assert folder.get("a") == b"1" and folder.get("c") == b"3"
+
+
+def test_what_fails_after_the_master_secret_was_replaced(
+    folder: Folder, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = master_key(b"new")
+    leave = Lock.__exit__
+
+    def interrupted(lock: Lock, *error: Any) -> None:
+        leave(lock, *error)
+        raise KeyboardInterrupt
+
+    store["a"] = "1"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Lock, "__exit__", interrupted)
+        store.rotate_master_secret(new)
+    folder.environment[VARIABLE] = new
+    assert folder.get("a") == b"1" and store.changed == []
+    store["b"] = "2"
+    assert store.save() and folder.get("b") == b"2"
 
 
 def test_another_master_secret_meanwhile(folder: Folder, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

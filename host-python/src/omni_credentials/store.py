@@ -218,16 +218,20 @@ class Store(Credentials):
                 made = self._module.rewrap(
                     contents.keyring_bytes, contents.kek, _secret.encode(new_secret), costs
                 )
+            known = None
             try:
                 # A change that the file lacks, like any other; but it is not kept for a later attempt.
                 self._adopt(rekeyed(self._module, contents, made), pending)
                 with self._locked(prefer) as lock:
+                    known = self._contents
                     # Unless the file's own master secret is preferred.
-                    if self._pending or self._contents.rekeyed:
+                    if self._pending or known.rekeyed:
                         self._write(lock, list(self._pending.values()))
             except BaseException:
-                close_replaced(self._contents, contents)
-                self._adopt(contents, pending)
+                # What was published stays, even if an exception came after it.
+                if known is None or self._contents is known:
+                    close_replaced(self._contents, contents)
+                    self._adopt(contents, pending)
                 raise
 
     def close(self) -> None:
