@@ -139,15 +139,16 @@ class StoredKeyring:
                 raise Refused("kdf-out-of-bounds")
         elif kdf != 2:
             raise Refused("malformed")
-        self.salt, self.commitment, self.current = reader.take(16), reader.take(32), reader.take(8)
+        self.salt, self.commitment = reader.take(16), reader.take(32)
         count = reader.number(2)
         if not 1 <= count <= 256:
             raise Refused("malformed")
         sizes = (8, 32, self.suite.nonce, 48)
-        self.slots = [tuple(reader.take(size) for size in sizes) for _ in range(count)]
-        ids = [slot[0] for slot in self.slots]
-        if ids != sorted(set(ids)) or self.current not in ids or len(reader.rest) != 32:
+        self.slots = [(reader.number(4), *(reader.take(size) for size in sizes)) for _ in range(count)]
+        ids = [slot[1] for slot in self.slots]
+        if ids != sorted(set(ids)) or any(slot[0] == 0 for slot in self.slots) or len(reader.rest) != 32:
             raise Refused("malformed")
+        self.current = max(slot[:2] for slot in self.slots)[1]
         self.body, self.mac = data[:-32], data[-32:]
 
     def check_kek(self, key: bytes) -> None:
@@ -166,8 +167,9 @@ class Keyring:
         number = bytes([self.suite.number])
         wrapping = hkdf(key, LABEL + b"slot" + number)
         self.keys = {}
-        for key_id, commitment, nonce, wrapped in stored.slots:
-            aad = lp(LABEL + b"slot") + lp(number + key_id + commitment)
+        self.ranks = {slot[1]: slot[:2] for slot in stored.slots}
+        for rank, key_id, commitment, nonce, wrapped in stored.slots:
+            aad = lp(LABEL + b"slot") + lp(number + rank.to_bytes(4, "big") + key_id + commitment)
             try:
                 data_key = self.suite.open(wrapping, nonce, aad, wrapped)
             except Refused as refused:
@@ -183,13 +185,13 @@ class Keyring:
 
     # ------------------------------------------------------------------------ §5
 
-    def seal(self, identity: Identity, value: bytes) -> bytes:
+    def seal(self, identity: Identity, value: bytes, nonce: bytes | None = None) -> bytes:
         if len(value) > 1_048_576:
             raise Refused("value-too-large", len(value))
         header = bytes([1, self.suite.number]) + self.current
         padded = value + b"\x80"
         padded += bytes(-len(padded) % 32)
-        nonce = os.urandom(self.suite.nonce)
+        nonce = nonce or os.urandom(self.suite.nonce)
         key = self.key(b"value", self.current)
         return header + nonce + self.suite.seal(key, nonce, value_aad(header, identity), padded)
 
@@ -201,6 +203,13 @@ class Keyring:
         if not value.endswith(b"\x80") or len(padded) - len(value) >= 32:
             raise Refused("malformed")
         return value[:-1]
+
+
+    def reseal(self, identity: Identity, sealed: bytes) -> bytes:
+        """Under the current key with the nonce that it has: the same version."""
+        value = self.open(identity, sealed)
+        key_id, nonce, _ = parse_value(sealed, self.suite)
+        return sealed if key_id == self.current else self.seal(identity, value, nonce)
 
 
 def parse_value(sealed: bytes, suite: Suite) -> tuple[bytes, bytes, bytes]:
@@ -326,6 +335,9 @@ class File:
     generation: int = 0
     # Identity (scope in canonical form) to sealed value, or None for a tombstone.
     records: dict[Identity, bytes | None] = field(default_factory=dict)
+    # When each tombstone was written; the next write's are not in it.
+    deletions: dict[Identity, int] = field(default_factory=dict)
+    deletions_since: int = 0
     body: bytes = b""
     seal: bytes = b""
 
@@ -341,9 +353,12 @@ class File:
             name, kind, principal = map(write_string, (identity.name, identity.kind, identity.principal))
             lines += ["", f"{'deleted' if sealed is None else 'credential'} {name}"]
             lines += [f"  kind {kind}", f"  principal {principal}", f"  scope {identity.scope}"]
-            if sealed is not None:
+            if sealed is None:
+                lines += [f"  generation {self.deletions.get(identity, self.generation + 1)}"]
+            else:
                 lines += ["  value", *base64_lines(sealed, "    ")]
-        lines += ["", "end", f"  records {len(self.records)}", f"  generation {self.generation + 1}", ""]
+        lines += ["", "end", f"  records {len(self.records)}", f"  generation {self.generation + 1}"]
+        lines += [f"  deletions-since {self.deletions_since}", ""]
         body = "\n".join(lines).encode()
         seal = bytes([1, keyring.suite.number]) + keyring.current
         seal += keyed_hash(keyring.key(b"file", keyring.current), body)
@@ -430,10 +445,16 @@ def parse_file(data: bytes) -> File:
     count = decimal(lines, "  records ")
     mismatch = lines.fail("count-mismatch", len(file.records))
     file.generation = decimal(lines, "  generation ")
+    file.deletions_since = since = decimal(lines, "  deletions-since ")
+    contradiction = None
+    if since > file.generation or any(not since < it <= file.generation for it in file.deletions.values()):
+        contradiction = lines.fail("not-canonical")
     file.body = text[: lines.at].encode()
     seal = lines.field("  seal ")
     if count != len(file.records):
         raise mismatch
+    if contradiction:
+        raise contradiction
     read_seal(lines, seal, file, stored.current)
     if lines.at < len(text):
         raise lines.unexpected(lines.next())
@@ -472,7 +493,11 @@ def read_records(lines: Lines, file: File) -> None:
         if lines.located(canonical_scope, scope.encode()) != scope.encode():
             raise lines.fail("not-canonical")
         sealed = None
-        if word == "credential":
+        if word == "deleted":
+            deletion = decimal(lines, "  generation ")
+            if deletion == 0:
+                raise lines.fail("bad-syntax")
+        else:
             lines.expect("  value")
             sealed = read_base64(lines, "    ")
             lines.located(parse_value, sealed, file.suite)
@@ -484,6 +509,8 @@ def read_records(lines: Lines, file: File) -> None:
             raise lines.fail("too-many-records")
         last = order
         file.records[identity] = sealed
+        if sealed is None:
+            file.deletions[identity] = deletion
 
 
 def read_string(lines: Lines, text: str, most: int, invalid: str) -> str:
@@ -544,3 +571,20 @@ def read_seal(lines: Lines, text: str, file: File, current: bytes) -> None:
         raise lines.fail("malformed")
     if reader.rest[:8] != current:
         raise lines.fail("not-canonical")
+
+
+# ---------------------------------------------------------------------------- §8.1
+
+def short(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def manifest(file: File) -> bytes:
+    stored = StoredKeyring(file.keyring)
+    entries = sorted(
+        short(b"".join(map(lp, identity.fields()))) + short(parse_value(sealed, file.suite)[1])
+        for identity, sealed in file.records.items()
+        if sealed is not None
+    )
+    wrapping = short(stored.salt + stored.commitment)
+    return b"OCMF\x01" + wrapping + struct.pack(">Q", file.generation) + b"".join(entries)

@@ -17,6 +17,7 @@ from omni_credentials_format import (
     Refused,
     canonical_scope,
     kek,
+    manifest,
     parse_file,
 )
 
@@ -40,7 +41,7 @@ def keyrings(vectors):
 @pytest.mark.parametrize("suite", SUITE_NAMES)
 def test_keyrings(suite):
     vectors = golden(suite)["keyrings"]
-    assert len(vectors) == 5
+    assert len(vectors) == 7
     for ring in vectors:
         assert kek(unhex(ring["secret"]), unhex(ring["keyring"])) == unhex(ring["kek"]), ring["name"]
         assert Keyring(unhex(ring["keyring"]), unhex(ring["kek"])).keys
@@ -76,6 +77,29 @@ def test_files(suite):
         # The same state has the same bytes, whoever writes it.
         file.generation -= 1
         assert file.write(ring) == data
+
+
+@pytest.mark.parametrize("suite", SUITE_NAMES)
+def test_manifests(suite):
+    """Those of the ancestors of the reconciliations: of the file they all start from, or not known."""
+    base = parse_file((VECTORS / "golden" / f"{suite}-reconcile-base.credentials").read_bytes())
+    ancestors = {vector["ancestor"] for vector in golden(suite)["reconciliations"]}
+    assert ancestors == {"", manifest(base).hex()}
+
+
+@pytest.mark.parametrize("suite", SUITE_NAMES)
+def test_reseal(suite):
+    """What a rotation wrote is what this reader makes of the same values."""
+    ring = keyrings(golden(suite))["generated"]
+    kek_bytes = unhex(next(it["kek"] for it in golden(suite)["keyrings"] if it["name"] == "generated"))
+    base, rotated = (
+        parse_file((VECTORS / "golden" / f"{suite}-reconcile-{name}.credentials").read_bytes())
+        for name in ("base", "rotated")
+    )
+    new = Keyring(rotated.keyring, kek_bytes)
+    assert new.current != ring.current
+    assert {who: new.reseal(who, sealed) for who, sealed in base.records.items()} == rotated.records
+    assert manifest(rotated)[29:] == manifest(base)[29:]
 
 
 def test_scopes():
