@@ -177,7 +177,8 @@ def unsealed(keyring: bytes) -> bytes:
     """A file with nothing but a keyring, and a seal of the right form that is not right."""
     stored = StoredKeyring(keyring)
     seal = bytes([1, stored.suite.number]) + stored.current + bytes(32)
-    lines = ["omni-credentials 1", "keyring", *base64_lines(keyring, "  "), "", "end", "  records 0", "  generation 1"]
+    lines = ["omni-credentials 1", "keyring", *base64_lines(keyring, "  "), "", "end"]
+    lines += ["  records 0", "  generation 1", "  deletions-since 0"]
     return "\n".join([*lines, f"  seal {base64.b64encode(seal).decode()}", ""]).encode()
 
 

@@ -62,23 +62,29 @@ const operations = {
             return { records: records(document, keyring), generation: Number(document.generation()) };
         });
     },
-    merge: async (it) => {
+    reconcile: async (it) => {
         const [ourFile, theirFile] = [await readFile(it.ours), await readFile(it.theirs)];
         return call(({ encryption, fileStore }) => {
             const [ours, theirs] = [fileStore.Document.parse(ourFile), fileStore.Document.parse(theirFile)];
-            const keyring = encryption.Keyring.unlock(theirs.keyringBytes(), bytes(it.kek));
-            ours.verify(keyring);
-            theirs.verify(keyring);
-            const base = bytes(it.base);
-            const merged = fileStore.merge(base, ours, theirs, it.ours_complete, keyring, it.prefer);
+            const unlock = (document, kek) =>
+                kek === null ? undefined : encryption.Keyring.unlock(document.keyringBytes(), bytes(kek));
+            const [mine, other] = [unlock(ours, it.our_kek), unlock(theirs, it.their_kek)];
+            // Where a secret is not at hand, a side comes with the keyring of the other.
+            const [ourKeyring, theirKeyring] = [mine ?? other, other ?? mine];
+            ours.verify(ourKeyring);
+            theirs.verify(theirKeyring);
+            const { ours_complete: complete, prefer } = it;
+            const ancestor = bytes(it.ancestor);
+            const found = fileStore.reconcile(ancestor, ours, ourKeyring, theirs, theirKeyring, complete, prefer);
             const names = (entries) => entries.map(({ identity }) => text(identity.name));
             return {
-                records: records(merged.document, keyring),
-                to_ours: names(merged.toOurs),
-                to_theirs: names(merged.toTheirs),
-                conflicts: merged.conflicts.map(({ name }) => text(name)),
-                manifest: hex(merged.document.manifest()),
-                agreed: hex(fileStore.agreed(base, ours, theirs)),
+                records: records(found.document, found.keyring),
+                to_ours: names(found.toOurs),
+                to_theirs: names(found.toTheirs),
+                conflicts: found.conflicts.map(({ identity, reason }) => [text(identity.name), reason]),
+                wrapping: found.wrapping,
+                manifest: hex(found.document.manifest()),
+                agreed: hex(fileStore.agreed(ancestor, ours, theirs, theirs.generation())),
             };
         });
     },
