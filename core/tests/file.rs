@@ -316,8 +316,8 @@ fn the_oldest_deletions_are_forgotten_beyond_a_thousand() {
         document.verify(&keys).unwrap();
         let kept = (step + 1).min(10);
         assert_eq!(
-            (deletions(&document), document.deletions_since() as usize),
-            (kept * 100, step + 1 - kept)
+            (deletions(&document), document.deletions_since()),
+            (kept * 100, (step + 1 - kept) as u64)
         );
     }
     let oldest = document.entries().next().unwrap().identity.name.to_vec();

@@ -250,11 +250,7 @@ fn cases() -> Vec<(&'static str, Shell)> {
             shell().wit("encryption.wit", "key-of: func(sealed: list<u8>) -> result<key, failure>;", "")
         }),
         ("has-another-type", {
-            shell().wit(
-                "encryption.wit",
-                "key-of: func(sealed: list<u8>)",
-                "key-of: func(sealed: string)",
-            )
+            shell().wit("encryption.wit", "key-of: func(sealed: list<u8>)", "key-of: func(sealed: string)")
         }),
         (
             "is-of-another-version",

@@ -41,10 +41,11 @@ struct Version {
     file: Vec<u8>,
 }
 
+/// Files, keyrings and vectors.
+type Made = (Vec<VectorFile>, Vec<KeyringVector>, Vec<ReconcileVector>);
+
 /// The versions as files, their keyrings, and the vectors. `main` is the keyring called `generated` and its KEK.
-pub(super) fn vectors<S: Suite>(
-    main: &(Keyring<S>, [u8; 32]),
-) -> Result<(Vec<VectorFile>, Vec<KeyringVector>, Vec<ReconcileVector>), Failure> {
+pub(super) fn vectors<S: Suite>(main: &(Keyring<S>, [u8; 32])) -> Result<Made, Failure> {
     let suite = suite_name(S::ID);
     let (versions, keyrings) = versions(main)?;
     let file = |name: &str| versions.iter().find(|version| version.name == name).ok_or(Error::Other);
