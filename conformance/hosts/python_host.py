@@ -22,7 +22,7 @@ if __name__ == "__main__" and os.path.abspath(_INTERPRETER) != os.path.abspath(s
 sys.path.insert(0, str(Path(os.environ["CARGO_TARGET_DIR"]) / "python" / "site"))
 
 from omni_credentials import CredentialNotFound, CredentialsError, ModuleError, Store  # noqa: E402
-from omni_credentials.module import Costs, Document, Entry, Files, Kek, Keyring, Module, RawIdentity  # noqa: E402
+from omni_credentials.module import Costs, Document, Entry, Files, Kek, Keyring, Module, RawIdentity, Side  # noqa: E402
 
 Request = dict[str, Any]
 
@@ -84,25 +84,32 @@ def read_file(module: Module, request: Request) -> dict[str, object]:
             return {"records": _records(files, document, keys), "generation": files.generation(document)}
 
 
-def merge(module: Module, request: Request) -> dict[str, object]:
-    kek, base = _kek(request), _bytes(request, "base")
+def reconcile(module: Module, request: Request) -> dict[str, object]:
+    keks = [None if request[name] is None else Kek(_bytes(request, name)) for name in ("our_kek", "their_kek")]
+    ancestor, prefer = _bytes(request, "ancestor"), request["prefer"]
     with module.files() as files:
-        ours = files.parse(Path(request["ours"]).read_bytes())
-        theirs = files.parse(Path(request["theirs"]).read_bytes())
-        keyring = files.keyring_bytes(theirs)
-        handle = files.unlock(keyring, kek)
-        files.verify(ours, handle)
-        files.verify(theirs, handle)
-        complete, prefer = request["ours_complete"], request["prefer"]
-        merged = files.merge(base, ours, theirs, handle, ours_complete=complete, prefer=prefer)
-        agreed = files.agreed(base, ours, theirs)
-        with module.unlock(keyring, kek) as keys:
+        documents = [files.parse(Path(request[name]).read_bytes()) for name in ("ours", "theirs")]
+        handles = [
+            None if kek is None else files.unlock(files.keyring_bytes(document), kek)
+            for document, kek in zip(documents, keks, strict=True)
+        ]
+        # Where a secret is not at hand, a side comes with the keyring of the other.
+        ours = Side(documents[0], handles[0] or handles[1])
+        theirs = Side(documents[1], handles[1] or handles[0])
+        for side in (ours, theirs):
+            files.verify(side.document, side.keyring)
+        found = files.reconcile(ancestor, ours, theirs, ours_complete=request["ours_complete"], prefer=prefer)
+        agreed = files.agreed(ancestor, ours.document, theirs.document, files.generation(theirs.document))
+        ours_leads = found.wrapping in ("same", "ours") or (found.wrapping == "conflict" and prefer == "ours")
+        kek = (keks[0] or keks[1]) if ours_leads else (keks[1] or keks[0])
+        with module.unlock(files.keyring_bytes(found.document), kek) as keys:
             return {
-                "records": _records(files, merged.document, keys),
-                "to_ours": [entry.identity.name.decode() for entry in merged.to_ours],
-                "to_theirs": [entry.identity.name.decode() for entry in merged.to_theirs],
-                "conflicts": [identity.name.decode() for identity in merged.conflicts],
-                "manifest": files.manifest(merged.document),
+                "records": _records(files, found.document, keys),
+                "to_ours": [entry.identity.name.decode() for entry in found.to_ours],
+                "to_theirs": [entry.identity.name.decode() for entry in found.to_theirs],
+                "conflicts": [[conflict.identity.name.decode(), conflict.reason] for conflict in found.conflicts],
+                "wrapping": found.wrapping,
+                "manifest": files.manifest(found.document),
                 "agreed": agreed,
             }
 
@@ -137,7 +144,7 @@ OPERATIONS: dict[str, Callable[[Module, Request], object]] = {
     "open": open_,
     "canonical-scope": canonical_scope,
     "read-file": read_file,
-    "merge": merge,
+    "reconcile": reconcile,
     "set": set_,
     "get": get,
 }
