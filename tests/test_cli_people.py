@@ -220,7 +220,7 @@ def test_edit_while_others_write(folder: Folder) -> None:
 
     script = others("a", "theirs") + r"""sed -i 's/"mine"/"conflict"/' "$1" """
     refused = folder.run("edit", EDITOR=editor(folder, script), status=10).err
-    assert "both sides changed a (credential of app" in refused
+    assert "the two sides do not agree on a (credential of app" in refused
     assert folder.get("a") == b"theirs"
 
     # With a person there, the second look decides.

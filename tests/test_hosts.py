@@ -39,7 +39,7 @@ UNSUPPORTED = {
         "standard-kdf": NO_PRIMITIVES,
         "golden-keyrings": "a KEK never leaves the command",
         "golden-values": "some have kinds that the database's type does not have, which the command refuses to write",
-        "golden-merges": "the command merges three files, and a vector's base is a manifest",
+        "golden-reconciliations": "the command merges three files, and the ancestor of a vector is a manifest",
         "golden-scopes": "an argument of a program cannot hold every scope",
         "hostile-keyrings": "the command is given a secret, not a KEK: with altered costs or salt that secret is a wrong one",
         "hostile-scopes": "an argument of a program cannot hold every scope",

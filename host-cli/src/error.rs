@@ -84,7 +84,7 @@ pub(crate) enum Error {
     },
     /// The markers in the file are not only around its trailer, and git has no versions to merge.
     #[error("{}: the conflict is inside the records, and git does not have both versions", .0.display())]
-    NotMendable(PathBuf),
+    MarkersInRecords(PathBuf),
     /// Neither VISUAL nor EDITOR is set.
     #[error("no editor: neither VISUAL nor EDITOR is set")]
     NoEditor,
@@ -179,7 +179,7 @@ impl Error {
             Self::Invalid { .. } | Self::Meaningless(_) | Self::Variable(_) | Self::SeveralLines => {
                 Exit::Invalid
             }
-            Self::Conflict(_) | Self::SecretConflict { .. } | Self::NotMendable(_) => Exit::Conflict,
+            Self::Conflict(_) | Self::SecretConflict { .. } | Self::MarkersInRecords(_) => Exit::Conflict,
             Self::NoEditor | Self::Editor { .. } => Exit::Editor,
             Self::Module(_) | Self::Vector(_) => Exit::Module,
             Self::Unreadable { .. } => Exit::Unreadable,
@@ -252,7 +252,7 @@ impl Error {
             },
             Self::Conflict(_) => hints::CONFLICT.into(),
             Self::SecretConflict { .. } => hints::WRAPPING.into(),
-            Self::NotMendable(path) => {
+            Self::MarkersInRecords(path) => {
                 let path = path.display();
                 format!("take one side: git checkout --theirs {path}; then set what is missing")
             }

@@ -86,7 +86,7 @@ fn finish_trailer(context: &Context, lock: &shared_file::Lock, bytes: &[u8]) -> 
     let mut files = context.module()?.files()?;
     let document = files.parse_unsealed(bytes).map_err(|error| match error {
         // Markers inside a record make it malformed in many ways.
-        HostError::Refused(_) if has_markers(bytes) => Error::NotMendable(context.file.clone()),
+        HostError::Refused(_) if has_markers(bytes) => Error::MarkersInRecords(context.file.clone()),
         other => Error::of_file(lock.path())(other),
     })?;
     let mut opened = Store::of(lock.path(), files, document)?.unlock_unsealed(context)?;
@@ -141,7 +141,7 @@ fn tell(context: &Context, merged: &Combined) -> Result<(), Error> {
         Wrapping::Ours => terminal::note("the file has the master secret of ours, which changed it"),
         Wrapping::Theirs => terminal::note("the file has the master secret of theirs, which changed it"),
         Wrapping::Conflict => {
-            terminal::note("both sides changed the master secret; the file has that of the side you prefer");
+            terminal::note("both sides changed the master secret; the file opens with the one at hand");
         }
     }
     Ok(())
