@@ -20,6 +20,7 @@ from omni_credentials_format import (
     manifest,
     parse_file,
 )
+from omni_credentials_reconcile import agreed, manifest_of, reconcile
 
 VECTORS = Path(__file__).resolve().parent.parent / "vectors"
 SUITE_NAMES = [suite.name for suite in SUITES.values()]
@@ -100,6 +101,48 @@ def test_reseal(suite):
     assert new.current != ring.current
     assert {who: new.reseal(who, sealed) for who, sealed in base.records.items()} == rotated.records
     assert manifest(rotated)[29:] == manifest(base)[29:]
+
+
+@pytest.mark.parametrize("suite", SUITE_NAMES)
+def test_reconciliations(suite):
+    vectors = golden(suite)
+    rings = {ring["name"]: unhex(ring["kek"]) for ring in vectors["keyrings"]}
+    assert len(vectors["reconciliations"]) >= 60
+    for vector in vectors["reconciliations"]:
+        case = f"{vector['name']}, complete {vector['ours_complete']}, prefer {vector['prefer']}"
+        ancestor = unhex(vector["ancestor"])
+        files, opened = [], []
+        for side, ring in (("ours", "our_keyring"), ("theirs", "their_keyring")):
+            file = parse_file((VECTORS / "golden" / vector[side]).read_bytes())
+            files.append(file)
+            opened.append(vector[ring] and Keyring(file.keyring, rings[vector[ring]]))
+        ours, theirs = files
+        for file, ring, other in ((ours, *opened), (theirs, *reversed(opened))):
+            try:
+                file.verify(ring or other)
+            except Refused as refused:
+                assert vector["result"] == {"Err": refused.name}, case
+                break
+        else:
+            try:
+                found = reconcile(
+                    ancestor, ours, opened[0], theirs, opened[1], vector["ours_complete"], vector["prefer"]
+                )
+            except Refused as refused:
+                assert vector["result"] == {"Err": refused.name}, case
+                continue
+            expected = vector["result"]["Ok"]
+            records = {
+                who.name: None if sealed is None else found.keyring.open(who, sealed).hex()
+                for who, sealed in found.file.records.items()
+            }
+            assert records == {record["name"]: record["value"] for record in expected["records"]}, case
+            assert [who.name for who in found.to_ours] == expected["to_ours"], case
+            assert [who.name for who in found.to_theirs] == expected["to_theirs"], case
+            assert [[who.name, reason] for who, reason in found.conflicts] == expected["conflicts"], case
+            assert found.outcome == expected["wrapping"], case
+            assert manifest_of(found).hex() == expected["manifest"], case
+            assert agreed(ancestor, ours, theirs, theirs.generation).hex() == expected["agreed"], case
 
 
 def test_scopes():
