@@ -82,7 +82,7 @@ def test_a_forgotten_deletion_is_a_conflict(db: Database) -> None:
     assert "no longer knows what was deleted" in str(met.error)
     assert values(db) == {"a": b"1", "b": b"2"}
     prefer = "select name, action from omni_credentials.credential_file_store_reload(%s, prefer => %s)"
-    assert dict(db.run(prefer, str(file), "file")) == {"a": "deleted"}
+    assert dict(db.run(prefer, str(file), "file")) == {"a": "removed"}
     assert values(db) == {"b": b"2"}
 
 

@@ -17,9 +17,9 @@ INSTALL = {
     "imports-a-function": "run-command",
     "imports-more-of-random": "get-random-u64",
     "lacks-an-interface": "primitives",
-    "lacks-a-function": "is-current",
+    "lacks-a-function": "key-of",
     "has-another-type": "string",
-    "is-of-another-version": "0.1.0",
+    "is-of-another-version": "1.0.0",
 }
 EVIL = {
     TRAP: "unreachable",

@@ -21,7 +21,8 @@ pub struct Counter(Cell<u64>);
 impl Counter {
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self(Cell::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+        // Not a multiple of the step, so that no seed continues the bytes of another.
+        Self(Cell::new(seed.wrapping_mul(0xd134_2543_de82_ef95)))
     }
 }
 

@@ -24,7 +24,8 @@ pub(crate) const AMBIGUOUS: &str = "choose one with --kind, --principal or --sco
 pub(crate) const CONFLICT: &str = "keep one side: omni-credentials merge --prefer ours, or --prefer theirs";
 
 /// The hint `wrapping`.
-pub(crate) const WRAPPING: &str = "have the master secret to keep at hand, and keep that side: omni-credentials merge --prefer ours, or --prefer theirs";
+pub(crate) const WRAPPING: &str =
+    "with the secret to keep, choose its side: omni-credentials merge --prefer ours, or --prefer theirs";
 
 /// What to do about a refused file. `{file}` stands for its name.
 pub(crate) const fn file(code: ErrorCode) -> &'static str {

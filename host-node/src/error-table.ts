@@ -46,7 +46,7 @@ export const HINTS = {
     principal: "set principal, PGUSER or USER",
     ambiguous: "choose one with kind, principal or scope",
     conflict: 'keep one side: { prefer: "ours" }, or { prefer: "theirs" }',
-    wrapping: 'have the master secret to keep at hand, and keep that side: { prefer: "ours" }, or { prefer: "theirs" }',
+    wrapping: 'with the secret to keep, choose its side: { prefer: "ours" }, or { prefer: "theirs" }',
 } as const;
 
 /** What to do about a refused file; for the other cases, `HINTS.file`. */

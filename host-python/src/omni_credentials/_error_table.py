@@ -48,7 +48,7 @@ HINTS: dict[str, str] = {
     "principal": "set principal=, PGUSER or USER",
     "ambiguous": "choose one with kind=, principal= or scope=",
     "conflict": "keep one side: store.save(prefer=\"ours\"), or store.save(prefer=\"theirs\")",
-    "wrapping": "have the master secret to keep at hand, and keep that side: store.save(prefer=\"ours\"), or store.save(prefer=\"theirs\")",
+    "wrapping": "with the secret to keep, choose its side: store.save(prefer=\"ours\"), or store.save(prefer=\"theirs\")",
 }
 
 # What to do about a refused file; for the other cases, HINTS["file"].

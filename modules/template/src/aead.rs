@@ -15,7 +15,16 @@ pub(crate) const TAG: usize = 16;
 
 /// Nonce, ciphertext, tag; the nonce is fresh.
 pub(crate) fn seal(key: &[u8; 32], aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, Failure> {
-    let nonce: [u8; NONCE] = random()?;
+    seal_with(key, random()?, aad, plaintext)
+}
+
+/// The same with a nonce that was used under other keys only.
+pub(crate) fn seal_with(
+    key: &[u8; 32],
+    nonce: [u8; NONCE],
+    aad: &[u8],
+    plaintext: &[u8],
+) -> Result<Vec<u8>, Failure> {
     let mut buffer = plaintext.to_vec();
     let cipher = XChaCha20Poly1305::new(key.into());
     let tag = cipher

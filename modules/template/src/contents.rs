@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bindings::exports::omni::credentials::file_store::Entry;
 use crate::bindings::exports::omni::credentials::types::{Error, Failure, Identity};
-use crate::identity::{Canonical, short};
+use crate::identity::Canonical;
 use crate::{keys, refuse, refuse_found, stamp};
 
 /// Longest file, in bytes.
@@ -16,14 +16,32 @@ pub(crate) const FILE_BYTES: usize = 64 << 20;
 pub(crate) const FILE_RECORDS: usize = 100_000;
 const FORMAT: &str = "example credentials 1";
 
-/// The records of a document: a sealed value, or none for a tombstone.
-pub(crate) type Records = BTreeMap<Canonical, Option<Vec<u8>>>;
+/// Deletions that a file remembers at least; it remembers as many as it has live records.
+const DELETIONS: usize = 1_000;
+/// The generation of a deletion that the next write makes.
+pub(crate) const PENDING: u64 = u64::MAX;
+
+/// The records of a document.
+pub(crate) type Records = BTreeMap<Canonical, State>;
+
+/// What a record is.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum State {
+    /// A sealed value.
+    Live(Vec<u8>),
+    /// A tombstone, of the write that made it.
+    Deleted(u64),
+}
 
 #[derive(Clone, Default)]
 pub(crate) struct Contents {
     pub(crate) keyring: Vec<u8>,
     pub(crate) generation: u64,
+    /// Every deletion that was made after this generation has its tombstone here.
+    pub(crate) deletions_since: u64,
     pub(crate) records: Records,
+    /// Whether these are the rows of a table.
+    pub(crate) is_table: bool,
     /// The file that it was parsed from, for `verify`.
     pub(crate) file: Option<Vec<u8>>,
 }
@@ -44,6 +62,8 @@ struct Record {
     principal: String,
     scope: String,
     sealed: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted: Option<u64>,
 }
 
 impl Contents {
@@ -55,8 +75,16 @@ impl Contents {
         let body = stamp::body(&file)?;
         let end = body.iter().rposition(|byte| *byte == b'\n').ok_or_else(|| refuse(Error::Truncated))?;
         let mut parsed = Self::records(&body[..end])?;
-        let generation = std::str::from_utf8(&body[end + 1..]).ok().and_then(|text| text.parse().ok());
-        parsed.generation = generation.ok_or_else(|| refuse(Error::BadSyntax))?;
+        let numbers = std::str::from_utf8(&body[end + 1..]).ok().and_then(numbers);
+        (parsed.generation, parsed.deletions_since) = numbers.ok_or_else(|| refuse(Error::BadSyntax))?;
+        let seen = parsed.deletions_since + 1..=parsed.generation;
+        if !parsed
+            .records
+            .values()
+            .all(|state| !matches!(state, State::Deleted(when) if !seen.contains(when)))
+        {
+            return Err(refuse(Error::NotCanonical));
+        }
         if parsed.body()? != body {
             return Err(refuse(Error::NotCanonical));
         }
@@ -71,7 +99,14 @@ impl Contents {
             file.windows(3).rposition(|part| part == b"\n}\n").ok_or_else(|| refuse(Error::Truncated))?;
         let mut parsed = Self::records(&file[..end + 2])?;
         let after = String::from_utf8_lossy(&file[end + 2..]).into_owned();
-        parsed.generation = after.lines().filter_map(|line| line.parse().ok()).max().unwrap_or(0);
+        let numbers: Vec<_> = after.lines().filter_map(numbers).collect();
+        let deletions = parsed.records.values().filter_map(|state| match state {
+            State::Deleted(when) => Some(*when),
+            State::Live(_) => None,
+        });
+        parsed.generation = numbers.iter().map(|it| it.0).chain(deletions).max().unwrap_or(0);
+        let since = numbers.iter().map(|it| it.1).max().unwrap_or(0).min(parsed.generation);
+        parsed.forget(since);
         Ok(parsed)
     }
 
@@ -91,7 +126,13 @@ impl Contents {
         let keyring = hex::decode(&stored.keyring).map_err(|_| refuse(Error::BadSyntax))?;
         let mut parsed = Self::create(keyring)?;
         for record in stored.records {
-            let sealed = record.sealed.map(hex::decode).transpose().map_err(|_| refuse(Error::BadSyntax))?;
+            let state = match (record.sealed, record.deleted) {
+                (Some(sealed), None) => {
+                    State::Live(hex::decode(sealed).map_err(|_| refuse(Error::BadSyntax))?)
+                }
+                (None, Some(when)) => State::Deleted(when),
+                _ => return Err(refuse(Error::BadSyntax)),
+            };
             let identity = Canonical::new(&Identity {
                 name: record.name.into_bytes(),
                 kind: record.kind.into_bytes(),
@@ -101,7 +142,7 @@ impl Contents {
             match parsed.records.last_key_value() {
                 Some((last, _)) if *last == identity => return Err(refuse(Error::DuplicateRecord)),
                 Some((last, _)) if *last > identity => return Err(refuse(Error::Unsorted)),
-                _ => parsed.insert(identity, sealed)?,
+                _ => parsed.insert(identity, state)?,
             }
         }
         Ok(parsed)
@@ -112,43 +153,75 @@ impl Contents {
         Ok(Self { keyring, ..Self::default() })
     }
 
-    pub(crate) fn insert(&mut self, identity: Canonical, sealed: Option<Vec<u8>>) -> Result<(), Failure> {
-        if let Some(sealed) = &sealed {
-            keys::split(sealed)?;
+    /// A tombstone that is there already stays as it is.
+    pub(crate) fn insert(&mut self, identity: Canonical, state: State) -> Result<(), Failure> {
+        match (self.records.get(&identity), &state) {
+            (Some(State::Deleted(_)), State::Deleted(_)) => return Ok(()),
+            (_, State::Live(sealed)) => {
+                keys::split(sealed)?;
+            }
+            _ => {}
         }
-        self.records.insert(identity, sealed);
+        self.records.insert(identity, state);
         Ok(())
+    }
+
+    /// Forgets deletions up to and with a generation.
+    pub(crate) fn forget(&mut self, generation: u64) {
+        self.records.retain(|_, state| !matches!(state, State::Deleted(when) if *when <= generation));
+        self.deletions_since = self.deletions_since.max(generation);
+    }
+
+    /// Forgets the oldest deletions where there are too many; then checks the number of records.
+    pub(crate) fn limit(&mut self) -> Result<(), Failure> {
+        let mut deletions: Vec<u64> = self
+            .records
+            .values()
+            .filter_map(|state| match state {
+                State::Deleted(when) => Some(*when),
+                State::Live(_) => None,
+            })
+            .collect();
+        let most = DELETIONS.max(self.records.len() - deletions.len());
+        deletions.sort_unstable();
+        let too_many = deletions.len().saturating_sub(most);
+        if let Some(newest) = deletions[..too_many].iter().rev().find(|when| **when != PENDING) {
+            self.forget(*newest);
+        }
+        if self.records.len() > FILE_RECORDS { Err(refuse(Error::TooManyRecords)) } else { Ok(()) }
     }
 
     /// The file without its last line.
     pub(crate) fn body(&self) -> Result<Vec<u8>, Failure> {
-        let records = self.records.iter().map(|(identity, sealed)| Record {
+        let records = self.records.iter().map(|(identity, state)| Record {
             name: identity.name.clone(),
             kind: identity.kind.clone(),
             principal: identity.principal.clone(),
             scope: identity.scope.clone(),
-            sealed: sealed.as_ref().map(hex::encode),
+            sealed: if let State::Live(sealed) = state { Some(hex::encode(sealed)) } else { None },
+            deleted: if let State::Deleted(when) = state { Some(*when) } else { None },
         });
         let stored =
             Stored { format: FORMAT.into(), keyring: hex::encode(&self.keyring), records: records.collect() };
         let mut body = serde_json::to_vec_pretty(&stored).map_err(|_| refuse(Error::Other))?;
-        body.extend(format!("\n{}", self.generation).into_bytes());
+        body.extend(format!("\n{} {}", self.generation, self.deletions_since).into_bytes());
         Ok(body)
-    }
-
-    /// Identity and sealed value of each live record, digested, sorted.
-    pub(crate) fn manifest(&self) -> BTreeMap<[u8; 16], [u8; 16]> {
-        let live = self.records.iter().filter_map(|(identity, sealed)| Some((identity, sealed.as_ref()?)));
-        live.map(|(identity, sealed)| (identity.digest(), short(sealed))).collect()
     }
 }
 
-pub(crate) fn entry((identity, sealed): (&Canonical, &Option<Vec<u8>>)) -> Entry {
-    Entry {
-        identity: identity.to_contract(),
-        sealed: sealed.clone().unwrap_or_default(),
-        deleted: sealed.is_none(),
-    }
+pub(crate) fn entry((identity, state): (&Canonical, &State)) -> Entry {
+    let (sealed, deleted) = match state {
+        State::Live(sealed) => (sealed.clone(), false),
+        State::Deleted(_) => (Vec::new(), true),
+    };
+    Entry { identity: identity.to_contract(), sealed, deleted }
+}
+
+/// The line after the records: the generation, and the one from which deletions are complete.
+fn numbers(line: &str) -> Option<(u64, u64)> {
+    let (generation, since) = line.split_once(' ')?;
+    let (generation, since) = (generation.parse().ok()?, since.parse().ok()?);
+    (since <= generation && generation < PENDING).then_some((generation, since))
 }
 
 /// Refuses a file that is too long.

@@ -2,16 +2,18 @@
 
 use std::cell::RefCell;
 
-use crate::bindings::exports::omni::credentials::encryption::KeyringBorrow;
+use crate::bindings::exports::omni::credentials::encryption::{Keyring, KeyringBorrow};
 use crate::bindings::exports::omni::credentials::file_store::{
-    Document, DocumentBorrow, Entry, Guest, GuestDocument, Merged, Preference,
+    Document, DocumentBorrow, Entry, Guest, GuestDocument, Preference, Reconciled,
 };
 use crate::bindings::exports::omni::credentials::types::{Error, Failure, Identity};
-use crate::contents::{Contents, FILE_RECORDS, entry, fits};
+use crate::contents::{Contents, FILE_RECORDS, PENDING, State, entry, fits};
 use crate::identity::Canonical;
 use crate::kdf::Key;
 use crate::keys::{self, Keys, Unlocked};
-use crate::{Module, kdf, merge, refuse, stamp};
+use crate::manifest::{self, Manifest};
+use crate::reconcile::{self, Side};
+use crate::{Module, kdf, refuse, stamp};
 
 /// The resource of the contract.
 pub(crate) struct Opened(RefCell<Contents>);
@@ -19,31 +21,43 @@ pub(crate) struct Opened(RefCell<Contents>);
 impl Guest for Module {
     type Document = Opened;
 
-    fn merge(
-        base: Vec<u8>,
+    fn reconcile(
+        ancestor: Vec<u8>,
         ours: DocumentBorrow<'_>,
+        our_keyring: KeyringBorrow<'_>,
         theirs: DocumentBorrow<'_>,
+        their_keyring: KeyringBorrow<'_>,
         ours_complete: bool,
-        keyring: KeyringBorrow<'_>,
         prefer: Preference,
-    ) -> Result<Merged, Failure> {
+    ) -> Result<Reconciled, Failure> {
         let (ours, theirs) = (ours.get::<Opened>().0.borrow(), theirs.get::<Opened>().0.borrow());
-        let keys = keyring.get::<Unlocked>().0.borrow();
-        let merged = merge::merge(&base, &ours, &theirs, ours_complete, &keys, prefer)?;
-        Ok(Merged {
-            document: resource(merged.contents),
-            to_ours: merged.to_ours,
-            to_theirs: merged.to_theirs,
-            conflicts: merged.conflicts,
+        let our_keys = our_keyring.get::<Unlocked>().0.borrow();
+        let their_keys = their_keyring.get::<Unlocked>().0.borrow();
+        let (ours, theirs) =
+            (Side { contents: &ours, keys: &our_keys }, Side { contents: &theirs, keys: &their_keys });
+        let found = reconcile::reconcile(&ancestor, ours, theirs, ours_complete, prefer)?;
+        Ok(Reconciled {
+            document: resource(found.contents),
+            keyring: Keyring::new(Unlocked(RefCell::new(found.keys))),
+            wrapping: found.wrapping,
+            to_ours: found.to_ours,
+            to_theirs: found.to_theirs,
+            conflicts: found.conflicts,
         })
     }
 
     fn agreed(
-        base: Vec<u8>,
+        ancestor: Vec<u8>,
         ours: DocumentBorrow<'_>,
         theirs: DocumentBorrow<'_>,
+        generation: u64,
     ) -> Result<Vec<u8>, Failure> {
-        merge::agreed(&base, &ours.get::<Opened>().0.borrow(), &theirs.get::<Opened>().0.borrow())
+        let (ours, theirs) = (ours.get::<Opened>().0.borrow(), theirs.get::<Opened>().0.borrow());
+        manifest::agreed(&ancestor, &ours, &theirs, generation)
+    }
+
+    fn settled(confirmed: Vec<u8>, pending: Vec<u8>, file: DocumentBorrow<'_>) -> Result<Vec<u8>, Failure> {
+        manifest::settled(&confirmed, &pending, &file.get::<Opened>().0.borrow())
     }
 }
 
@@ -93,12 +107,10 @@ impl GuestDocument for Opened {
             if entry.deleted && !entry.sealed.is_empty() {
                 return Err(refuse(Error::InvalidArgument));
             }
-            let sealed = (!entry.deleted).then_some(entry.sealed);
-            changed.insert(Canonical::new(&entry.identity)?, sealed)?;
+            let state = if entry.deleted { State::Deleted(PENDING) } else { State::Live(entry.sealed) };
+            changed.insert(Canonical::new(&entry.identity)?, state)?;
         }
-        if changed.records.len() > FILE_RECORDS {
-            return Err(refuse(Error::TooManyRecords));
-        }
+        changed.limit()?;
         changed.file = None;
         self.0.replace(changed);
         Ok(())
@@ -106,6 +118,7 @@ impl GuestDocument for Opened {
 
     fn table(&self, rows: Vec<u8>) -> Result<Document, Failure> {
         let mut table = Contents::create(self.0.borrow().keyring.clone())?;
+        table.is_table = true;
         let mut rest = rows.as_slice();
         while !rest.is_empty() {
             // Evaluated in this order, which is that of the fields.
@@ -115,7 +128,7 @@ impl GuestDocument for Opened {
                 principal: field(&mut rest)?,
                 scope: field(&mut rest)?,
             };
-            table.insert(Canonical::new(&identity)?, Some(field(&mut rest)?))?;
+            table.insert(Canonical::new(&identity)?, State::Live(field(&mut rest)?))?;
         }
         if table.records.len() > FILE_RECORDS {
             return Err(refuse(Error::TooManyRecords));
@@ -123,8 +136,28 @@ impl GuestDocument for Opened {
         Ok(resource(table))
     }
 
+    fn forget_deletions(&self) {
+        let mut contents = self.0.borrow_mut();
+        let generation = contents.generation;
+        contents.forget(generation);
+        contents.file = None;
+    }
+
+    fn retire_keys(&self, keyring: KeyringBorrow<'_>) -> Result<u32, Failure> {
+        let contents = self.0.borrow();
+        let sealed = contents.records.values().filter_map(|state| match state {
+            State::Live(sealed) => Some(sealed.as_slice()),
+            State::Deleted(_) => None,
+        });
+        Ok(keyring.get::<Unlocked>().0.borrow_mut().retire(sealed))
+    }
+
     fn manifest(&self) -> Vec<u8> {
-        merge::to_bytes(&self.0.borrow().manifest())
+        Manifest::of(&self.0.borrow()).map(|manifest| manifest.to_bytes()).unwrap_or_default()
+    }
+
+    fn matches(&self, manifest: Vec<u8>) -> Result<bool, Failure> {
+        Ok(Manifest::parse(&manifest)?.versions == Manifest::of(&self.0.borrow())?.versions)
     }
 
     fn write(&self, keyring: KeyringBorrow<'_>, at_least: u64) -> Result<Vec<u8>, Failure> {
@@ -133,8 +166,13 @@ impl GuestDocument for Opened {
         if keys.to_bytes()? != written.keyring {
             return Err(refuse(Error::InvalidArgument));
         }
-        let next = written.generation.max(at_least).checked_add(1);
+        let next = written.generation.max(at_least).checked_add(1).filter(|next| *next < PENDING);
         written.generation = next.ok_or_else(|| refuse(Error::InvalidArgument))?;
+        for state in written.records.values_mut() {
+            if *state == State::Deleted(PENDING) {
+                *state = State::Deleted(written.generation);
+            }
+        }
         let file = stamp::put(&*seal_key(&keys)?, written.body()?);
         fits(&file)?;
         Ok(file)

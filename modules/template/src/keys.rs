@@ -1,16 +1,18 @@
 //! The keyring: data keys, each wrapped under the KEK, and what is sealed with them.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::bindings::exports::omni::credentials::encryption::{Guest, GuestKeyring, Keyring, KeyringBorrow};
+use crate::bindings::exports::omni::credentials::encryption::{
+    self, Guest, GuestKeyring, Keyring, KeyringBorrow,
+};
 use crate::bindings::exports::omni::credentials::key_derivation::{self, ProtectedKeyring};
 use crate::bindings::exports::omni::credentials::types::{Error, Failure, Identity};
-use crate::identity::Canonical;
+use crate::identity::{Canonical, short};
 use crate::kdf::{self, Key, Secret};
 use crate::{Module, SUITE, aead, random, refuse, refuse_found, stamp};
 
@@ -31,12 +33,20 @@ struct Stored {
     costs: Option<kdf::Costs>,
     /// Tells a wrong secret from an altered keyring.
     check: String,
-    current: u64,
-    /// Wrapped keys by their id.
-    slots: BTreeMap<u64, String>,
+    /// By the id of the key.
+    slots: BTreeMap<u64, Slot>,
+}
+
+/// A wrapped key. The one with the highest number is current, and of several the one with the highest id.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Slot {
+    number: u32,
+    wrapped: String,
 }
 
 /// An unlocked keyring.
+#[derive(Clone)]
 pub(crate) struct Keys {
     stored: Stored,
     kek: Key,
@@ -54,7 +64,7 @@ impl Keys {
         let kek = secret.kek(&salt, costs)?;
         let check = hex::encode(kdf::subkey(&kek, b"example check")?.as_ref());
         let salt = hex::encode(salt);
-        let stored = Stored { format: FORMAT.into(), salt, costs, check, current: 0, slots: BTreeMap::new() };
+        let stored = Stored { format: FORMAT.into(), salt, costs, check, slots: BTreeMap::new() };
         Ok(Self { stored, kek, keys: BTreeMap::new() })
     }
 
@@ -68,9 +78,10 @@ impl Keys {
             return Err(tampered());
         }
         let mut keys = BTreeMap::new();
-        for (id, wrapped) in &stored.slots {
-            let wrapped = hex::decode(wrapped).map_err(|_| tampered())?;
-            let key = Zeroizing::new(aead::open(&kek, &id.to_be_bytes(), &wrapped).map_err(|_| tampered())?);
+        for (id, slot) in &stored.slots {
+            let wrapped = hex::decode(&slot.wrapped).map_err(|_| tampered())?;
+            let aad = slot_aad(*id, slot.number);
+            let key = Zeroizing::new(aead::open(&kek, &aad, &wrapped).map_err(|_| tampered())?);
             keys.insert(*id, Zeroizing::new(key.as_slice().try_into().map_err(|_| tampered())?));
         }
         Ok(Self { stored, kek, keys })
@@ -81,32 +92,86 @@ impl Keys {
         Ok(stamp::put(&*kdf::subkey(&self.kek, b"example keyring")?, body))
     }
 
-    fn insert(&mut self, id: u64, key: Key) -> Result<(), Failure> {
+    fn insert(&mut self, id: u64, number: u32, key: Key) -> Result<(), Failure> {
         if self.keys.len() >= KEYS {
             return Err(refuse(Error::TooManyKeys));
         }
-        let wrapped = aead::seal(&self.kek, &id.to_be_bytes(), key.as_ref())?;
-        self.stored.slots.insert(id, hex::encode(wrapped));
+        let wrapped = hex::encode(aead::seal(&self.kek, &slot_aad(id, number), key.as_ref())?);
+        self.stored.slots.insert(id, Slot { number, wrapped });
         self.keys.insert(id, key);
         Ok(())
     }
 
     fn add_key(&mut self) -> Result<(), Failure> {
-        let id = u64::from_be_bytes(random()?);
-        self.insert(id, Zeroizing::new(random()?))?;
-        self.stored.current = id;
-        Ok(())
+        let highest = self.stored.slots.values().map(|slot| slot.number).max().unwrap_or(0);
+        let number = highest.checked_add(1).ok_or_else(|| refuse(Error::TooManyKeys))?;
+        self.insert(u64::from_be_bytes(random()?), number, Zeroizing::new(random()?))
+    }
+
+    /// Takes over the keys of another keyring. Under one wrapping the union is the same from either side.
+    pub(crate) fn unite(&mut self, other: &Self) -> Result<u32, Failure> {
+        let one_wrapping = self.wrapping() == other.wrapping();
+        let mut united = self.clone();
+        for (id, key) in &other.keys {
+            let slot = &other.stored.slots[id];
+            match united.stored.slots.get(id) {
+                Some(known) if known.number != slot.number || united.keys[id] != *key => {
+                    return Err(refuse(Error::InvalidArgument));
+                }
+                // Taken over by both, each with a nonce of its own.
+                Some(known) if one_wrapping && slot < known => {
+                    united.stored.slots.insert(*id, slot.clone());
+                }
+                Some(_) => {}
+                None => {
+                    united.insert(*id, slot.number, key.clone())?;
+                    if one_wrapping {
+                        united.stored.slots.insert(*id, slot.clone());
+                    }
+                }
+            }
+        }
+        let added = united.keys.len() - self.keys.len();
+        *self = united;
+        Ok(added as u32)
+    }
+
+    /// Drops the keys that no sealed value uses, except for the current one.
+    pub(crate) fn retire<'a>(&mut self, sealed: impl Iterator<Item = &'a [u8]>) -> u32 {
+        let mut used: BTreeSet<u64> = sealed.filter_map(|sealed| Some(split(sealed).ok()?.0)).collect();
+        used.insert(self.current());
+        let before = self.keys.len();
+        self.keys.retain(|id, _| used.contains(id));
+        self.stored.slots.retain(|id, _| used.contains(id));
+        (before - self.keys.len()) as u32
     }
 
     pub(crate) fn current(&self) -> u64 {
-        self.stored.current
+        let slots = self.stored.slots.iter();
+        slots.max_by_key(|(id, slot)| (slot.number, **id)).map_or(0, |(id, _)| *id)
+    }
+
+    /// Where a key stands among all, the current one last.
+    pub(crate) fn rank(&self, id: u64) -> Option<(u32, u64)> {
+        self.stored.slots.get(&id).map(|slot| (slot.number, id))
+    }
+
+    /// Tells a keyring from the same keys under another master secret.
+    pub(crate) fn wrapping(&self) -> [u8; 16] {
+        self.stored.wrapping()
     }
 
     pub(crate) fn key(&self, id: u64) -> Result<&Key, Failure> {
         self.keys.get(&id).ok_or_else(|| refuse(Error::UnknownKey))
     }
 
-    fn seal(&self, identity: &Canonical, value: &[u8]) -> Result<Vec<u8>, Failure> {
+    /// With a fresh nonce; or with that of a value which is only sealed again.
+    fn seal(
+        &self,
+        identity: &Canonical,
+        value: &[u8],
+        nonce: Option<[u8; aead::NONCE]>,
+    ) -> Result<Vec<u8>, Failure> {
         if value.len() > aead::VALUE_BYTES {
             return Err(refuse_found(Error::ValueTooLarge, value.len()));
         }
@@ -115,8 +180,19 @@ impl Keys {
         let length = padded.len().next_multiple_of(BUCKET);
         padded.resize(length, 0);
         let header = [&HEADER[..], &self.current().to_be_bytes()].concat();
-        let sealed = aead::seal(self.key(self.current())?, &identity.aad(&header), &padded)?;
+        let nonce = nonce.map_or_else(random, Ok)?;
+        let sealed = aead::seal_with(self.key(self.current())?, nonce, &identity.aad(&header), &padded)?;
         Ok([header, sealed].concat())
+    }
+
+    /// Under the current key: the same version, and the same bytes whoever does it.
+    fn reseal(&self, identity: &Canonical, sealed: &[u8]) -> Result<Vec<u8>, Failure> {
+        let value = Zeroizing::new(self.open(identity, sealed)?);
+        let (id, _, rest) = split(sealed)?;
+        if id == self.current() {
+            return Ok(sealed.to_vec());
+        }
+        self.seal(identity, &value, rest.first_chunk().copied())
     }
 
     pub(crate) fn open(&self, identity: &Canonical, sealed: &[u8]) -> Result<Vec<u8>, Failure> {
@@ -152,8 +228,12 @@ impl Stored {
         let malformed = |_| refuse(Error::Malformed);
         let stored: Self = serde_json::from_slice(stamp::body(bytes).map_err(malformed)?)
             .map_err(|_| refuse(Error::Malformed))?;
-        let known = stored.format == FORMAT && stored.slots.contains_key(&stored.current);
+        let known = stored.format == FORMAT && !stored.slots.is_empty();
         if known && stored.slots.len() <= KEYS { Ok(stored) } else { Err(refuse(Error::Malformed)) }
+    }
+
+    fn wrapping(&self) -> [u8; 16] {
+        short(format!("{} {}", self.salt, self.check).as_bytes())
     }
 
     fn belongs_to(&self, kek: &[u8; 32]) -> Result<(), Failure> {
@@ -166,6 +246,20 @@ impl Stored {
 /// Whether bytes are a keyring, as far as that can be said without its KEK.
 pub(crate) fn is_keyring(bytes: &[u8]) -> Result<(), Failure> {
     Stored::parse(bytes).map(drop)
+}
+
+/// The wrapping of a stored keyring.
+pub(crate) fn wrapping_of(bytes: &[u8]) -> Result<[u8; 16], Failure> {
+    Stored::parse(bytes).map(|stored| stored.wrapping())
+}
+
+/// The ids of the keys of a stored keyring.
+pub(crate) fn ids(bytes: &[u8]) -> Result<Vec<u64>, Failure> {
+    Stored::parse(bytes).map(|stored| stored.slots.into_keys().collect())
+}
+
+fn slot_aad(id: u64, number: u32) -> Vec<u8> {
+    [&id.to_be_bytes()[..], &number.to_be_bytes()].concat()
 }
 
 impl key_derivation::Guest for Module {
@@ -196,9 +290,8 @@ impl key_derivation::Guest for Module {
         let old = Keys::unlock(&keyring, &kek)?;
         let mut new = Keys::create(&new_secret, costs.map(Into::into))?;
         for (id, key) in &old.keys {
-            new.insert(*id, key.clone())?;
+            new.insert(*id, old.stored.slots[id].number, key.clone())?;
         }
-        new.stored.current = old.current();
         Ok(ProtectedKeyring { keyring: new.to_bytes()?, kek: new.kek.to_vec() })
     }
 
@@ -209,6 +302,10 @@ impl key_derivation::Guest for Module {
 
 impl Guest for Module {
     type Keyring = Unlocked;
+
+    fn canonical(identity: Identity) -> Result<Identity, Failure> {
+        Canonical::new(&identity).map(|canonical| canonical.to_contract())
+    }
 }
 
 impl GuestKeyring for Unlocked {
@@ -217,15 +314,24 @@ impl GuestKeyring for Unlocked {
     }
 
     fn seal(&self, identity: Identity, value: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        self.0.borrow().seal(&Canonical::new(&identity)?, &value)
+        self.0.borrow().seal(&Canonical::new(&identity)?, &value, None)
+    }
+
+    fn reseal(&self, identity: Identity, sealed: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        self.0.borrow().reseal(&Canonical::new(&identity)?, &sealed)
     }
 
     fn open(&self, identity: Identity, sealed: Vec<u8>) -> Result<Vec<u8>, Failure> {
         self.0.borrow().open(&Canonical::new(&identity)?, &sealed)
     }
 
-    fn is_current(&self, sealed: Vec<u8>) -> Result<bool, Failure> {
-        Ok(split(&sealed)?.0 == self.0.borrow().current())
+    fn key_of(&self, sealed: Vec<u8>) -> Result<encryption::Key, Failure> {
+        let (keys, id) = (self.0.borrow(), split(&sealed)?.0);
+        Ok(match keys.rank(id) {
+            Some(_) if id == keys.current() => encryption::Key::Current,
+            Some(_) => encryption::Key::Known,
+            None => encryption::Key::Unknown,
+        })
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -236,20 +342,12 @@ impl GuestKeyring for Unlocked {
         self.0.borrow_mut().add_key()
     }
 
-    fn absorb(&self, other: KeyringBorrow<'_>) -> Result<u32, Failure> {
+    fn unite(&self, other: KeyringBorrow<'_>) -> Result<u32, Failure> {
         let other: &Self = other.get();
         // A keyring that is its own argument has nothing new, and cannot be borrowed twice.
         if std::ptr::eq(self, other) {
             return Ok(0);
         }
-        let (mut mine, theirs) = (self.0.borrow_mut(), other.0.borrow());
-        let mut added = 0;
-        for (id, key) in &theirs.keys {
-            if !mine.keys.contains_key(id) {
-                mine.insert(*id, key.clone())?;
-                added += 1;
-            }
-        }
-        Ok(added)
+        self.0.borrow_mut().unite(&other.0.borrow())
     }
 }

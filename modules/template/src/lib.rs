@@ -12,8 +12,9 @@ mod document;
 mod identity;
 mod kdf;
 mod keys;
-mod merge;
+mod manifest;
 mod primitives;
+mod reconcile;
 mod stamp;
 
 /// The contract, generated. It alone needs `unsafe`: it talks to the host.
@@ -41,7 +42,7 @@ impl Guest for Module {
         Description {
             name: NAME.into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            contract: "omni:credentials@0.1.0".into(),
+            contract: "omni:credentials@1.0.0".into(),
             suite: Suite { id: SUITE, name: NAME.into() },
             limits: Limits {
                 name_bytes: identity::NAME_BYTES as u32,
@@ -66,8 +67,15 @@ fn refuse_found(error: Error, found: usize) -> Failure {
     Failure { error, line: 0, found: found as u64 }
 }
 
-/// Random bytes from the host: the module's only import.
+/// Random bytes from the host: the module's only import. WASI 0.3 lets it return fewer than were asked for.
 fn random<const N: usize>() -> Result<[u8; N], Failure> {
-    let bytes = bindings::wasi::random::random::get_random_bytes(N as u64);
+    let mut bytes = Vec::with_capacity(N);
+    while bytes.len() < N {
+        let more = bindings::wasi::random::random::get_random_bytes((N - bytes.len()) as u64);
+        if more.is_empty() {
+            return Err(refuse(Error::Other));
+        }
+        bytes.extend(more);
+    }
     bytes.try_into().map_err(|_| refuse(Error::Other))
 }
