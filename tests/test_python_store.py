@@ -400,7 +400,7 @@ def test_both_change_the_master_secret(folder: Folder, store: Store, monkeypatch
     with pytest.raises(MasterSecretConflict, match=r"^both sides changed the master secret of /") as caught:
         store.rotate_master_secret(ours)
     assert caught.value.hint == (
-        'have the master secret to keep at hand, and keep that side: store.save(prefer="ours"), or '
+        'with the secret to keep, choose its side: store.save(prefer="ours"), or '
         'store.save(prefer="theirs")'
     )
     assert folder.file.read_bytes() == before and [it.name for it in store.changed] == ["c"]

@@ -210,7 +210,7 @@ test("two that both change the master secret: one has to be chosen", async () =>
         [
             "master-secret-conflict",
             `both sides changed the master secret of ${path}`,
-            'have the master secret to keep at hand, and keep that side: { prefer: "ours" }, or { prefer: "theirs" }',
+            'with the secret to keep, choose its side: { prefer: "ours" }, or { prefer: "theirs" }',
         ],
     );
     assert.deepEqual(readFileSync(path), before);
