@@ -1,5 +1,5 @@
-//! The three-way merge before a commit: what the table has goes into the file, and what the file has that the table
-//! has not (records for roles that do not exist here, edits made outside) stays in it.
+//! What is written before a commit: what the table has goes into the file, and what the file has that the table has not
+//! (records for roles that do not exist here, edits made outside) stays in it.
 
 use omni_credentials_host::{self as host, Digest, Entry, Preference, Reason};
 use pgrx::pg_sys;
@@ -15,7 +15,7 @@ use crate::postgres::catalog;
 /// The names in an error message: enough to act on.
 const NAMES_SHOWN: usize = 10;
 
-/// Merges the table into `file` and updates `store` with what is known after it. Gives the new file, or `None` where
+/// Reconciles the table with `file` and updates `store` with what is known after it. Gives the new file, or `None` where
 /// it would say the same.
 pub(super) fn export(
     handle: &Handle,

@@ -81,7 +81,7 @@ impl Holder {
                 return false;
             }
         }
-        if self.namespace != here.namespace {
+        if self.namespace == UNKNOWN || self.namespace != here.namespace {
             return false;
         }
         // /proc may hide the processes of others, the signal 0 does not.
@@ -96,7 +96,10 @@ impl Holder {
 
     /// For a message.
     pub(super) fn name(&self) -> String {
-        format!("process {} on host {}", self.pid, self.host)
+        let here = Self::current();
+        let elsewhere = self.host == here.host && self.namespace != here.namespace;
+        let container = if elsewhere { ", in another container" } else { "" };
+        format!("process {} on host {}{container}", self.pid, self.host)
     }
 }
 
@@ -165,6 +168,7 @@ mod tests {
         assert!(!Holder { start: UNKNOWN.into(), ..here.clone() }.is_gone(true));
         assert!(!Holder { pid: 1, start: UNKNOWN.into(), ..here.clone() }.is_gone(true));
         assert!(!Holder { pid, namespace: "pid:[1]".into(), ..here.clone() }.is_gone(true));
+        assert!(!Holder { pid, namespace: UNKNOWN.into(), ..here.clone() }.is_gone(true));
         assert!(!Holder { pid, host: "elsewhere".into(), ..here.clone() }.is_gone(true));
         assert!(!Holder { pid, machine: "other".into(), ..here.clone() }.is_gone(true));
         let machine = here.machine.clone();

@@ -88,7 +88,7 @@ impl GuestDocument for Opened {
         let keys = keyring.get::<Unlocked>().0.borrow();
         let contents = self.0.borrow();
         match &contents.file {
-            Some(file) if stamp::holds(&*seal_key(&keys)?, file) => Ok(()),
+            Some(file) if stamp::holds(&*seal_key(&contents, &keys)?, file) => Ok(()),
             _ => Err(refuse(Error::SealMismatch)),
         }
     }
@@ -173,7 +173,7 @@ impl GuestDocument for Opened {
                 *state = State::Deleted(written.generation);
             }
         }
-        let file = stamp::put(&*seal_key(&keys)?, written.body()?);
+        let file = stamp::put(&*seal_key(&written, &keys)?, written.body()?);
         fits(&file)?;
         Ok(file)
     }
@@ -183,9 +183,10 @@ fn resource(contents: Contents) -> Document {
     Document::new(Opened(RefCell::new(contents)))
 }
 
-/// What a file is authenticated with: a key of its own under the current data key.
-fn seal_key(keys: &Keys) -> Result<Key, Failure> {
-    kdf::subkey(keys.key(keys.current())?, b"example file")
+/// What a file is authenticated with: a key of its own under the current data key of its keyring. `keys` may be another
+/// keyring, which has that key as well.
+fn seal_key(contents: &Contents, keys: &Keys) -> Result<Key, Failure> {
+    kdf::subkey(keys.key(keys::current_of(&contents.keyring)?)?, b"example file")
 }
 
 /// Takes a field off the front: its length in four bytes, and its bytes.

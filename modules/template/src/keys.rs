@@ -147,8 +147,7 @@ impl Keys {
     }
 
     pub(crate) fn current(&self) -> u64 {
-        let slots = self.stored.slots.iter();
-        slots.max_by_key(|(id, slot)| (slot.number, **id)).map_or(0, |(id, _)| *id)
+        self.stored.current()
     }
 
     /// Where a key stands among all, the current one last.
@@ -232,6 +231,11 @@ impl Stored {
         if known && stored.slots.len() <= KEYS { Ok(stored) } else { Err(refuse(Error::Malformed)) }
     }
 
+    fn current(&self) -> u64 {
+        let slots = self.slots.iter();
+        slots.max_by_key(|(id, slot)| (slot.number, **id)).map_or(0, |(id, _)| *id)
+    }
+
     fn wrapping(&self) -> [u8; 16] {
         short(format!("{} {}", self.salt, self.check).as_bytes())
     }
@@ -251,6 +255,11 @@ pub(crate) fn is_keyring(bytes: &[u8]) -> Result<(), Failure> {
 /// The wrapping of a stored keyring.
 pub(crate) fn wrapping_of(bytes: &[u8]) -> Result<[u8; 16], Failure> {
     Stored::parse(bytes).map(|stored| stored.wrapping())
+}
+
+/// The id of the current key of a stored keyring.
+pub(crate) fn current_of(bytes: &[u8]) -> Result<u64, Failure> {
+    Stored::parse(bytes).map(|stored| stored.current())
 }
 
 /// The ids of the keys of a stored keyring.
