@@ -59,7 +59,7 @@ LIES = {
     ),
     "uses a nonce twice": (
         "nonces are fresh",
-        ("aead.rs", "let nonce: [u8; NONCE] = random()?;", "let nonce = [7; NONCE];"),
+        ("keys.rs", "nonce.map_or_else(random, Ok)?", "nonce.unwrap_or([7; aead::NONCE])"),
     ),
     "does not encrypt": (
         "a sealed value does not show its plaintext",
@@ -96,12 +96,19 @@ LIES = {
     ),
     "seals with the old key": (
         "an added key is current",
-        ("keys.rs", "self.stored.current = id;", "if self.keys.len() == 1 { self.stored.current = id; }"),
+        ("keys.rs", "slots.max_by_key(", "slots.min_by_key("),
+    ),
+    "seals again with a fresh nonce": (
+        "sealing again gives the same bytes each time",
+        ("keys.rs", "rest.first_chunk().copied()", "rest.first_chunk().copied().filter(|_| false)"),
+    ),
+    "takes no deletion from a table": (
+        "what a table lacks was deleted",
+        ("reconcile.rs", "None if complete && before.is_some() =>", "None if complete && before.is_some() && put_back =>"),
     ),
     "forgets the old key": (
         "the keyring does not hold the key",
-        ("keys.rs", "self.insert(id, Zeroizing::new(random()?))?;",
-         "self.keys.clear(); self.insert(id, Zeroizing::new(random()?))?;"),
+        ("keys.rs", "self.insert(u64::from_be_bytes(random()?), number", "self.keys.clear(); self.insert(u64::from_be_bytes(random()?), number"),
     ),
     "takes an altered keyring": (
         "an altered keyring does not unlock",
@@ -109,8 +116,8 @@ LIES = {
     ),
     "believes any file": (
         "an altered file is refused",
-        ("document.rs", "Some(file) if stamp::holds(&*seal_key(&keys)?, file) => Ok(())",
-         "Some(_) if seal_key(&keys).is_ok() => Ok(())"),
+        ("document.rs", "Some(file) if stamp::holds(&*seal_key(&contents, &keys)?, file) => Ok(())",
+         "Some(_) if seal_key(&contents, &keys).is_ok() => Ok(())"),
     ),
     "counts no generations": (
         "the generation is one more",
@@ -118,8 +125,8 @@ LIES = {
     ),
     "keeps no deletions": (
         "a file holds its records",
-        ("document.rs", "changed.insert(Canonical::new(&entry.identity)?, sealed)?;",
-         "if sealed.is_some() { changed.insert(Canonical::new(&entry.identity)?, sealed)?; }"),
+        ("document.rs", "changed.insert(Canonical::new(&entry.identity)?, state)?;",
+         "if !entry.deleted { changed.insert(Canonical::new(&entry.identity)?, state)?; }"),
     ),
 }
 
