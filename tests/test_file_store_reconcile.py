@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from command import beside
 from conftest import Database, refused
-from file_stores import READ, deleted, generation, in_step, live, mirrored, put, remove
+from file_stores import READ, deleted, generation, in_step, live, mirrored, outsider, put, remove
 
 RELOAD = "select name, action from omni_credentials.credential_file_store_reload(%s)"
 UPDATE = "update omni_credentials.credentials set value = %s where name = %s"
@@ -108,3 +108,20 @@ def test_a_rewrapped_file_is_not_wrapped_back(db: Database) -> None:
     with refused("28P01"):
         db.run(UPDATE, b"2", "a")
     assert file.read_bytes() == changed
+
+
+def test_the_keyring_of_the_table_is_preferred(db: Database) -> None:
+    """Two keyrings that know nothing of each other: the session that chose the table's goes on with it."""
+    file = db.server.data / f"{db.name}.credentials"
+    with outsider(db.server, file) as other:
+        put(other, "theirs", b"1")
+    put(db, "ours", b"2")
+    with db.connect() as session:
+        session.execute(
+            "select * from omni_credentials.instantiate_file_store(%s, 'omni_credentials', prefer => 'table')", (str(file),)
+        )
+        session.execute("select omni_credentials.set_credential('more', '3')")
+        assert dict(session.execute(READ).fetchall()) == {"ours": b"2", "theirs": b"1", "more": b"3"}
+        session.execute("select omni_credentials.rotate_key()")
+    assert values(db) == {"ours": b"2", "theirs": b"1", "more": b"3"}
+    assert in_step(db)

@@ -31,11 +31,13 @@ pub(super) fn export(
         // No credential was ever sealed, so there is nothing to show and no key to show it with.
         return Ok(None);
     }
+    // 1 to 4.
     let sides = sides::reconcile(&mut instance, store, note, file, Preference::Neither, true)?;
     let Sides { mut files, ours, generation, seen, moved, same_keyring, found, .. } = sides;
     if !found.conflicts.is_empty() {
         return Err(conflict(&filename, schema, &found.conflicts));
     }
+    // 5. What both agree on once the file is in place.
     let unchanged = file.filter(|_| !moved && found.to_theirs.is_empty() && same_keyring);
     let at_least = store.known_generation();
     let written = if unchanged.is_some() { generation } else { generation.max(at_least).saturating_add(1) };
@@ -58,6 +60,7 @@ pub(super) fn export(
         (store.pending_base, store.pending_digest) = (None, None);
         return Ok(None);
     }
+    // 6. The new file.
     let bytes = files
         .write(found.document, found.keyring, at_least)
         .map_err(|error| limit_error(&filename, schema, error))?;

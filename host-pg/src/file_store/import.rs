@@ -117,6 +117,7 @@ fn import(
     let filename = store.filename.clone();
     let fault = |error: host::Error| file_error(&filename, error);
     let schema = handle.borrow().schema;
+    // 1 to 4.
     let (table, sides) = {
         let mut instance = handle.borrow_mut();
         let sides = sides::reconcile(&mut instance, store, note, Some(file), prefer, !dry_run)?;
@@ -126,6 +127,7 @@ fn import(
     if prefer == Preference::Neither && !found.conflicts.is_empty() {
         return Err(export::conflict(&filename, schema, &found.conflicts));
     }
+    // 5. What the table lacks, row by row, with the caller's rights.
     let kind_type = kind_type(schema)?;
     let mut outcomes = Vec::with_capacity(found.to_ours.len());
     // What the whole table holds, as far as it matters here: the caller's policies may hide some of it.
@@ -143,7 +145,7 @@ fn import(
     if dry_run {
         return Ok(outcomes);
     }
-    // From here on, file and table have agreed on what the file says, but for the records that were skipped. There the
+    // 6. From here on, file and table have agreed on what the file says, but for the records that were skipped. There the
     // base is what the table holds: the table did not change them, and what the file says is not loaded yet.
     let skipped: HashSet<_> = outcomes
         .iter()

@@ -45,6 +45,7 @@ pub(super) fn reconcile(
     let fault = |error: host::Error| file_error(&filename, error);
     let schema = instance.schema;
     let over = |error: host::Error| limit_error(&filename, schema, error);
+    // 1. The file as a document, and what it says of the last agreement.
     let module = instance.current_module()?;
     let mut files = module.files().map_err(fault)?;
     let (theirs, seen, moved) = match file {
@@ -59,6 +60,7 @@ pub(super) fn reconcile(
             (files.create(&keyring).map_err(fault)?, FileState::Behind, false)
         }
     };
+    // 2. The keyrings of both sides; the seal of a file that someone else wrote.
     let carried = files.keyring_bytes(theirs).map_err(fault)?;
     let mut keys = Keys::unlock(instance, &module, &mut files, &filename, theirs, &carried)?;
     // The file that this instance wrote or checked, byte for byte, needs no second check.
@@ -69,6 +71,7 @@ pub(super) fn reconcile(
     if seen == FileState::Foreign && !moved {
         warn_if_rolled_back(store, generation, prefer);
     }
+    // 3. The rows of the table, and the module's decision.
     let rows = Rows::read(instance, &filename)?;
     let ours = files.table(theirs, &rows.packed).map_err(&over)?;
     let (our_side, their_side) =
@@ -81,9 +84,16 @@ pub(super) fn reconcile(
             other => limit_error(&filename, instance.schema, other),
         },
     )?;
+    // 4. The keyring of both becomes the instance's.
     let keyring = files.to_bytes(found.keyring).map_err(fault)?;
     if keep && instance.current().is_none_or(|current| current.bytes != keyring) {
-        keys.keep(instance, &module, &keyring, found.wrapping)?;
+        // As the module decided it.
+        let ours_lead = match found.wrapping {
+            Wrapping::Same | Wrapping::Ours => true,
+            Wrapping::Theirs => false,
+            Wrapping::Conflict => prefer == Preference::Ours,
+        };
+        keys.keep(instance, &module, &keyring, ours_lead)?;
     }
     let same_keyring = carried == keyring;
     Ok(Sides { files, ours, theirs, generation, seen, moved, same_keyring, found })
@@ -138,18 +148,16 @@ impl Keys {
         }
     }
 
-    /// Makes the keyring of both the instance's.
+    /// Makes the keyring of both the instance's; it has the wrapping of ours or of theirs.
     fn keep(
         self,
         instance: &mut Instance,
         module: &Module,
         keyring: &[u8],
-        wrapping: Wrapping,
+        ours_lead: bool,
     ) -> Result<(), Error> {
-        let kek = match wrapping {
-            Wrapping::Same | Wrapping::Ours => self.our_kek.or(self.their_kek),
-            Wrapping::Theirs | Wrapping::Conflict => self.their_kek.or(self.our_kek),
-        };
+        // A side without a KEK has the other's wrapping, or came with its keyring.
+        let kek = if ours_lead { self.our_kek.or(self.their_kek) } else { self.their_kek.or(self.our_kek) };
         let kek = kek.ok_or_else(|| Error::KeyringMissing { schema: instance.schema_name() })?;
         match instance.current() {
             None => instance.store_keyring(module.digest(), keyring, kek),
