@@ -52,7 +52,7 @@ impl<S: Suite> Keyring<S> {
     /// Seals again, under the current key, what was sealed for this identity. It stays the same version of the
     /// credential (§5): the nonce is kept, and a value of the current key comes back as it is.
     ///
-    /// The bytes are determined by the value, the nonce and the current key: whoever else seals it again gets the same.
+    /// The bytes are determined by the value, the nonce and the current key: every other writer gets the same.
     ///
     /// # Errors
     /// As [`Keyring::open`].

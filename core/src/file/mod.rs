@@ -195,10 +195,9 @@ impl<S: Suite> Document<S> {
         keyring: Vec<u8>,
         records: Vec<Rc<Record>>,
     ) -> Result<Self, Failure> {
-        let mut document = Self::from_parts(keyring, ours.generation.max(theirs.generation), records, None)?;
-        document.deletions_since = ours.deletions_since.max(theirs.deletions_since);
-        document.limit_records()?;
-        Ok(document)
+        let (records, deletions_since) = limited(records, ours.deletions_since.max(theirs.deletions_since))?;
+        let generation = ours.generation.max(theirs.generation);
+        Ok(Self { deletions_since, ..Self::from_parts(keyring, generation, records, None)? })
     }
 
     /// The keyring in the header.
@@ -258,10 +257,8 @@ impl<S: Suite> Document<S> {
     /// [`Error::Malformed`] for a sealed value; [`Error::DuplicateRecord`] for two of one identity;
     /// [`Error::TooManyRecords`].
     pub fn put<'a>(&mut self, entries: impl IntoIterator<Item = Entry<'a>>) -> Result<(), Failure> {
-        let mut changed = self.clone();
-        changed.records = Self::overlaid(&self.records, entries.into_iter().map(Ok), true)?;
-        changed.limit_records()?;
-        *self = changed;
+        let records = Self::overlaid(&self.records, entries.into_iter().map(Ok), true)?;
+        (self.records, self.deletions_since) = limited(records, self.deletions_since)?;
         Ok(())
     }
 
@@ -346,28 +343,6 @@ impl<S: Suite> Document<S> {
         self.is_table
     }
 
-    /// Forgets the oldest deletions where there are more than live records and more than a thousand; never those that
-    /// the next write makes. Then checks the number of records.
-    fn limit_records(&mut self) -> Result<(), Failure> {
-        let mut deletions: Vec<Deletion> =
-            self.records.iter().filter_map(|record| record.deletion()).collect();
-        let most = limits::FILE_DELETIONS.max(self.records.len() - deletions.len());
-        if deletions.len() > most {
-            deletions.sort_unstable();
-            // All of the generation of the newest that is too much; the next write's own are pending.
-            let too_much = deletions.iter().take(deletions.len() - most).rev();
-            if let Some(generation) = too_much.filter_map(|it| it.generation()).next() {
-                self.records
-                    .retain(|record| record.deletion().is_none_or(|it| it > Deletion::In(generation)));
-                self.deletions_since = self.deletions_since.max(generation);
-            }
-        }
-        if self.records.len() > limits::FILE_RECORDS {
-            return Err(Error::TooManyRecords.into());
-        }
-        Ok(())
-    }
-
     /// The records of `before` with `entries` in them, which replace those of the same identity; and without the
     /// others, unless `keep`.
     fn overlaid<'a>(
@@ -422,6 +397,29 @@ impl<S: Suite> Clone for Document<S> {
             suite: PhantomData,
         }
     }
+}
+
+/// Forgets the oldest deletions where there are more than live records and more than a thousand; never those that the
+/// next write makes. Then checks the number of records.
+fn limited(
+    mut records: Vec<Rc<Record>>,
+    mut deletions_since: u64,
+) -> Result<(Vec<Rc<Record>>, u64), Failure> {
+    let mut deletions: Vec<Deletion> = records.iter().filter_map(|record| record.deletion()).collect();
+    let most = limits::FILE_DELETIONS.max(records.len() - deletions.len());
+    if deletions.len() > most {
+        deletions.sort_unstable();
+        // All of the generation of the newest that is too much; the next write's own are pending.
+        let too_much = deletions.iter().take(deletions.len() - most).rev();
+        if let Some(generation) = too_much.filter_map(|it| it.generation()).next() {
+            records.retain(|record| record.deletion().is_none_or(|it| it > Deletion::In(generation)));
+            deletions_since = deletions_since.max(generation);
+        }
+    }
+    if records.len() > limits::FILE_RECORDS {
+        return Err(Error::TooManyRecords.into());
+    }
+    Ok((records, deletions_since))
 }
 
 /// Whether two states are the same bytes. Eight at a time, for WebAssembly compares slices byte by byte.
