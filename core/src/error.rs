@@ -10,8 +10,8 @@ pub enum Error {
     /// The master secret is empty, longer than 4 KiB, or a damaged generated key.
     #[error("the master secret is empty, too long, or a damaged generated key")]
     InvalidMasterSecret,
-    /// The bytes do not authenticate: altered, or sealed for another identity.
-    #[error("altered, or sealed for another identity")]
+    /// The bytes do not authenticate: altered, or sealed for another identity or expiry.
+    #[error("altered, or sealed for another identity or expiry")]
     NotAuthentic,
     /// The bytes are not of the expected shape.
     #[error("not of the expected shape")]
@@ -49,6 +49,9 @@ pub enum Error {
     /// The scope is too long; [`Failure::found`] holds its length in bytes.
     #[error("the scope is too long")]
     ScopeTooLarge,
+    /// The expiry is after the year 9999, or a tombstone has one; [`Failure::found`] holds it.
+    #[error("invalid expiry")]
+    InvalidExpiry,
     /// The value is longer than 1 MiB; [`Failure::found`] holds its length in bytes.
     #[error("the value is too long")]
     ValueTooLarge,

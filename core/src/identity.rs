@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::{Error, Failure, limits, scope};
 
 /// Name, kind, principal and scope as a host has them, unchecked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity<'a> {
     /// UTF-8, 1 to 512 bytes, without U+0000.
     pub name: &'a [u8],

@@ -24,8 +24,8 @@
 //!
 //! let keyring = Keyring::<XChaCha20Poly1305>::unlock(&stored, &*kek)?;
 //! let stripe = Identity { name: b"stripe", kind: b"api_key", principal: b"app", scope: br#"{"all": true}"# };
-//! let sealed = keyring.seal(&stripe, b"sk_live_1", &mut Source)?;
-//! assert_eq!(keyring.open(&stripe, &sealed)?, b"sk_live_1");
+//! let sealed = keyring.seal(&stripe, None, b"sk_live_1", &mut Source)?;
+//! assert_eq!(keyring.open(&stripe, None, &sealed)?, b"sk_live_1");
 //! # Ok(())
 //! # }
 //! ```
@@ -42,6 +42,7 @@ mod costs;
 mod derive;
 mod entropy;
 mod error;
+mod expiry;
 mod identity;
 mod json;
 mod keyring;

@@ -14,6 +14,8 @@ pub const SCOPE_GIVEN_BYTES: usize = 16_384;
 pub const SCOPE_BYTES: usize = 2_048;
 /// Most arrays and objects in one another.
 pub const SCOPE_DEPTH: usize = 32;
+/// Last second of the year 9999, in seconds since 1970: the latest expiry.
+pub const EXPIRY: u64 = 253_402_300_799;
 /// Longest value.
 pub const VALUE_BYTES: usize = 1_048_576;
 /// Longest file.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::file::{Deletion, Record};
 use crate::manifest::{self, Hash, Manifest};
 use crate::suite::Suite;
-use crate::{Document, Entropy, Failure, Keyring, OwnedIdentity};
+use crate::{Document, Entropy, Entry, Failure, Keyring, OwnedIdentity};
 
 pub use keyrings::Wrapping;
 use records::Pairs;
@@ -67,16 +67,16 @@ pub struct Reconciled<S: Suite> {
 }
 
 impl<S: Suite> Reconciled<S> {
-    /// What ours must take over: identity, and the sealed value or `None` for a deletion.
+    /// What ours must take over.
     #[must_use]
-    pub fn to_ours(&self) -> impl ExactSizeIterator<Item = (&OwnedIdentity, Option<&[u8]>)> {
-        self.to_ours.iter().map(|record| (&record.identity, record.sealed.as_deref()))
+    pub fn to_ours(&self) -> impl ExactSizeIterator<Item = Entry<'_>> {
+        self.to_ours.iter().map(|record| record.entry())
     }
 
     /// What theirs must take over.
     #[must_use]
-    pub fn to_theirs(&self) -> impl ExactSizeIterator<Item = (&OwnedIdentity, Option<&[u8]>)> {
-        self.to_theirs.iter().map(|record| (&record.identity, record.sealed.as_deref()))
+    pub fn to_theirs(&self) -> impl ExactSizeIterator<Item = Entry<'_>> {
+        self.to_theirs.iter().map(|record| record.entry())
     }
 }
 
@@ -138,12 +138,9 @@ pub fn agreed<S: Suite>(
     let before = if ancestor.is_empty() { Vec::new() } else { Manifest::parse(ancestor)?.entries };
     let mut agreements: Vec<(Hash, Option<Hash>)> = Pairs::of(ours, theirs)
         .filter_map(|pair| {
-            let version = match (pair.ours.map(|ours| &ours.sealed), pair.theirs.map(|theirs| &theirs.sealed))
-            {
-                (Some(Some(ours)), Some(Some(theirs))) if ours == theirs => {
-                    Some(manifest::version::<S>(ours))
-                }
-                (None | Some(None), Some(None)) => None,
+            let version = match (pair.ours.and_then(|record| record.value()), pair.theirs?.value()) {
+                (Some(ours), Some(theirs)) if ours == theirs => Some(manifest::version::<S>(ours.sealed)),
+                (None, None) => None,
                 _ => return None,
             };
             Some((manifest::identity_hash(pair.identity()), version))

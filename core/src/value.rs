@@ -4,6 +4,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::bytes::{Reader, push_lp};
 use crate::derive::label;
+use crate::expiry::{self, Expires};
 use crate::slots::KeyId;
 use crate::suite::{Cipher, Suite, TAG};
 use crate::{CanonicalIdentity, Entropy, Error, Failure, Identity, Keyring, limits};
@@ -22,54 +23,70 @@ impl<S: Suite> Keyring<S> {
     /// Seals a value of 0 to 1 MiB under the current key with a fresh nonce.
     ///
     /// # Errors
-    /// Those of [`Identity::canonical`], [`Error::ValueTooLarge`], those of the entropy source.
+    /// Those of [`Identity::canonical`], [`Error::InvalidExpiry`], [`Error::ValueTooLarge`], those of the entropy source.
     pub fn seal(
         &self,
         identity: &Identity<'_>,
+        expires: Option<u64>,
         value: &[u8],
         entropy: &mut impl Entropy,
     ) -> Result<Vec<u8>, Failure> {
         let identity = identity.canonical()?;
+        expiry::check(expires)?;
         if value.len() > limits::VALUE_BYTES {
             return Err(Failure::found(Error::ValueTooLarge, value.len() as u64));
         }
         let mut nonce = [0; LONGEST_NONCE];
         let nonce = nonce.get_mut(..Cipher::<S>::NONCE).ok_or(Error::Other)?;
         entropy.fill(nonce)?;
-        self.sealed(&identity, nonce, value)
+        self.sealed(&identity, expires, nonce, value)
     }
 
     /// Opens a sealed value.
     ///
     /// # Errors
-    /// Those of [`Identity::canonical`]; [`Error::UnknownVersion`], [`Error::UnknownSuite`],
+    /// Those of [`Identity::canonical`]; [`Error::InvalidExpiry`]; [`Error::UnknownVersion`], [`Error::UnknownSuite`],
     /// [`Error::Malformed`] and [`Error::UnknownKey`] for the sealed bytes; [`Error::NotAuthentic`] for
-    /// anything but the value sealed for this very identity.
-    pub fn open(&self, identity: &Identity<'_>, sealed: &[u8]) -> Result<Vec<u8>, Failure> {
-        self.open_canonical(&identity.canonical()?, sealed)
+    /// anything but the value sealed for this very identity and expiry.
+    pub fn open(
+        &self,
+        identity: &Identity<'_>,
+        expires: Option<u64>,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, Failure> {
+        let identity = identity.canonical()?;
+        expiry::check(expires)?;
+        self.open_canonical(&identity, expires, sealed)
     }
 
-    /// Seals again, under the current key, what was sealed for this identity. It stays the same version of the
+    /// Seals again, under the current key, what was sealed for this identity and expiry. It stays the same version of the
     /// credential (§5): the nonce is kept, and a value of the current key comes back as it is.
     ///
     /// The bytes are determined by the value, the nonce and the current key: every other writer gets the same.
     ///
     /// # Errors
     /// As [`Keyring::open`].
-    pub fn reseal(&self, identity: &Identity<'_>, sealed: &[u8]) -> Result<Vec<u8>, Failure> {
+    pub fn reseal(
+        &self,
+        identity: &Identity<'_>,
+        expires: Option<u64>,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, Failure> {
         let identity = identity.canonical()?;
-        let value = Zeroizing::new(self.open_canonical(&identity, sealed)?);
+        expiry::check(expires)?;
+        let value = Zeroizing::new(self.open_canonical(&identity, expires, sealed)?);
         let parts = Parts::parse::<S>(sealed)?;
         if parts.key_id == self.current_id() {
             return Ok(sealed.to_vec());
         }
-        self.sealed(&identity, parts.nonce, &value)
+        self.sealed(&identity, expires, parts.nonce, &value)
     }
 
-    /// Under the current key. One nonce is for one identity and value only, whatever the key.
+    /// Under the current key. One nonce is for one identity, expiry and value only, whatever the key.
     fn sealed(
         &self,
         identity: &CanonicalIdentity<'_>,
+        expires: Expires,
         nonce: &[u8],
         value: &[u8],
     ) -> Result<Vec<u8>, Failure> {
@@ -82,7 +99,8 @@ impl<S: Suite> Keyring<S> {
         out.push(END);
         out.resize(HEADER + nonce.len() + padded, 0);
         let (_, buffer) = out.split_at_mut(HEADER + nonce.len());
-        let tag = self.value_cipher(self.current_id())?.seal(nonce, &aad(&header, identity), buffer)?;
+        let tag =
+            self.value_cipher(self.current_id())?.seal(nonce, &aad(&header, identity, expires), buffer)?;
         out.extend_from_slice(&tag);
         Ok(out)
     }
@@ -90,12 +108,13 @@ impl<S: Suite> Keyring<S> {
     pub(crate) fn open_canonical(
         &self,
         identity: &CanonicalIdentity<'_>,
+        expires: Expires,
         sealed: &[u8],
     ) -> Result<Vec<u8>, Failure> {
         let parts = Parts::parse::<S>(sealed)?;
         let cipher = self.value_cipher(parts.key_id)?;
         let mut value = parts.ciphertext.to_vec();
-        let aad = aad(&header::<S>(parts.key_id), identity);
+        let aad = aad(&header::<S>(parts.key_id), identity, expires);
         cipher.open(parts.nonce, &aad, &mut value, parts.tag)?;
         match unpadded(&value) {
             Some(len) => {
@@ -163,14 +182,18 @@ fn header<S: Suite>(id: &KeyId) -> [u8; HEADER] {
     [VERSION, S::ID, a, b, c, d, e, f, g, h]
 }
 
-fn aad(header: &[u8; HEADER], identity: &CanonicalIdentity<'_>) -> Vec<u8> {
+fn aad(header: &[u8; HEADER], identity: &CanonicalIdentity<'_>, expires: Expires) -> Vec<u8> {
     let fields = [identity.name, identity.kind, identity.principal, &identity.scope];
     let len: usize = fields.iter().map(|field| field.len()).sum();
-    let mut aad = Vec::with_capacity(label::VALUE.len() + HEADER + len + 6 * 4);
+    let mut aad = Vec::with_capacity(label::VALUE.len() + HEADER + len + 8 + 7 * 4);
     push_lp(&mut aad, &[label::VALUE]);
     push_lp(&mut aad, &[header]);
     for field in fields {
         push_lp(&mut aad, &[field.as_bytes()]);
+    }
+    match expires {
+        Some(expires) => push_lp(&mut aad, &[&expires.to_be_bytes()]),
+        None => push_lp(&mut aad, &[]),
     }
     aad
 }

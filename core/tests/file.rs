@@ -17,10 +17,12 @@ fn file<S: Suite>(keys: &Keyring<S>, live: &[&str], deleted: &[&str]) -> Vec<u8>
     let mut document = Document::create(&keys.to_bytes()).unwrap();
     for name in live {
         let identity = identity(name, ALL);
-        let sealed = keys.seal(&identity, name.as_bytes(), &mut entropy).unwrap();
-        document.put([Entry { identity, sealed: Some(&sealed) }]).unwrap();
+        let sealed = keys.seal(&identity, None, name.as_bytes(), &mut entropy).unwrap();
+        document.put([Entry { identity, expires: None, sealed: Some(&sealed) }]).unwrap();
     }
-    document.put(deleted.iter().map(|name| Entry { identity: identity(name, ALL), sealed: None })).unwrap();
+    document
+        .put(deleted.iter().map(|name| Entry { identity: identity(name, ALL), expires: None, sealed: None }))
+        .unwrap();
     document.write(keys, 0).unwrap()
 }
 
@@ -40,7 +42,9 @@ fn what_was_written_parses_verifies_and_says_the_same() {
     assert_eq!(names, ["a\"\\\n\u{1}\u{e9}".as_bytes(), b"github", b"old", b"stripe"]);
     for entry in document.entries() {
         match entry.sealed {
-            Some(sealed) => assert_eq!(keys.open(&entry.identity, sealed).unwrap(), entry.identity.name),
+            Some(sealed) => {
+                assert_eq!(keys.open(&entry.identity, None, sealed).unwrap(), entry.identity.name)
+            }
             None => assert_eq!(entry.identity.name, b"old"),
         }
     }
@@ -57,13 +61,13 @@ fn a_table_holds_its_rows_and_nothing_else() {
     let document = Chacha::parse(&file(&keys, &["a", "b", "c"], &["old"])).unwrap();
     let mut entropy = Fixed::new(5);
     let scope = r#"{ "n": 1.0 }"#;
-    let changed = keys.seal(&identity("b", ALL), b"changed", &mut entropy).unwrap();
-    let new = keys.seal(&identity("d", scope), b"new", &mut entropy).unwrap();
+    let changed = keys.seal(&identity("b", ALL), None, b"changed", &mut entropy).unwrap();
+    let new = keys.seal(&identity("d", scope), None, b"new", &mut entropy).unwrap();
     let kept: Vec<_> = document.entries().filter(|entry| entry.identity.name == b"c").collect();
     let rows = [
-        Entry { identity: identity("d", scope), sealed: Some(&new) },
+        Entry { identity: identity("d", scope), expires: None, sealed: Some(&new) },
         kept[0],
-        Entry { identity: identity("b", ALL), sealed: Some(&changed) },
+        Entry { identity: identity("b", ALL), expires: None, sealed: Some(&changed) },
     ];
     let table = document.table(rows.map(Ok)).unwrap();
     let mut expected = Chacha::create(&keys.to_bytes()).unwrap();
@@ -78,7 +82,7 @@ fn a_table_holds_its_rows_and_nothing_else() {
     let refused = |rows: Vec<Result<Entry<'_>, _>>| document.table(rows).err().unwrap().error;
     assert_eq!(refused(vec![Ok(rows[0]), Ok(rows[1]), Ok(rows[0])]), Error::DuplicateRecord);
     assert_eq!(refused(vec![Ok(rows[0]), Err(Error::InvalidArgument.into())]), Error::InvalidArgument);
-    let bad = Entry { identity: identity("", ALL), sealed: Some(&new) };
+    let bad = Entry { identity: identity("", ALL), expires: None, sealed: Some(&new) };
     assert_eq!(refused(vec![Ok(bad)]), Error::InvalidName);
     assert_eq!(refused(vec![Ok(Entry { sealed: Some(b"bad"), ..rows[0] })]), Error::UnknownVersion);
 }
@@ -101,8 +105,8 @@ fn unchanged_records_keep_their_bytes() {
     let before = String::from_utf8(file(&keys, &["a", "c"], &[])).unwrap();
     let mut document = Chacha::parse(before.as_bytes()).unwrap();
     let identity = identity("b", ALL);
-    let sealed = keys.seal(&identity, b"new", &mut Fixed::new(4)).unwrap();
-    document.put([Entry { identity, sealed: Some(&sealed) }]).unwrap();
+    let sealed = keys.seal(&identity, None, b"new", &mut Fixed::new(4)).unwrap();
+    document.put([Entry { identity, expires: None, sealed: Some(&sealed) }]).unwrap();
     let after = String::from_utf8(document.write(&keys, 0).unwrap()).unwrap();
     let blocks = |text: &str| text.split("\n\n").map(str::to_owned).collect::<Vec<_>>();
     let (before, mut after) = (blocks(&before), blocks(&after));
@@ -236,9 +240,12 @@ fn put_is_all_or_none() {
     let (keys, _) = keyring::<XChaCha20Poly1305>(10);
     let mut document = Chacha::parse(&file(&keys, &["a"], &[])).unwrap();
     let before = document.manifest();
-    let tombstone = |name| Entry { identity: identity(name, ALL), sealed: None };
+    let tombstone = |name| Entry { identity: identity(name, ALL), expires: None, sealed: None };
     for (second, error) in [
-        (Entry { identity: Identity { name: b"", ..identity("x", ALL) }, sealed: None }, Error::InvalidName),
+        (
+            Entry { identity: Identity { name: b"", ..identity("x", ALL) }, expires: None, sealed: None },
+            Error::InvalidName,
+        ),
         (tombstone("a"), Error::DuplicateRecord),
         (Entry { sealed: Some(&[]), ..tombstone("b") }, Error::Malformed),
         (Entry { sealed: Some(&[1, 1, 0]), ..tombstone("b") }, Error::Malformed),
@@ -247,6 +254,48 @@ fn put_is_all_or_none() {
     ] {
         assert_eq!(document.put([tombstone("a"), second]).err().unwrap().error, error);
         assert_eq!(document.manifest(), before);
+    }
+}
+
+/// The line of an expiry, and that another expiry alone is a change.
+#[test]
+fn an_expiry_in_a_file() {
+    let (keys, _) = keyring::<XChaCha20Poly1305>(27);
+    let mut document = Chacha::parse(&file(&keys, &["a"], &["b"])).unwrap();
+    let identity = identity("a", ALL);
+    let expires = Some(1_800_000_000);
+    let sealed = keys.seal(&identity, expires, b"a", &mut Fixed::new(28)).unwrap();
+    document.put([Entry { identity, expires, sealed: Some(&sealed) }]).unwrap();
+    let text = String::from_utf8(document.write(&keys, 0).unwrap()).unwrap();
+    assert!(text.contains("\n  scope {\"all\":true}\n  expires 2027-01-15T08:00:00Z\n  value\n"), "{text}");
+    let read = Chacha::parse(text.as_bytes()).unwrap();
+    read.verify(&keys).unwrap();
+    assert_eq!(read.entries().next().unwrap().expires, expires);
+    for (from, to) in [
+        ("expires 2027-01-15T08:00:00Z", "expires 2027-01-15T08:00:00.0Z"),
+        ("expires 2027-01-15T08:00:00Z", "expires 2027-02-29T08:00:00Z"),
+        ("expires 2027-01-15T08:00:00Z", "expires never"),
+        (
+            "  expires 2027-01-15T08:00:00Z\n",
+            "  expires 2027-01-15T08:00:00Z\n  expires 2027-01-15T08:00:00Z\n",
+        ),
+        ("  generation 1\n", "  expires 2027-01-15T08:00:00Z\n  generation 1\n"),
+    ] {
+        assert_eq!(refusal(text.replacen(from, to, 1)).0, Error::BadSyntax, "{to}");
+    }
+    let other = Chacha::parse(text.replacen("15T", "16T", 1).as_bytes()).unwrap();
+    assert_eq!(other.verify(&keys).unwrap_err().error, Error::SealMismatch);
+
+    let mut changed = read.clone();
+    let entry = read.entries().next().unwrap();
+    changed.put([Entry { expires: Some(1), ..entry }]).unwrap();
+    assert_eq!(changed.entries().next().unwrap().expires, Some(1));
+    for (entry, found) in [
+        (Entry { expires: Some(u64::MAX), ..entry }, u64::MAX),
+        (Entry { expires: Some(7), sealed: None, ..entry }, 7),
+    ] {
+        let failure = changed.put([entry]).unwrap_err();
+        assert_eq!((failure.error, failure.found), (Error::InvalidExpiry, found));
     }
 }
 
@@ -268,12 +317,14 @@ fn a_hundred_thousand_records_are_within_limits_and_one_more_is_not() {
     let (keys, _) = keyring::<XChaCha20Poly1305>(14);
     let mut document = Chacha::create(&keys.to_bytes()).unwrap();
     let names: Vec<_> = (0..100_000).map(|i| format!("credential-{i}")).collect();
-    document.put(names.iter().map(|name| Entry { identity: identity(name, ALL), sealed: None })).unwrap();
+    document
+        .put(names.iter().map(|name| Entry { identity: identity(name, ALL), expires: None, sealed: None }))
+        .unwrap();
     let bytes = document.write(&keys, 0).unwrap();
     let parsed = Chacha::parse(&bytes).unwrap();
     parsed.verify(&keys).unwrap();
     assert_eq!(parsed.entries().len(), 100_000);
-    let one_more = Entry { identity: identity("one more", ALL), sealed: None };
+    let one_more = Entry { identity: identity("one more", ALL), expires: None, sealed: None };
     assert_eq!(document.put([one_more]).err().unwrap().error, Error::TooManyRecords);
     let text = String::from_utf8(bytes).unwrap();
     let block = "\ndeleted \"zzz\"\n  kind \"api_key\"\n  principal \"app\"\n  scope {\"all\":true}\n  generation 1\n";
@@ -286,9 +337,13 @@ fn a_file_that_would_be_too_long_is_not_written() {
     let (keys, _) = keyring::<XChaCha20Poly1305>(15);
     let mut document = Chacha::create(&keys.to_bytes()).unwrap();
     let names: Vec<_> = (0..50).map(|i| format!("big-{i}")).collect();
-    let sealed = keys.seal(&identity("big", ALL), &vec![1; 1_048_576], &mut Fixed::new(16)).unwrap();
+    let sealed = keys.seal(&identity("big", ALL), None, &vec![1; 1_048_576], &mut Fixed::new(16)).unwrap();
     document
-        .put(names.iter().map(|name| Entry { identity: identity(name, ALL), sealed: Some(&sealed) }))
+        .put(names.iter().map(|name| Entry {
+            identity: identity(name, ALL),
+            expires: None,
+            sealed: Some(&sealed),
+        }))
         .unwrap();
     let failure = document.write(&keys, 0).err().unwrap();
     assert_eq!(failure.error, Error::FileTooLarge);
@@ -299,7 +354,9 @@ fn a_file_that_would_be_too_long_is_not_written() {
 fn without(keys: &Keyring<XChaCha20Poly1305>, document: &Chacha, names: std::ops::Range<usize>) -> Chacha {
     let names: Vec<_> = names.map(|number| format!("name-{number:06}")).collect();
     let mut document = document.clone();
-    document.put(names.iter().map(|name| Entry { identity: identity(name, ALL), sealed: None })).unwrap();
+    document
+        .put(names.iter().map(|name| Entry { identity: identity(name, ALL), expires: None, sealed: None }))
+        .unwrap();
     Chacha::parse(&document.write(keys, 0).unwrap()).unwrap()
 }
 
@@ -330,18 +387,22 @@ fn the_oldest_deletions_are_forgotten_beyond_a_thousand() {
 #[test]
 fn as_many_deletions_as_live_records_are_kept() {
     let (keys, _) = keyring::<XChaCha20Poly1305>(20);
-    let sealed = keys.seal(&identity("live", ALL), b"", &mut Fixed::new(21)).unwrap();
+    let sealed = keys.seal(&identity("live", ALL), None, b"", &mut Fixed::new(21)).unwrap();
     let names: Vec<_> = (0..1_200).map(|number| format!("live-{number:06}")).collect();
     let mut document = Chacha::create(&keys.to_bytes()).unwrap();
     document
-        .put(names.iter().map(|name| Entry { identity: identity(name, ALL), sealed: Some(&sealed) }))
+        .put(names.iter().map(|name| Entry {
+            identity: identity(name, ALL),
+            expires: None,
+            sealed: Some(&sealed),
+        }))
         .unwrap();
     let document = without(&keys, &document, 0..1_100);
     let document = without(&keys, &document, 1_100..1_200);
     assert_eq!((deletions(&document), document.deletions_since()), (1_200, 0));
     // With one live record less there is one deletion too many.
     let mut fewer = document.clone();
-    fewer.put([Entry { identity: identity(&names[0], ALL), sealed: None }]).unwrap();
+    fewer.put([Entry { identity: identity(&names[0], ALL), expires: None, sealed: None }]).unwrap();
     assert_eq!((deletions(&fewer), fewer.deletions_since()), (101, 1));
 }
 
@@ -359,7 +420,7 @@ fn what_one_write_deletes_is_kept_however_much_it_is() {
 fn deletions_are_forgotten_when_told_so() {
     let (keys, _) = keyring::<XChaCha20Poly1305>(23);
     let mut document = without(&keys, &Chacha::parse(&file(&keys, &["a"], &["b"])).unwrap(), 0..3);
-    document.put([Entry { identity: identity("a", ALL), sealed: None }]).unwrap();
+    document.put([Entry { identity: identity("a", ALL), expires: None, sealed: None }]).unwrap();
     document.forget_deletions();
     // What has not been written yet is not forgotten.
     let names: Vec<_> = document.entries().map(|entry| entry.identity.name.to_vec()).collect();
@@ -416,17 +477,18 @@ proptest! {
 
     #[test]
     fn accepted_bytes_are_the_one_encoding(
-        records in prop::collection::vec(("[^\\x00]{1,12}", "[a-c]{1,2}", "[^\\x00]{1,5}", any::<bool>(), 0_u8..90), 0..12),
+        records in prop::collection::vec(("[^\\x00]{1,12}", "[a-c]{1,2}", "[^\\x00]{1,5}", any::<bool>(), 0_u8..90, prop::option::of(0_u64..253_402_300_800)), 0..12),
         generation in prop_oneof![0_u64..5, any::<u64>()],
         change in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
     ) {
         let (keys, _) = Keyring::<XChaCha20Poly1305>::create(b"x", Some(CHEAP), &mut Fixed::new(17)).unwrap();
         let mut entropy = Fixed::new(18);
         let mut document = Chacha::create(&keys.to_bytes()).unwrap();
-        for (name, kind, principal, live, len) in &records {
+        for (name, kind, principal, live, len, expires) in &records {
             let identity = Identity { kind: kind.as_bytes(), principal: principal.as_bytes(), ..identity(name, ALL) };
-            let sealed = keys.seal(&identity, &vec![*len; usize::from(*len)], &mut entropy).unwrap();
-            document.put([Entry { identity, sealed: live.then_some(&sealed) }]).unwrap();
+            let expires = expires.filter(|_| *live);
+            let sealed = keys.seal(&identity, expires, &vec![*len; usize::from(*len)], &mut entropy).unwrap();
+            document.put([Entry { identity, expires, sealed: live.then_some(&sealed) }]).unwrap();
         }
         let mut bytes = document.write(&keys, generation.min(u64::MAX - 1)).unwrap();
         Chacha::parse(&bytes).unwrap().verify(&keys).unwrap();

@@ -154,14 +154,14 @@ fn a_new_key_is_current_and_the_old_one_still_opens() {
     let (mut keys, kek) = keyring::<XChaCha20Poly1305>(15);
     let mut entropy = Fixed::new(16);
     let stripe = identity("stripe", ALL);
-    let old = keys.seal(&stripe, b"old", &mut entropy).unwrap();
+    let old = keys.seal(&stripe, None, b"old", &mut entropy).unwrap();
     assert_eq!(keys.key_of(&old).unwrap(), KeyOf::Current);
     keys.add_key(&mut entropy).unwrap();
     assert_eq!(keys.key_of(&old).unwrap(), KeyOf::Known);
-    let new = keys.seal(&stripe, b"new", &mut entropy).unwrap();
+    let new = keys.seal(&stripe, None, b"new", &mut entropy).unwrap();
     let keys = Chacha::unlock(&keys.to_bytes(), &kek).unwrap();
-    assert_eq!(keys.open(&stripe, &old).unwrap(), b"old");
-    assert_eq!(keys.open(&stripe, &new).unwrap(), b"new");
+    assert_eq!(keys.open(&stripe, None, &old).unwrap(), b"old");
+    assert_eq!(keys.open(&stripe, None, &new).unwrap(), b"new");
     assert_eq!(keys.key_of(&new).unwrap(), KeyOf::Current);
 }
 
@@ -186,13 +186,13 @@ fn united_keys_open_and_the_newest_is_current() {
     let (mut theirs, _) = Chacha::create(b"another", Some(CHEAP), &mut entropy).unwrap();
     theirs.add_key(&mut entropy).unwrap();
     let stripe = identity("stripe", ALL);
-    let sealed = theirs.seal(&stripe, b"value", &mut entropy).unwrap();
-    assert_eq!(cause(ours.open(&stripe, &sealed)), Error::UnknownKey);
-    let own = ours.seal(&stripe, b"own", &mut entropy).unwrap();
+    let sealed = theirs.seal(&stripe, None, b"value", &mut entropy).unwrap();
+    assert_eq!(cause(ours.open(&stripe, None, &sealed)), Error::UnknownKey);
+    let own = ours.seal(&stripe, None, b"own", &mut entropy).unwrap();
     assert_eq!(ours.unite(&theirs, &mut entropy).unwrap(), 2);
     assert_eq!(ours.unite(&theirs, &mut entropy).unwrap(), 0);
     let mut ours = Chacha::unlock(&ours.to_bytes(), &kek).unwrap();
-    assert_eq!(ours.open(&stripe, &sealed).unwrap(), b"value");
+    assert_eq!(ours.open(&stripe, None, &sealed).unwrap(), b"value");
     // Theirs is the second of its keyring, ours the first.
     assert_eq!((ours.key_of(&sealed).unwrap(), ours.key_of(&own).unwrap()), (KeyOf::Current, KeyOf::Known));
     ours.add_key(&mut entropy).unwrap();
@@ -204,13 +204,13 @@ fn rewrapped_keys_open_what_was_sealed_before() {
     let (keys, kek) = keyring::<XChaCha20Poly1305>(22);
     let mut entropy = Fixed::new(23);
     let stripe = identity("stripe", ALL);
-    let sealed = keys.seal(&stripe, b"value", &mut entropy).unwrap();
+    let sealed = keys.seal(&stripe, None, b"value", &mut entropy).unwrap();
     let (rewrapped, new_kek) = keys.rewrap(b"new secret", Some(CHEAP), &mut entropy).unwrap();
     let stored = rewrapped.to_bytes();
     assert_eq!(cause(Chacha::unlock(&stored, &kek)), Error::WrongMasterSecret);
     assert_eq!(cause(Chacha::derive_kek(b"correct horse", &stored)), Error::WrongMasterSecret);
     let keys = Chacha::unlock(&stored, &*new_kek).unwrap();
-    assert_eq!(keys.open(&stripe, &sealed).unwrap(), b"value");
+    assert_eq!(keys.open(&stripe, None, &sealed).unwrap(), b"value");
     assert_eq!(keys.key_of(&sealed).unwrap(), KeyOf::Current);
 }
 
@@ -220,7 +220,7 @@ fn a_dry_source_of_entropy_changes_nothing() {
     let before = keys.to_bytes();
     assert_eq!(cause(keys.add_key(&mut Dry)), Error::Other);
     assert_eq!(cause(keys.unite(&keyring(25).0, &mut Dry)), Error::Other);
-    assert_eq!(cause(keys.seal(&identity("stripe", ALL), b"value", &mut Dry)), Error::Other);
+    assert_eq!(cause(keys.seal(&identity("stripe", ALL), None, b"value", &mut Dry)), Error::Other);
     assert_eq!(cause(Chacha::create(b"x", Some(CHEAP), &mut Dry)), Error::Other);
     assert_eq!(keys.to_bytes(), before);
 }
@@ -232,7 +232,7 @@ fn of_two_keys_added_apart_the_higher_id_is_current() {
     let added = [27, 28].map(|seed| {
         let mut keys = keys.clone();
         keys.add_key(&mut Fixed::new(seed)).unwrap();
-        let sealed = keys.seal(&stripe, b"value", &mut Fixed::new(29)).unwrap();
+        let sealed = keys.seal(&stripe, None, b"value", &mut Fixed::new(29)).unwrap();
         (keys, sealed)
     });
     let [(a, by_a), (b, by_b)] = &added;
@@ -293,7 +293,8 @@ fn what_the_key_of_a_value_is() {
     let (mut keys, _) = keyring::<XChaCha20Poly1305>(38);
     let (foreign, _) = keyring::<XChaCha20Poly1305>(39);
     let stripe = identity("stripe", ALL);
-    let [own, other] = [&keys, &foreign].map(|keys| keys.seal(&stripe, b"x", &mut Fixed::new(40)).unwrap());
+    let [own, other] =
+        [&keys, &foreign].map(|keys| keys.seal(&stripe, None, b"x", &mut Fixed::new(40)).unwrap());
     assert_eq!((keys.key_of(&own), keys.key_of(&other)), (Ok(KeyOf::Current), Ok(KeyOf::Unknown)));
     keys.add_key(&mut Fixed::new(41)).unwrap();
     assert_eq!(keys.key_of(&own), Ok(KeyOf::Known));
@@ -307,20 +308,25 @@ fn keys_that_nothing_uses_are_retired() {
     let (mut keys, kek) = keyring::<XChaCha20Poly1305>(42);
     let mut entropy = Fixed::new(43);
     let [a, b] = ["a", "b"].map(|name| identity(name, ALL));
-    let first = keys.seal(&a, b"first", &mut entropy).unwrap();
+    let first = keys.seal(&a, None, b"first", &mut entropy).unwrap();
     keys.add_key(&mut entropy).unwrap();
-    let second = keys.seal(&b, b"second", &mut entropy).unwrap();
+    let second = keys.seal(&b, None, b"second", &mut entropy).unwrap();
     keys.add_key(&mut entropy).unwrap();
     let mut document = Document::<XChaCha20Poly1305>::create(&keys.to_bytes()).unwrap();
-    document.put([Entry { identity: a, sealed: Some(&first) }, Entry { identity: b, sealed: None }]).unwrap();
+    document
+        .put([
+            Entry { identity: a, expires: None, sealed: Some(&first) },
+            Entry { identity: b, expires: None, sealed: None },
+        ])
+        .unwrap();
     assert_eq!(keys.retire(&document).unwrap(), 1);
     assert_eq!(keys.retire(&document).unwrap(), 0);
     let mut keys = Chacha::unlock(&keys.to_bytes(), &kek).unwrap();
-    assert_eq!(keys.open(&a, &first).unwrap(), b"first");
+    assert_eq!(keys.open(&a, None, &first).unwrap(), b"first");
     assert_eq!(keys.key_of(&second), Ok(KeyOf::Unknown));
     // The current key stays, even where nothing is sealed with it.
-    let current = keys.seal(&b, b"third", &mut entropy).unwrap();
-    document.put([Entry { identity: a, sealed: None }]).unwrap();
+    let current = keys.seal(&b, None, b"third", &mut entropy).unwrap();
+    document.put([Entry { identity: a, expires: None, sealed: None }]).unwrap();
     assert_eq!(keys.retire(&document).unwrap(), 1);
     assert_eq!(keys.key_of(&current), Ok(KeyOf::Current));
 }
@@ -355,7 +361,7 @@ proptest! {
         let all = union(&union(&a, &b), &c);
         prop_assert_eq!(union(&all, &b).to_bytes(), all.to_bytes());
         // What is stored says which key is current.
-        let sealed = all.seal(&identity("a", ALL), b"", &mut Fixed::new(99)).unwrap();
+        let sealed = all.seal(&identity("a", ALL), None, b"", &mut Fixed::new(99)).unwrap();
         prop_assert_eq!(Chacha::unlock(&all.to_bytes(), &kek).unwrap().key_of(&sealed), Ok(KeyOf::Current));
     }
 }

@@ -6,8 +6,8 @@ mod support;
 use std::collections::BTreeMap;
 
 use omni_credentials_core::{
-    Document, Entry, Error, Failure, KeyOf, Keyring, OwnedIdentity, Preference, Reason, Reconciled, Side,
-    Wrapping, XChaCha20Poly1305, agreed, reconcile, settled,
+    Document, Entry, Error, Failure, KeyOf, Keyring, Preference, Reason, Reconciled, Side, Wrapping,
+    XChaCha20Poly1305, agreed, reconcile, settled,
 };
 use proptest::prelude::*;
 use support::{ALL, CHEAP, Dry, Fixed, identity, keyring};
@@ -24,10 +24,17 @@ fn document(keys: &Keys, state: &State, salt: u64) -> Doc {
     for (name, value) in state {
         let identity = identity(name, ALL);
         let seed = salt * 1_000_000 + u64::from(value.unwrap_or(0)) * 1_000 + u64::from(name.as_bytes()[0]);
-        let sealed = value.map(|value| keys.seal(&identity, &[value], &mut Fixed::new(seed)).unwrap());
-        document.put([Entry { identity, sealed: sealed.as_deref() }]).unwrap();
+        let expires = value.and_then(expiry);
+        let sealed =
+            value.map(|value| keys.seal(&identity, expires, &[value], &mut Fixed::new(seed)).unwrap());
+        document.put([Entry { identity, expires, sealed: sealed.as_deref() }]).unwrap();
     }
     document
+}
+
+/// Every other value expires.
+fn expiry(value: u8) -> Option<u64> {
+    (value % 2 == 0).then_some(1_000 + u64::from(value))
 }
 
 fn state(keys: &Keys, document: &Doc) -> State {
@@ -35,7 +42,7 @@ fn state(keys: &Keys, document: &Doc) -> State {
         .entries()
         .map(|entry| {
             let name = String::from_utf8(entry.identity.name.to_vec()).unwrap();
-            (name, entry.sealed.map(|sealed| keys.open(&entry.identity, sealed).unwrap()[0]))
+            (name, entry.sealed.map(|sealed| keys.open(&entry.identity, entry.expires, sealed).unwrap()[0]))
         })
         .collect()
 }
@@ -273,7 +280,7 @@ fn rotated(keys: &Keys, document: &Doc, seed: u64) -> (Keys, Doc) {
     keys.add_key(&mut Fixed::new(seed)).unwrap();
     let mut rotated = document.clone();
     for entry in document.entries() {
-        let sealed = entry.sealed.map(|sealed| keys.reseal(&entry.identity, sealed).unwrap());
+        let sealed = entry.sealed.map(|sealed| keys.reseal(&entry.identity, entry.expires, sealed).unwrap());
         rotated.put([Entry { sealed: sealed.as_deref(), ..entry }]).unwrap();
     }
     rotated.set_keyring(&keys.to_bytes()).unwrap();
@@ -317,7 +324,7 @@ fn a_rotation_is_no_change() {
             Ok(KeyOf::Current),
             "the newer sealing of one version"
         );
-        let seal = found.keyring.seal(&identity("new", ALL), b"", &mut Fixed::new(4)).unwrap();
+        let seal = found.keyring.seal(&identity("new", ALL), None, b"", &mut Fixed::new(4)).unwrap();
         assert_eq!(new_keys.key_of(&seal), Ok(KeyOf::Current));
     }
     // Rotated on both sides with a key each: the same from either end, and no conflict, known ancestor or not.
@@ -331,6 +338,39 @@ fn a_rotation_is_no_change() {
             two.document.write(&two.keyring, 0).unwrap()
         );
     }
+}
+
+/// The same value with another expiry is another version, and differs.
+#[test]
+fn an_expiry_is_part_of_what_changed() {
+    let (keys, _) = keyring(20);
+    let expiring = |expires, seed| {
+        let identity = identity("a", ALL);
+        let sealed = keys.seal(&identity, expires, b"1", &mut Fixed::new(seed)).unwrap();
+        let mut document = Doc::create(&keys.to_bytes()).unwrap();
+        document.put([Entry { identity, expires, sealed: Some(&sealed) }]).unwrap();
+        document
+    };
+    let (never, soon, later) = (expiring(None, 1), expiring(Some(10), 2), expiring(Some(20), 3));
+    let expiry = |found: &Reconciled<XChaCha20Poly1305>| found.document.entries().next().unwrap().expires;
+    let base = never.manifest();
+    let one_side = reconciled(&keys, &base, &soon, &never, false, Preference::Neither);
+    assert_eq!((expiry(&one_side), one_side.conflicts.len(), one_side.to_theirs().len()), (Some(10), 0, 1));
+    let both = reconciled(&keys, &base, &soon, &later, false, Preference::Theirs);
+    assert_eq!((expiry(&both), both.conflicts[0].1), (Some(20), Reason::BothChanged));
+    let same = reconciled(&keys, &base, &soon, &expiring(Some(10), 4), false, Preference::Neither);
+    assert_eq!((expiry(&same), same.conflicts.len()), (Some(10), 0));
+
+    // Changed without sealing again, it does not open, and the side that does is right.
+    let mut forged = soon.clone();
+    let entry = soon.entries().next().unwrap();
+    forged.put([Entry { expires: Some(99), ..entry }]).unwrap();
+    for (ours, theirs) in [(&forged, &soon), (&soon, &forged)] {
+        let found = reconciled(&keys, &base, ours, theirs, false, Preference::Neither);
+        assert_eq!((expiry(&found), found.conflicts.len()), (Some(10), 0));
+    }
+    let agreed = agreed(&base, &forged, &soon, 1).unwrap();
+    assert_eq!(agreed[29..], base[29..], "they do not agree on it");
 }
 
 #[test]
@@ -531,11 +571,9 @@ fn live() -> impl Strategy<Value = State> {
     prop::collection::btree_map("[a-f]", (0_u8..3).prop_map(Some), 0..6)
 }
 
-fn apply<'a>(document: &Doc, changes: impl Iterator<Item = (&'a OwnedIdentity, Option<&'a [u8]>)>) -> Doc {
+fn apply<'a>(document: &Doc, changes: impl Iterator<Item = Entry<'a>>) -> Doc {
     let mut document = document.clone();
-    for (identity, sealed) in changes {
-        document.put([Entry { identity: self::identity(&identity.name, &identity.scope), sealed }]).unwrap();
-    }
+    document.put(changes).unwrap();
     document
 }
 
@@ -573,16 +611,12 @@ fn make(keys: &Keys, made: &Made) -> Doc {
     document.put(self::document(keys, &made.then, made.salt).entries()).unwrap();
     let mut keys = keys.clone();
     keys.add_key(&mut Fixed::new(500)).unwrap();
-    let entries: Vec<_> =
-        document.entries().map(|it| (it.identity.name.to_vec(), it.sealed.map(<[u8]>::to_vec))).collect();
-    for (name, sealed) in &entries {
-        let name = str::from_utf8(name).unwrap();
-        let Some(sealed) = sealed.as_ref().filter(|_| made.resealed.iter().any(|it| it == name)) else {
-            continue;
-        };
-        let identity = identity(name, ALL);
-        let sealed = keys.reseal(&identity, sealed).unwrap();
-        document.put([Entry { identity, sealed: Some(&sealed) }]).unwrap();
+    let before = document.clone();
+    for entry in before.entries() {
+        let is_resealed = made.resealed.iter().any(|name| name.as_bytes() == entry.identity.name);
+        let Some(sealed) = entry.sealed.filter(|_| is_resealed) else { continue };
+        let sealed = keys.reseal(&entry.identity, entry.expires, sealed).unwrap();
+        document.put([Entry { sealed: Some(&sealed), ..entry }]).unwrap();
     }
     document.set_keyring(&keys.to_bytes()).unwrap();
     written(&keys, &document, 0)
@@ -618,9 +652,6 @@ proptest! {
             false => (Preference::Theirs, Preference::Ours),
         };
         let bytes = |found: &Reconciled<XChaCha20Poly1305>| found.document.write(&keys, 0).unwrap();
-        let changes = |changes: &mut dyn Iterator<Item = (&OwnedIdentity, Option<&[u8]>)>| -> Vec<_> {
-            changes.map(|(identity, sealed)| (identity.clone(), sealed.map(<[u8]>::to_vec))).collect()
-        };
 
         let one = reconciled(&keys, &ancestor, &ours, &theirs, false, prefer);
         let again = reconciled(&keys, &ancestor, &ours, &theirs, false, prefer);
@@ -631,8 +662,8 @@ proptest! {
         prop_assert_eq!(bytes(&one), bytes(&other));
         let mirrored: Vec<_> = other.conflicts.iter().map(|(it, reason)| (it.clone(), mirrored(*reason))).collect();
         prop_assert_eq!(&one.conflicts, &mirrored);
-        prop_assert_eq!(changes(&mut one.to_ours()), changes(&mut other.to_theirs()));
-        prop_assert_eq!(changes(&mut one.to_theirs()), changes(&mut other.to_ours()));
+        prop_assert!(one.to_ours().eq(other.to_theirs()));
+        prop_assert!(one.to_theirs().eq(other.to_ours()));
         let neither = reconciled(&keys, &ancestor, &ours, &theirs, false, Preference::Neither);
         prop_assert_eq!(&neither.conflicts, &one.conflicts);
 

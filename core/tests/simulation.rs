@@ -205,8 +205,12 @@ impl World {
         let mut entropy = self.entropy();
         let before = self.fact(&self.branches[branch].1, name);
         let state = &mut self.branches[branch].1;
-        let sealed = state.keys.seal(&identity(name, ALL), &[value], &mut entropy).unwrap();
-        state.document.put([Entry { identity: identity(name, ALL), sealed: Some(&sealed) }]).unwrap();
+        let expires = (value % 2 == 0).then_some(value.into());
+        let sealed = state.keys.seal(&identity(name, ALL), expires, &[value], &mut entropy).unwrap();
+        state
+            .document
+            .put([Entry { identity: identity(name, ALL), expires, sealed: Some(&sealed) }])
+            .unwrap();
         state.ended.extend(before.version().cloned());
         state.known.insert(sealed[10..34].to_vec());
         self.values.insert(sealed[10..34].to_vec(), value);
@@ -216,7 +220,7 @@ impl World {
         let before = self.fact(&self.branches[branch].1, name);
         let Some(version) = before.version() else { return };
         let state = &mut self.branches[branch].1;
-        state.document.put([Entry { identity: identity(name, ALL), sealed: None }]).unwrap();
+        state.document.put([Entry { identity: identity(name, ALL), expires: None, sealed: None }]).unwrap();
         state.ended.insert(version.clone());
     }
 
@@ -228,7 +232,7 @@ impl World {
         let before = state.document.clone();
         for entry in before.entries() {
             let Some(sealed) = entry.sealed else { continue };
-            let again = state.keys.reseal(&entry.identity, sealed).unwrap();
+            let again = state.keys.reseal(&entry.identity, entry.expires, sealed).unwrap();
             state.document.put([Entry { sealed: Some(&again), ..entry }]).unwrap();
         }
         if retires {
@@ -420,11 +424,11 @@ impl World {
     /// What a state says of a name; what it holds must open to what was sealed as that version.
     fn fact(&self, state: &State, name: &str) -> Fact {
         let found = state.document.entries().find(|entry| entry.identity.name == name.as_bytes());
-        match found.map(|entry| entry.sealed) {
+        match found.map(|entry| (entry.sealed, entry.expires)) {
             None => Fact::Lacking,
-            Some(None) => Fact::Deleted,
-            Some(Some(sealed)) => {
-                let value = state.keys.open(&identity(name, ALL), sealed).unwrap();
+            Some((None, _)) => Fact::Deleted,
+            Some((Some(sealed), expires)) => {
+                let value = state.keys.open(&identity(name, ALL), expires, sealed).unwrap();
                 let version = sealed[10..34].to_vec();
                 assert_eq!(Some(&value[0]), self.values.get(&version), "{name}");
                 Fact::Live(version, value[0])

@@ -17,12 +17,12 @@ fn overhead<S: Suite>() -> usize {
 fn every_changed_byte_is_refused<S: Suite>() {
     let (keys, _) = keyring::<S>(1);
     let stripe = identity("stripe", ALL);
-    let sealed = keys.seal(&stripe, b"sk_live_4eC39HqLyjWDarjtT1zdp7dc", &mut Fixed::new(2)).unwrap();
+    let sealed = keys.seal(&stripe, None, b"sk_live_4eC39HqLyjWDarjtT1zdp7dc", &mut Fixed::new(2)).unwrap();
     for at in 0..sealed.len() {
         for bit in 0..8 {
             let mut changed = sealed.clone();
             changed[at] ^= 1 << bit;
-            let failure = keys.open(&stripe, &changed).expect_err("changed");
+            let failure = keys.open(&stripe, None, &changed).expect_err("changed");
             let expected = match at {
                 0 => (Error::UnknownVersion, u64::from(changed[0])),
                 1 => (Error::UnknownSuite, u64::from(changed[1])),
@@ -33,7 +33,7 @@ fn every_changed_byte_is_refused<S: Suite>() {
         }
     }
     for len in 0..sealed.len() {
-        let error = keys.open(&stripe, &sealed[..len]).expect_err("cut").error;
+        let error = keys.open(&stripe, None, &sealed[..len]).expect_err("cut").error;
         let shape = len >= overhead::<S>() + 32 && (len - overhead::<S>()).is_multiple_of(32);
         assert_eq!(error, if shape { Error::NotAuthentic } else { Error::Malformed }, "cut to {len}");
     }
@@ -53,7 +53,7 @@ fn every_changed_byte_is_refused_aes256gcmsiv() {
 fn a_moved_value_does_not_open() {
     let (keys, _) = keyring::<XChaCha20Poly1305>(3);
     let home = Identity { name: b"stripe", kind: b"api_key", principal: b"app", scope: ALL.as_bytes() };
-    let sealed = keys.seal(&home, b"value", &mut Fixed::new(4)).unwrap();
+    let sealed = keys.seal(&home, None, b"value", &mut Fixed::new(4)).unwrap();
     for moved in [
         Identity { name: b"stripe2", ..home },
         Identity { kind: b"api_secret", ..home },
@@ -63,10 +63,14 @@ fn a_moved_value_does_not_open() {
         Identity { name: b"stripea", kind: b"pi_key", ..home },
         Identity { kind: b"api_keya", principal: b"pp", ..home },
     ] {
-        assert_eq!(keys.open(&moved, &sealed).expect_err("moved").error, Error::NotAuthentic, "{moved:?}");
+        assert_eq!(
+            keys.open(&moved, None, &sealed).expect_err("moved").error,
+            Error::NotAuthentic,
+            "{moved:?}"
+        );
     }
     let same = Identity { scope: b" { \"\\u0061ll\" :true }", ..home };
-    assert_eq!(keys.open(&same, &sealed).unwrap(), b"value");
+    assert_eq!(keys.open(&same, None, &sealed).unwrap(), b"value");
 }
 
 #[test]
@@ -86,12 +90,12 @@ fn fields_out_of_bounds_are_named() {
         (Identity { scope: b"", ..good }, Error::InvalidScope),
         (Identity { scope: b"\xff", ..good }, Error::InvalidScope),
     ] {
-        assert_eq!(keys.seal(&bad, b"", &mut Fixed::new(6)).expect_err("bad").error, error);
-        assert_eq!(keys.open(&bad, b"").expect_err("bad").error, error);
+        assert_eq!(keys.seal(&bad, None, b"", &mut Fixed::new(6)).expect_err("bad").error, error);
+        assert_eq!(keys.open(&bad, None, b"").expect_err("bad").error, error);
     }
     let most = Identity { name: &long[..512], kind: &long[..63], principal: &long[..255], ..good };
-    let sealed = keys.seal(&most, b"v", &mut Fixed::new(7)).unwrap();
-    assert_eq!(keys.open(&most, &sealed).unwrap(), b"v");
+    let sealed = keys.seal(&most, None, b"v", &mut Fixed::new(7)).unwrap();
+    assert_eq!(keys.open(&most, None, &sealed).unwrap(), b"v");
 }
 
 #[test]
@@ -99,9 +103,9 @@ fn the_longest_value_is_a_mebibyte() {
     let (keys, _) = keyring::<XChaCha20Poly1305>(8);
     let stripe = identity("stripe", ALL);
     let value = vec![0x80; 1_048_576];
-    let sealed = keys.seal(&stripe, &value, &mut Fixed::new(9)).unwrap();
-    assert_eq!(keys.open(&stripe, &sealed).unwrap(), value);
-    let failure = keys.seal(&stripe, &vec![0; 1_048_577], &mut Fixed::new(10)).expect_err("too long");
+    let sealed = keys.seal(&stripe, None, &value, &mut Fixed::new(9)).unwrap();
+    assert_eq!(keys.open(&stripe, None, &sealed).unwrap(), value);
+    let failure = keys.seal(&stripe, None, &vec![0; 1_048_577], &mut Fixed::new(10)).expect_err("too long");
     assert_eq!((failure.error, failure.found), (Error::ValueTooLarge, 1_048_577));
 }
 
@@ -110,7 +114,8 @@ fn no_two_seals_are_alike() {
     let (keys, _) = keyring::<Aes256GcmSiv>(11);
     let mut entropy = Fixed::new(12);
     let stripe = identity("stripe", ALL);
-    let mut seals: Vec<_> = (0..1_000).map(|_| keys.seal(&stripe, b"value", &mut entropy).unwrap()).collect();
+    let mut seals: Vec<_> =
+        (0..1_000).map(|_| keys.seal(&stripe, None, b"value", &mut entropy).unwrap()).collect();
     seals.sort();
     seals.dedup();
     assert_eq!(seals.len(), 1_000);
@@ -119,10 +124,10 @@ fn no_two_seals_are_alike() {
 fn round_trip<S: Suite>(value: &[u8], name: &str, seed: u64) {
     let (keys, _) = keyring::<S>(13);
     let identity = identity(name, ALL);
-    let sealed = keys.seal(&identity, value, &mut Fixed::new(seed)).unwrap();
+    let sealed = keys.seal(&identity, None, value, &mut Fixed::new(seed)).unwrap();
     // A length shows only as its bucket.
     assert_eq!(sealed.len(), overhead::<S>() + (value.len() / 32 + 1) * 32);
-    assert_eq!(Keyring::<S>::open(&keys, &identity, &sealed).unwrap(), value);
+    assert_eq!(Keyring::<S>::open(&keys, &identity, None, &sealed).unwrap(), value);
 }
 
 proptest! {
@@ -144,46 +149,80 @@ proptest! {
     #[test]
     fn garbage_never_opens_and_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let (keys, kek) = keyring::<XChaCha20Poly1305>(14);
-        prop_assert!(keys.open(&identity("stripe", ALL), &bytes).is_err());
+        prop_assert!(keys.open(&identity("stripe", ALL), None, &bytes).is_err());
         prop_assert!(Keyring::<XChaCha20Poly1305>::unlock(&bytes, &kek).is_err());
+    }
+}
+
+/// A value opens with the expiry that it was sealed with, and with no other.
+#[test]
+fn a_value_is_bound_to_its_expiry() {
+    let (keys, _) = keyring::<XChaCha20Poly1305>(50);
+    let stripe = identity("stripe", ALL);
+    let latest = 253_402_300_799;
+    let all = [None, Some(0), Some(1), Some(1 << 32), Some(latest)];
+    for expires in all {
+        let sealed = keys.seal(&stripe, expires, b"v", &mut Fixed::new(51)).unwrap();
+        for other in all {
+            let opened = keys.open(&stripe, other, &sealed).map_err(|failure| failure.error);
+            let expected = if other == expires { Ok(b"v".to_vec()) } else { Err(Error::NotAuthentic) };
+            assert_eq!(opened, expected, "{expires:?} {other:?}");
+        }
+    }
+    for too_late in [latest + 1, u64::MAX] {
+        let failures = [
+            keys.seal(&stripe, Some(too_late), b"v", &mut Fixed::new(52)),
+            keys.open(&stripe, Some(too_late), b""),
+            keys.reseal(&stripe, Some(too_late), b""),
+        ];
+        for failure in failures.map(|result| result.expect_err("too late")) {
+            assert_eq!((failure.error, failure.found), (Error::InvalidExpiry, too_late));
+        }
     }
 }
 
 fn sealed_again_it_stays_the_same_version<S: Suite>() {
     let (mut keys, _) = keyring::<S>(40);
     let stripe = identity("stripe", ALL);
-    let old = keys.seal(&stripe, b"sk_live_1", &mut Fixed::new(41)).unwrap();
-    assert_eq!(keys.reseal(&stripe, &old).unwrap(), old, "what is under the current key stays as it is");
+    let old = keys.seal(&stripe, None, b"sk_live_1", &mut Fixed::new(41)).unwrap();
+    assert_eq!(
+        keys.reseal(&stripe, None, &old).unwrap(),
+        old,
+        "what is under the current key stays as it is"
+    );
     let before = keys.clone();
     keys.add_key(&mut Fixed::new(42)).unwrap();
-    let new = keys.reseal(&stripe, &old).unwrap();
+    let new = keys.reseal(&stripe, None, &old).unwrap();
     assert_ne!(new, old);
     assert_eq!(new.len(), old.len());
-    assert_eq!(new, keys.reseal(&stripe, &old).unwrap(), "whoever seals again gets the same bytes");
-    assert_eq!(new, keys.reseal(&stripe, &new).unwrap());
-    assert_eq!(keys.open(&stripe, &new).unwrap(), b"sk_live_1");
+    assert_eq!(new, keys.reseal(&stripe, None, &old).unwrap(), "whoever seals again gets the same bytes");
+    assert_eq!(new, keys.reseal(&stripe, None, &new).unwrap());
+    assert_eq!(keys.open(&stripe, None, &new).unwrap(), b"sk_live_1");
     assert_eq!(keys.key_of(&new), Ok(KeyOf::Current));
     let manifest = |sealed: &[u8]| {
         let mut document = Document::<S>::create(&keys.to_bytes()).unwrap();
-        document.put([Entry { identity: stripe, sealed: Some(sealed) }]).unwrap();
+        document.put([Entry { identity: stripe, expires: None, sealed: Some(sealed) }]).unwrap();
         document.manifest()
     };
     assert_eq!(manifest(&new), manifest(&old));
-    assert_ne!(manifest(&keys.seal(&stripe, b"sk_live_1", &mut Fixed::new(43)).unwrap()), manifest(&old));
+    assert_ne!(
+        manifest(&keys.seal(&stripe, None, b"sk_live_1", &mut Fixed::new(43)).unwrap()),
+        manifest(&old)
+    );
 
     let error =
         |result: Result<Vec<u8>, omni_credentials_core::Failure>| result.expect_err("a refusal").error;
-    assert_eq!(error(keys.reseal(&identity("other", ALL), &old)), Error::NotAuthentic);
+    assert_eq!(error(keys.reseal(&identity("other", ALL), None, &old)), Error::NotAuthentic);
     assert_eq!(
-        error(keys.reseal(&identity("other", ALL), &new)),
+        error(keys.reseal(&identity("other", ALL), None, &new)),
         Error::NotAuthentic,
         "the current key's as well"
     );
-    assert_eq!(error(keys.reseal(&identity("", ALL), &old)), Error::InvalidName);
-    assert_eq!(error(before.reseal(&stripe, &new)), Error::UnknownKey);
+    assert_eq!(error(keys.reseal(&identity("", ALL), None, &old)), Error::InvalidName);
+    assert_eq!(error(before.reseal(&stripe, None, &new)), Error::UnknownKey);
     let mut changed = old.clone();
     *changed.last_mut().unwrap() ^= 1;
-    assert_eq!(error(keys.reseal(&stripe, &changed)), Error::NotAuthentic);
+    assert_eq!(error(keys.reseal(&stripe, None, &changed)), Error::NotAuthentic);
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn made(keys: &Keyring<Suite>, mut document: Document<Suite>, forgets: bool, rot
     if rotates {
         let again: Vec<_> = document
             .entries()
-            .map(|entry| entry.sealed.map(|sealed| keys.reseal(&entry.identity, sealed).expect("it opens")))
+            .map(|entry| entry.sealed.map(|sealed| keys.reseal(&entry.identity, None, sealed).expect("it opens")))
             .collect();
         let records = document.clone();
         let entries = records.entries().zip(&again);
@@ -137,7 +137,7 @@ fn document(keys: &Keyring<Suite>, stored: &[u8], state: &State) -> Document<Sui
         })
         .collect();
     let entries =
-        records.iter().map(|(name, sealed)| Entry { identity: identity(name), sealed: sealed.as_deref() });
+        records.iter().map(|(name, sealed)| Entry { identity: identity(name), expires: None, sealed: sealed.as_deref() });
     document.put(entries).expect("distinct records");
     document
 }
@@ -145,7 +145,7 @@ fn document(keys: &Keyring<Suite>, stored: &[u8], state: &State) -> Document<Sui
 fn sealed(keys: &Keyring<Suite>, name: u8, value: u8) -> Vec<u8> {
     let make = || {
         let seed = u64::from(name) << 8 | u64::from(value);
-        keys.seal(&identity(&[b'a' + name]), &[value & 15], &mut Counter::new(seed)).expect("sealed")
+        keys.seal(&identity(&[b'a' + name]), None, &[value & 15], &mut Counter::new(seed)).expect("sealed")
     };
     SEALED.with_borrow_mut(|known| known.entry((name, value)).or_insert_with(make).clone())
 }

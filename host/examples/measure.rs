@@ -38,19 +38,19 @@ fn main() {
     let identity =
         Identity { name: b"stripe", kind: b"api_key", principal: b"app", scope: br#"{"all": true}"# };
     for length in [40, 1 << 10, 16 << 10, 64 << 10, 1 << 20] {
-        let sealed = keyring.seal(&identity, &vec![7; length]).unwrap();
+        let sealed = keyring.seal(&identity, None, &vec![7; length]).unwrap();
         let rounds = (4_000_000 / (length + 400)).max(4);
         let each = |total: Duration| total / u32::try_from(rounds).unwrap();
         let open = best(5, || {
             for _ in 0..rounds {
-                drop(black_box(keyring.open(&identity, &sealed).unwrap()));
+                drop(black_box(keyring.open(&identity, None, &sealed).unwrap()));
             }
         });
         report(&format!("open {length} bytes"), each(open));
         let value = vec![7; length];
         let seal = best(5, || {
             for _ in 0..rounds {
-                drop(black_box(keyring.seal(&identity, &value).unwrap()));
+                drop(black_box(keyring.seal(&identity, None, &value).unwrap()));
             }
         });
         report(&format!("seal {length} bytes"), each(seal));
@@ -64,8 +64,8 @@ fn main() {
         let runtime = Runtime::new(config()).unwrap();
         let module = runtime.load_with(&digest, || unreachable!()).unwrap();
         let mut keyring = module.unlock(&made.keyring, &made.kek).unwrap();
-        let sealed = keyring.seal(&identity, b"sk_live_0123456789").unwrap();
-        drop(keyring.open(&identity, &sealed).unwrap());
+        let sealed = keyring.seal(&identity, None, b"sk_live_0123456789").unwrap();
+        drop(keyring.open(&identity, None, &sealed).unwrap());
         (runtime, module, keyring)
     });
     report("engine to first value", took);

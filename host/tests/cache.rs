@@ -31,8 +31,8 @@ fn load(folder: &Path, warn: Option<fn(&str)>) -> (Module, bool) {
 fn works(module: &Module) {
     let made = module.create_keyring(b"one", CHEAP).unwrap();
     let mut keyring = module.unlock(&made.keyring, &made.kek).unwrap();
-    let sealed = keyring.seal(&STRIPE, b"value").unwrap();
-    assert_eq!(*keyring.open(&STRIPE, &sealed).unwrap(), b"value");
+    let sealed = keyring.seal(&STRIPE, None, b"value").unwrap();
+    assert_eq!(*keyring.open(&STRIPE, None, &sealed).unwrap(), b"value");
 }
 
 fn artifact(folder: &Path) -> PathBuf {

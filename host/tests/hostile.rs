@@ -43,7 +43,7 @@ fn kek() -> Kek {
 }
 
 fn open(module: &Module) -> Result<(), Error> {
-    module.unlock(b"", &kek())?.open(&STRIPE, b"").map(drop)
+    module.unlock(b"", &kek())?.open(&STRIPE, None, b"").map(drop)
 }
 
 /// A trap in a call of this export, for any reason but those that have errors of their own.
@@ -56,8 +56,8 @@ fn next_call_works() {
     let module = common::load(common::MODULES[0]);
     let made = module.create_keyring(b"one", CHEAP).unwrap();
     let mut keyring = module.unlock(&made.keyring, &made.kek).unwrap();
-    let sealed = keyring.seal(&STRIPE, b"value").unwrap();
-    assert_eq!(*keyring.open(&STRIPE, &sealed).unwrap(), b"value");
+    let sealed = keyring.seal(&STRIPE, None, b"value").unwrap();
+    assert_eq!(*keyring.open(&STRIPE, None, &sealed).unwrap(), b"value");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn traps_are_errors_and_the_keyring_recovers() {
         let module = load(name).unwrap();
         let mut keyring = module.unlock(b"", &kek()).unwrap_or_else(|error| panic!("{name}: {error}"));
         for round in 1..4 {
-            match keyring.open(&STRIPE, b"") {
+            match keyring.open(&STRIPE, None, b"") {
                 Err(Error::Trap { export, reason }) => {
                     assert_eq!(export, "encryption.keyring.open", "{name}");
                     assert!(!reason.is_empty() && reason.len() < 300, "{name}: {reason}");
@@ -117,8 +117,8 @@ fn every_export_may_trap() {
     assert!(is_trap(&module.rewrap(b"", &kek(), b"two", None).unwrap_err()));
     assert!(is_trap(&module.generate_master_key().unwrap_err()));
     let mut keyring = module.unlock(b"", &kek()).unwrap();
-    assert!(is_trap(&keyring.seal(&STRIPE, b"").unwrap_err()));
-    assert!(is_trap(&keyring.seal(&STRIPE, &[0; 100_000]).unwrap_err()));
+    assert!(is_trap(&keyring.seal(&STRIPE, None, b"").unwrap_err()));
+    assert!(is_trap(&keyring.seal(&STRIPE, None, &[0; 100_000]).unwrap_err()));
     assert!(is_trap(&keyring.key_of(b"").unwrap_err()));
     assert!(is_trap(&keyring.to_bytes().unwrap_err()));
     assert!(is_trap(&keyring.add_key().unwrap_err()));
@@ -208,19 +208,19 @@ fn a_tick_without_a_wish_changes_nothing_and_a_wish_is_not_lost() {
     let module = runtime.load(&wasm, &Digest::of(&wasm)).unwrap();
     let made = module.create_keyring(b"one", CHEAP).unwrap();
     let mut keyring = module.unlock(&made.keyring, &made.kek).unwrap();
-    let sealed = keyring.seal(&STRIPE, b"value").unwrap();
+    let sealed = keyring.seal(&STRIPE, None, b"value").unwrap();
     let ticker = runtime.ticker();
     for _ in 0..1000 {
         ticker.tick();
-        keyring.open(&STRIPE, &sealed).unwrap();
+        keyring.open(&STRIPE, None, &sealed).unwrap();
     }
     assert_eq!(keyring.instantiations(), 1);
     // The tick comes between two calls; the next call is the one that ends.
     WANTED.store(true, Ordering::SeqCst);
     ticker.tick();
-    assert_eq!(keyring.open(&STRIPE, &sealed).map(drop), Err(Error::Interrupted));
+    assert_eq!(keyring.open(&STRIPE, None, &sealed).map(drop), Err(Error::Interrupted));
     WANTED.store(false, Ordering::SeqCst);
-    assert_eq!(*keyring.open(&STRIPE, &sealed).unwrap(), b"value");
+    assert_eq!(*keyring.open(&STRIPE, None, &sealed).unwrap(), b"value");
     assert_eq!(keyring.instantiations(), 2);
 }
 
@@ -258,7 +258,7 @@ fn resources_are_the_hosts() {
 #[test]
 fn lies_fail_the_check() {
     let module = load("constant-value").unwrap();
-    assert_eq!(*module.unlock(b"", &kek()).unwrap().open(&STRIPE, b"").unwrap(), [0; 32]);
+    assert_eq!(*module.unlock(b"", &kek()).unwrap().open(&STRIPE, None, b"").unwrap(), [0; 32]);
     assert!(module.check().is_err());
 }
 

@@ -75,13 +75,13 @@ fn seals_and_opens() {
         // 60,000 goes through the row store, 70,000 through a work store.
         for length in [0, 1, 40, 60_000, 70_000, 1 << 20] {
             let value: Vec<u8> = (0..length).map(|i| u8::try_from(i % 251).unwrap()).collect();
-            let mut sealed = keyring.seal(&STRIPE, &value).unwrap();
-            assert_eq!(*keyring.open(&STRIPE, &sealed).unwrap(), value, "{name} {length}");
+            let mut sealed = keyring.seal(&STRIPE, None, &value).unwrap();
+            assert_eq!(*keyring.open(&STRIPE, None, &sealed).unwrap(), value, "{name} {length}");
             assert_eq!(keyring.key_of(&sealed), Ok(KeyOf::Current));
             sealed[40] ^= 1;
-            assert_eq!(refusal(keyring.open(&STRIPE, &sealed)).code, ErrorCode::NotAuthentic);
+            assert_eq!(refusal(keyring.open(&STRIPE, None, &sealed)).code, ErrorCode::NotAuthentic);
         }
-        let long = refusal(keyring.seal(&STRIPE, &vec![0; (1 << 20) + 1]));
+        let long = refusal(keyring.seal(&STRIPE, None, &vec![0; (1 << 20) + 1]));
         assert_eq!((long.code, long.found), (ErrorCode::ValueTooLarge, (1 << 20) + 1));
         assert_eq!(keyring.instantiations(), 1);
     }
@@ -92,11 +92,11 @@ fn refusals_cost_no_instance() {
     let module = load(MODULES[0]);
     let made = module.create_keyring(b"correct horse", CHEAP).unwrap();
     let mut keyring = module.unlock(&made.keyring, &made.kek).unwrap();
-    let mut sealed = keyring.seal(&STRIPE, b"sk_live").unwrap();
+    let mut sealed = keyring.seal(&STRIPE, None, b"sk_live").unwrap();
     let last = sealed.len() - 1;
     for i in 0..100_000_u32 {
         sealed[last] ^= u8::try_from(i % 255).unwrap() + 1;
-        match keyring.open(&STRIPE, &sealed) {
+        match keyring.open(&STRIPE, None, &sealed) {
             Err(Error::Refused(failure)) => assert_eq!(failure.code, ErrorCode::NotAuthentic),
             // The changes undo each other now and then.
             Ok(value) => assert_eq!(*value, b"sk_live"),
@@ -111,31 +111,31 @@ fn keys_are_added_united_and_rewrapped() {
     let module = load(MODULES[0]);
     let made = module.create_keyring(b"one", CHEAP).unwrap();
     let mut keyring = module.unlock(&made.keyring, &made.kek).unwrap();
-    let old = keyring.seal(&STRIPE, b"value").unwrap();
+    let old = keyring.seal(&STRIPE, None, b"value").unwrap();
     keyring.add_key().unwrap();
     assert_eq!(keyring.key_of(&old), Ok(KeyOf::Known));
-    let again = keyring.reseal(&STRIPE, &old).unwrap();
-    assert_eq!((keyring.key_of(&again), keyring.reseal(&STRIPE, &old)), (Ok(KeyOf::Current), Ok(again)));
-    assert_eq!(*keyring.open(&STRIPE, &old).unwrap(), b"value");
+    let again = keyring.reseal(&STRIPE, None, &old).unwrap();
+    assert_eq!((keyring.key_of(&again), keyring.reseal(&STRIPE, None, &old)), (Ok(KeyOf::Current), Ok(again)));
+    assert_eq!(*keyring.open(&STRIPE, None, &old).unwrap(), b"value");
     let stored = keyring.to_bytes().unwrap();
     assert_ne!(stored, made.keyring);
 
     let other = module.create_keyring(b"two", CHEAP).unwrap();
-    let theirs = module.unlock(&other.keyring, &other.kek).unwrap().seal(&STRIPE, b"theirs").unwrap();
-    assert_eq!(refusal(keyring.open(&STRIPE, &theirs)).code, ErrorCode::UnknownKey);
+    let theirs = module.unlock(&other.keyring, &other.kek).unwrap().seal(&STRIPE, None, b"theirs").unwrap();
+    assert_eq!(refusal(keyring.open(&STRIPE, None, &theirs)).code, ErrorCode::UnknownKey);
     assert_eq!(keyring.key_of(&theirs), Ok(KeyOf::Unknown));
     assert_eq!(refusal(keyring.unite(&other.keyring, &made.kek)).code, ErrorCode::WrongMasterSecret);
     assert_eq!(keyring.unite(&other.keyring, &other.kek), Ok(1));
     assert_eq!(keyring.unite(&other.keyring, &other.kek), Ok(0));
-    assert_eq!(*keyring.open(&STRIPE, &theirs).unwrap(), b"theirs");
+    assert_eq!(*keyring.open(&STRIPE, None, &theirs).unwrap(), b"theirs");
     // Large values go to another store, which has to know the new keys too.
-    let large = keyring.seal(&STRIPE, &[7; 100_000]).unwrap();
-    assert_eq!(*keyring.open(&STRIPE, &large).unwrap(), [7; 100_000]);
+    let large = keyring.seal(&STRIPE, None, &[7; 100_000]).unwrap();
+    assert_eq!(*keyring.open(&STRIPE, None, &large).unwrap(), [7; 100_000]);
 
     let stored = keyring.to_bytes().unwrap();
     let rewrapped = module.rewrap(&stored, &made.kek, b"three", CHEAP).unwrap();
     let kek = module.derive_kek(b"three", &rewrapped.keyring).unwrap();
-    assert_eq!(*module.unlock(&rewrapped.keyring, &kek).unwrap().open(&STRIPE, &old).unwrap(), b"value");
+    assert_eq!(*module.unlock(&rewrapped.keyring, &kek).unwrap().open(&STRIPE, None, &old).unwrap(), b"value");
     assert_eq!(refusal(module.derive_kek(b"one", &rewrapped.keyring)).code, ErrorCode::WrongMasterSecret);
     assert_eq!(
         refusal(module.unlock(&rewrapped.keyring, &made.kek).map(drop)).code,
@@ -158,7 +158,7 @@ fn files_are_written_parsed_and_reconciled() {
     let module = load(MODULES[0]);
     let made = module.create_keyring(b"one", CHEAP).unwrap();
     let mut rows = module.unlock(&made.keyring, &made.kek).unwrap();
-    let sealed = rows.seal(&STRIPE, b"value").unwrap();
+    let sealed = rows.seal(&STRIPE, None, b"value").unwrap();
     let aws = Identity { name: b"aws", ..STRIPE };
 
     let mut files = module.files().unwrap();
@@ -180,7 +180,7 @@ fn files_are_written_parsed_and_reconciled() {
 
     // Ours lacks stripe and has aws; theirs is as it was.
     let ours = files.create(&made.keyring).unwrap();
-    let added = rows.seal(&aws, b"new").unwrap();
+    let added = rows.seal(&aws, None, b"new").unwrap();
     files.put(ours, &[EntryRef { identity: aws, sealed: &added, deleted: false }]).unwrap();
     assert_eq!(files.matches(ours, &ancestor), Ok(false));
     let side = |document| Side { document, keyring };
@@ -207,7 +207,7 @@ fn files_are_written_parsed_and_reconciled() {
     files
         .put(
             theirs,
-            &[EntryRef { identity: STRIPE, sealed: &rows.seal(&STRIPE, b"x").unwrap(), deleted: false }],
+            &[EntryRef { identity: STRIPE, sealed: &rows.seal(&STRIPE, None, b"x").unwrap(), deleted: false }],
         )
         .unwrap();
     let found = files.reconcile(&ancestor, side(table), side(theirs), true, Preference::Neither).unwrap();
@@ -265,8 +265,8 @@ fn works_in_threads() {
             scope.spawn(|| {
                 let made = module.create_keyring(b"one", CHEAP).unwrap();
                 let mut keyring = module.unlock(&made.keyring, &made.kek).unwrap();
-                let sealed = keyring.seal(&STRIPE, b"value").unwrap();
-                assert_eq!(*keyring.open(&STRIPE, &sealed).unwrap(), b"value");
+                let sealed = keyring.seal(&STRIPE, None, b"value").unwrap();
+                assert_eq!(*keyring.open(&STRIPE, None, &sealed).unwrap(), b"value");
             });
         }
     });

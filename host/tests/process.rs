@@ -69,8 +69,8 @@ fn nothing_stays() {
     let module = runtime.load(&wasm, &Digest::of(&wasm)).unwrap();
     let cheap = module.create_keyring(b"one", common::CHEAP).unwrap();
     let mut keyring = module.unlock(&cheap.keyring, &cheap.kek).unwrap();
-    let sealed = keyring.seal(&STRIPE, b"value").unwrap();
-    keyring.open(&STRIPE, &sealed).unwrap();
+    let sealed = keyring.seal(&STRIPE, None, b"value").unwrap();
+    keyring.open(&STRIPE, None, &sealed).unwrap();
 
     // A key derivation of 64 MiB, and what is left of it. The heap of the test itself moves a bit.
     let (resident, address_space) = (memory("VmRSS:"), memory("VmSize:"));
@@ -82,7 +82,7 @@ fn nothing_stays() {
 
     // Traps and refused memory take other ways through the engine.
     let evil = runtime.load(&evil, &Digest::of(&evil)).unwrap();
-    evil.unlock(b"", &cheap.kek).unwrap().open(&STRIPE, b"").unwrap_err();
+    evil.unlock(b"", &cheap.kek).unwrap().open(&STRIPE, None, b"").unwrap_err();
     let bomb = runtime.load(&bomb, &Digest::of(&bomb)).unwrap();
     bomb.derive_kek(b"", b"").unwrap_err();
     assert!(memory("VmRSS:") < resident + 4_000, "{resident} KiB before, {} after", memory("VmRSS:"));

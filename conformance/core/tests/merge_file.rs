@@ -28,9 +28,9 @@ fn edited(keys: &Keys, document: &Doc, edits: &[(&str, Option<&str>)]) -> Doc {
     let mut document = document.clone();
     for (name, value) in edits {
         let sealed = value.map(|value| {
-            keys.seal(&identity(name), value.as_bytes(), &mut Fixed::new(&format!("{name} {value}"))).unwrap()
+            keys.seal(&identity(name), None, value.as_bytes(), &mut Fixed::new(&format!("{name} {value}"))).unwrap()
         });
-        document.put([Entry { identity: identity(name), sealed: sealed.as_deref() }]).unwrap();
+        document.put([Entry { identity: identity(name), expires: None, sealed: sealed.as_deref() }]).unwrap();
     }
     Doc::parse(&document.write(keys, 0).unwrap()).unwrap()
 }
@@ -53,7 +53,7 @@ fn values(keys: &Keys, document: &Doc) -> Vec<(String, Option<String>)> {
     document
         .entries()
         .map(|entry| {
-            let value = entry.sealed.map(|sealed| text(&keys.open(&entry.identity, sealed).unwrap()));
+            let value = entry.sealed.map(|sealed| text(&keys.open(&entry.identity, None, sealed).unwrap()));
             (text(entry.identity.name), value)
         })
         .collect()

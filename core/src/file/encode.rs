@@ -8,7 +8,7 @@ use blake2::digest::{KeyInit, Mac};
 
 use super::{Document, Record};
 use crate::suite::Suite;
-use crate::{Error, Failure, json, limits};
+use crate::{Error, Failure, expiry, json, limits};
 
 /// First line, without the version.
 pub(super) const SIGNATURE: &str = "omni-credentials ";
@@ -90,6 +90,9 @@ fn block(record: &Record, generation: u64, out: &mut dyn FnMut(&[u8])) -> Result
     text.push_str("\n  scope ");
     text.push_str(&identity.scope);
     text.push('\n');
+    if let Some(expires) = record.expires {
+        text.push_str(&format!("  expires {}\n", expiry::to_text(expires).ok_or(Error::InvalidExpiry)?));
+    }
     if let Some(deletion) = record.deletion() {
         text.push_str(&format!("  generation {}\n", deletion.generation().unwrap_or(generation)));
     }

@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use subtle::ConstantTimeEq;
 
+use crate::expiry::{self, Expires};
 use crate::manifest::{self, Hash, Manifest};
 use crate::slots::{KeyId, Protection, StoredKeyring};
 use crate::suite::Suite;
@@ -30,10 +31,10 @@ use crate::{Error, Failure, Identity, Keyring, OwnedIdentity, limits, value};
 /// # let secret = kdf::generate_master_key(&mut source)?;
 /// let (keyring, _kek) = Keyring::<XChaCha20Poly1305>::create(&secret, None, &mut source)?;
 /// let mail = Identity { name: b"mail", kind: b"password", principal: b"app", scope: b"{}" };
-/// let sealed = keyring.seal(&mail, b"hunter2", &mut source)?;
+/// let sealed = keyring.seal(&mail, None, b"hunter2", &mut source)?;
 ///
 /// let mut document = Document::create(&keyring.to_bytes())?;
-/// document.put([Entry { identity: mail, sealed: Some(&sealed) }])?;
+/// document.put([Entry { identity: mail, expires: None, sealed: Some(&sealed) }])?;
 /// let file = document.write(&keyring, 0)?;
 ///
 /// let read = Document::parse(&file)?;
@@ -62,12 +63,21 @@ pub struct Document<S: Suite> {
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) identity: OwnedIdentity,
+    /// When it expires; `None` for a tombstone.
+    pub(crate) expires: Expires,
     /// The sealed value; `None` for a tombstone.
     pub(crate) sealed: Option<Vec<u8>>,
     /// When a tombstone was made.
     deletion: Deletion,
     /// Where it came from a file: how it stands there, which is how it is written.
     text: Option<Text>,
+}
+
+/// A sealed value, and what it is bound to besides its identity. Ordered by its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Value<'a> {
+    pub(crate) sealed: &'a [u8],
+    pub(crate) expires: Expires,
 }
 
 /// When a record was deleted.
@@ -99,16 +109,38 @@ struct Text {
 }
 
 impl Record {
-    pub(crate) fn new(identity: OwnedIdentity, sealed: Option<&[u8]>) -> Self {
-        Self { identity, sealed: sealed.map(<[u8]>::to_vec), deletion: Deletion::Pending, text: None }
+    pub(crate) fn new(identity: OwnedIdentity, value: Option<Value<'_>>) -> Self {
+        match value {
+            Some(Value { expires, sealed }) => Self::live(identity, expires, sealed.to_vec()),
+            None => Self::deleted(identity, Deletion::Pending),
+        }
     }
 
-    fn live(identity: OwnedIdentity, sealed: Vec<u8>) -> Self {
-        Self { identity, sealed: Some(sealed), deletion: Deletion::Pending, text: None }
+    fn live(identity: OwnedIdentity, expires: Expires, sealed: Vec<u8>) -> Self {
+        Self { identity, expires, sealed: Some(sealed), deletion: Deletion::Pending, text: None }
     }
 
     pub(crate) fn deleted(identity: OwnedIdentity, deletion: Deletion) -> Self {
-        Self { identity, sealed: None, deletion, text: None }
+        Self { identity, expires: None, sealed: None, deletion, text: None }
+    }
+
+    /// The record as it goes out.
+    pub(crate) fn entry(&self) -> Entry<'_> {
+        Entry {
+            identity: Identity {
+                name: self.identity.name.as_bytes(),
+                kind: self.identity.kind.as_bytes(),
+                principal: self.identity.principal.as_bytes(),
+                scope: self.identity.scope.as_bytes(),
+            },
+            expires: self.expires,
+            sealed: self.sealed.as_deref(),
+        }
+    }
+
+    /// The value, unless it is a tombstone.
+    pub(crate) fn value(&self) -> Option<Value<'_>> {
+        Some(Value { expires: self.expires, sealed: self.sealed.as_deref()? })
     }
 
     /// When the record was deleted, if it was.
@@ -123,10 +155,12 @@ impl Record {
 }
 
 /// A record as it goes in or out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
     /// Whose record; from a document its scope is in canonical form.
     pub identity: Identity<'a>,
+    /// When it expires, in seconds since 1970, as it was sealed; `None` for a tombstone.
+    pub expires: Option<u64>,
     /// The sealed value; `None` for a tombstone.
     pub sealed: Option<&'a [u8]>,
 }
@@ -239,22 +273,14 @@ impl<S: Suite> Document<S> {
     /// All records, sorted by identity.
     #[must_use]
     pub fn entries(&self) -> impl ExactSizeIterator<Item = Entry<'_>> {
-        self.records.iter().map(|record| Entry {
-            identity: Identity {
-                name: record.identity.name.as_bytes(),
-                kind: record.identity.kind.as_bytes(),
-                principal: record.identity.principal.as_bytes(),
-                scope: record.identity.scope.as_bytes(),
-            },
-            sealed: record.sealed.as_deref(),
-        })
+        self.records.iter().map(|record| record.entry())
     }
 
     /// Adds or replaces records, tombstones included. All or none.
     ///
     /// # Errors
-    /// Those of [`Identity::canonical`]; [`Error::UnknownVersion`], [`Error::UnknownSuite`] and
-    /// [`Error::Malformed`] for a sealed value; [`Error::DuplicateRecord`] for two of one identity;
+    /// Those of [`Identity::canonical`]; [`Error::InvalidExpiry`]; [`Error::UnknownVersion`], [`Error::UnknownSuite`]
+    /// and [`Error::Malformed`] for a sealed value; [`Error::DuplicateRecord`] for two of one identity;
     /// [`Error::TooManyRecords`].
     pub fn put<'a>(&mut self, entries: impl IntoIterator<Item = Entry<'a>>) -> Result<(), Failure> {
         let records = Self::overlaid(&self.records, entries.into_iter().map(Ok), true)?;
@@ -354,8 +380,13 @@ impl<S: Suite> Document<S> {
             .into_iter()
             .map(|entry| {
                 let entry = entry?;
-                entry.sealed.map_or(Ok(()), value::check::<S>)?;
-                Ok((entry.identity.canonical()?, entry.sealed))
+                expiry::check(entry.expires)?;
+                match (entry.sealed, entry.expires) {
+                    (Some(sealed), _) => value::check::<S>(sealed)?,
+                    (None, Some(expires)) => return Err(Failure::found(Error::InvalidExpiry, expires)),
+                    (None, None) => {}
+                }
+                Ok((entry.identity.canonical()?, entry.expires, entry.sealed))
             })
             .collect::<Result<Vec<_>, Failure>>()?;
         fresh.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -364,7 +395,7 @@ impl<S: Suite> Document<S> {
         }
         let mut records = Vec::with_capacity(fresh.len() + if keep { before.len() } else { 0 });
         let mut old = before.iter().peekable();
-        for (identity, sealed) in fresh {
+        for (identity, expires, sealed) in fresh {
             let mut order = Ordering::Greater;
             while let Some(before) = old.next_if(|other| {
                 order = other.identity.borrowed().cmp(&identity);
@@ -374,8 +405,10 @@ impl<S: Suite> Document<S> {
             }
             let before = if order.is_eq() { old.next() } else { None };
             records.push(match before {
-                Some(before) if same(before.sealed.as_deref(), sealed) => Rc::clone(before),
-                _ => Rc::new(Record::new(identity.into(), sealed)),
+                Some(before) if before.expires == expires && same(before.sealed.as_deref(), sealed) => {
+                    Rc::clone(before)
+                }
+                _ => Rc::new(Record::new(identity.into(), sealed.map(|sealed| Value { sealed, expires }))),
             });
         }
         records.extend(old.filter(|_| keep).cloned());

@@ -13,7 +13,7 @@ use super::{Deletion, Document, Record, Text};
 use crate::bytes::Reader;
 use crate::slots::KeyId;
 use crate::suite::Suite;
-use crate::{Error, Failure, OwnedIdentity, identity, json, limits, scope, value};
+use crate::{Error, Failure, OwnedIdentity, expiry, identity, json, limits, scope, value};
 
 /// Longest line of base64.
 const BASE64_LINE: usize = 64;
@@ -119,10 +119,14 @@ fn record<S: Suite>(lines: &mut Lines<'_>, name: &str, live: bool) -> Result<Rec
             decimal(generation).filter(|it| *it > 0).ok_or_else(|| lines.fail(Error::BadSyntax))?;
         return Ok(Record::deleted(identity, Deletion::In(generation)));
     }
+    let expires = match lines.field_if("  expires ")? {
+        Some(text) => Some(expiry::parse(text).ok_or_else(|| lines.fail(Error::BadSyntax))?),
+        None => None,
+    };
     lines.expect("  value")?;
     let sealed = base64(lines, "    ", Error::Malformed)?;
     value::check::<S>(&sealed).map_err(|failure| lines.fail(failure))?;
-    Ok(Record::live(identity, sealed))
+    Ok(Record::live(identity, expires, sealed))
 }
 
 /// A JSON string in canonical form, of a field's length.

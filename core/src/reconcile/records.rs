@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{Deletion, Preference, Reason};
-use crate::file::Record;
+use crate::file::{Record, Value};
 use crate::manifest::{self, Hash, Manifest};
 use crate::suite::Suite;
 use crate::{Document, Failure, Keyring, OwnedIdentity, value};
@@ -42,7 +42,7 @@ impl<S: Suite> Rules<'_, S> {
             // Nearly all records of nearly all files: the ancestor has no say, so nothing is hashed.
             if let (Some(ours), Some(theirs)) = (pair.ours, pair.theirs)
                 && ours.sealed.is_some()
-                && (Rc::ptr_eq(ours, theirs) || ours.sealed == theirs.sealed)
+                && (Rc::ptr_eq(ours, theirs) || ours.value() == theirs.value())
             {
                 found.records.push(Rc::clone(theirs));
                 continue;
@@ -62,17 +62,17 @@ impl<S: Suite> Rules<'_, S> {
         }
         let record = match winner {
             State::Lacking { .. } => return,
-            State::Live { sealed, .. } => pair.live(sealed),
+            State::Live { value, .. } => pair.live(value),
             State::Deleted { .. } => match self.tombstone(pair) {
                 Some(tombstone) => tombstone,
                 None => return,
             },
         };
-        let sealed = record.sealed.as_deref();
-        if !ours.holds(sealed, self.ours_complete) {
+        let value = record.value();
+        if !ours.holds(value, self.ours_complete) {
             found.to_ours.push(Rc::clone(&record));
         }
-        if !theirs.holds(sealed, false) {
+        if !theirs.holds(value, false) {
             found.to_theirs.push(Rc::clone(&record));
         }
         found.records.push(record);
@@ -85,9 +85,9 @@ impl<S: Suite> Rules<'_, S> {
         before: Option<&Hash>,
     ) -> State<'a> {
         let (document, complete) = if OURS { (self.ours, self.ours_complete) } else { (self.theirs, false) };
-        match record.map(|record| record.sealed.as_deref()) {
-            Some(Some(sealed)) => {
-                State::Live { sealed, changed: before != Some(&manifest::version::<S>(sealed)) }
+        match record.map(|record| record.value()) {
+            Some(Some(value)) => {
+                State::Live { value, changed: before != Some(&manifest::version::<S>(value.sealed)) }
             }
             // An older version of the file beside a table: its tombstones may be older than the record.
             Some(None) if !OURS && before.is_some() && self.theirs_is_older() => {
@@ -130,7 +130,7 @@ impl<S: Suite> Rules<'_, S> {
             }
             (State::Lacking { .. }, only) | (only, State::Lacking { .. }) => (only, None),
             (State::Deleted { .. }, State::Deleted { .. }) => (ours, None),
-            (State::Live { sealed: a, .. }, State::Live { sealed: b, .. }) => {
+            (State::Live { value: a, .. }, State::Live { value: b, .. }) => {
                 self.resolve_values(pair, (ours, a), (theirs, b), preferred)
             }
             _ if self.ancestor.is_none() => (preferred, Some(Reason::AncestorUnknown)),
@@ -145,11 +145,11 @@ impl<S: Suite> Rules<'_, S> {
     fn resolve_values<'a>(
         &self,
         pair: Pair<'a>,
-        (ours, a): (State<'a>, &'a [u8]),
-        (theirs, b): (State<'a>, &'a [u8]),
+        (ours, a): (State<'a>, Value<'a>),
+        (theirs, b): (State<'a>, Value<'a>),
         preferred: State<'a>,
     ) -> (State<'a>, Option<Reason>) {
-        let one_version = value::version::<S>(a) == value::version::<S>(b);
+        let one_version = value::version::<S>(a.sealed) == value::version::<S>(b.sealed);
         if !one_version && self.ancestor.is_some() {
             if !ours.changed() {
                 return (theirs, None);
@@ -159,13 +159,15 @@ impl<S: Suite> Rules<'_, S> {
             }
         }
         let identity = pair.identity().borrowed();
-        let open = |sealed| self.keyring.open_canonical(&identity, sealed).map(Zeroizing::new);
+        let open = |value: Value<'_>| {
+            self.keyring.open_canonical(&identity, value.expires, value.sealed).map(Zeroizing::new)
+        };
         match (open(a), open(b)) {
-            (Ok(first), Ok(second)) if bool::from(first.ct_eq(&second)) => {
+            (Ok(first), Ok(second)) if a.expires == b.expires && bool::from(first.ct_eq(&second)) => {
                 // The same from either end: the one under the newer key, then the lower bytes.
-                let rank = |sealed| {
-                    let key = value::key_id::<S>(sealed).ok().and_then(|id| self.keyring.rank(id));
-                    (key, Reverse(sealed))
+                let rank = |value: Value<'a>| {
+                    let key = value::key_id::<S>(value.sealed).ok().and_then(|id| self.keyring.rank(id));
+                    (key, Reverse(value))
                 };
                 (if rank(a) >= rank(b) { ours } else { theirs }, None)
             }
@@ -209,7 +211,7 @@ enum State<'a> {
         changed: bool,
     },
     Live {
-        sealed: &'a [u8],
+        value: Value<'a>,
         changed: bool,
     },
 }
@@ -228,11 +230,11 @@ impl State<'_> {
     }
 
     /// Whether this side holds that already. Where absence is deletion there is no tombstone to take over.
-    fn holds(self, sealed: Option<&[u8]>, complete: bool) -> bool {
+    fn holds(self, value: Option<Value<'_>>, complete: bool) -> bool {
         match self {
-            Self::Lacking { .. } => complete && sealed.is_none(),
-            Self::Deleted { .. } => sealed.is_none(),
-            Self::Live { sealed: own, .. } => sealed == Some(own),
+            Self::Lacking { .. } => complete && value.is_none(),
+            Self::Deleted { .. } => value.is_none(),
+            Self::Live { value: own, .. } => value == Some(own),
         }
     }
 }
@@ -251,9 +253,9 @@ impl<'a> Pair<'a> {
     }
 
     /// The record of this value, one of the two sides' where they have it.
-    fn live(self, sealed: &[u8]) -> Rc<Record> {
-        self.known(|record| record.sealed.as_deref() == Some(sealed))
-            .unwrap_or_else(|| Rc::new(Record::new(self.identity().clone(), Some(sealed))))
+    fn live(self, value: Value<'_>) -> Rc<Record> {
+        self.known(|record| record.value() == Some(value))
+            .unwrap_or_else(|| Rc::new(Record::new(self.identity().clone(), Some(value))))
     }
 
     fn tombstone(self, deletion: Deletion) -> Rc<Record> {
