@@ -66,7 +66,7 @@ impl Subject for Component {
 
     fn seal(&mut self, keyring: &[u8], kek: &[u8; 32], identity: &Identity, value: &[u8]) -> Answer<Vec<u8>> {
         let mut keyring = self.module.unlock(keyring, &Kek::from_bytes(kek)).map_err(refusal)?;
-        keyring.seal(&borrowed(identity), value).map_err(refusal)
+        keyring.seal(&borrowed(identity), identity.expires, value).map_err(refusal)
     }
 
     fn open(
@@ -77,14 +77,19 @@ impl Subject for Component {
         sealed: &[u8],
     ) -> Answer<Vec<u8>> {
         let mut keyring = self.module.unlock(keyring, &Kek::from_bytes(kek)).map_err(refusal)?;
-        keyring.open(&borrowed(identity), sealed).map(|value| value.to_vec()).map_err(refusal)
+        keyring
+            .open(&borrowed(identity), identity.expires, sealed)
+            .map(|value| value.to_vec())
+            .map_err(refusal)
     }
 
     fn canonical_scope(&mut self, keyring: &[u8], scope: &[u8]) -> Answer<Vec<u8>> {
         let mut files = self.files()?;
         let document = files.create(keyring).map_err(refusal)?;
         let identity = host::Identity { name: b"n", kind: b"k", principal: b"p", scope };
-        files.put(document, &[EntryRef { identity, sealed: &[], deleted: true }]).map_err(refusal)?;
+        files
+            .put(document, &[EntryRef { identity, expires: None, sealed: &[], deleted: true }])
+            .map_err(refusal)?;
         Ok(files.entries(document).map_err(refusal)?.into_iter().flat_map(|entry| entry.scope).collect())
     }
 
@@ -182,7 +187,7 @@ fn records(files: &mut Files, document: host::Document, keys: &mut host::Keyring
     for entry in files.entries(document).map_err(refusal)? {
         let value = match entry.deleted {
             true => None,
-            false => Some(keys.open(&entry.identity(), &entry.sealed).map_err(refusal)?),
+            false => Some(keys.open(&entry.identity(), entry.expires, &entry.sealed).map_err(refusal)?),
         };
         records.push(Record {
             identity: Identity {
@@ -190,6 +195,7 @@ fn records(files: &mut Files, document: host::Document, keys: &mut host::Keyring
                 kind: text(&entry.kind),
                 principal: text(&entry.principal),
                 scope: text(&entry.scope),
+                expires: entry.expires,
             },
             value: value.map(|value| hex::encode(&*value)),
         });

@@ -31,7 +31,7 @@ pub struct Mismatch {
     pub found: String,
 }
 
-/// The four fields, as text.
+/// What a value is sealed for: the four fields of an identity, as text, and the expiry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Name.
@@ -42,6 +42,9 @@ pub struct Identity {
     pub principal: String,
     /// Scope.
     pub scope: String,
+    /// When it expires, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<u64>,
 }
 
 /// A record of a file; a tombstone has no value.

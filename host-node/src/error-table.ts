@@ -17,6 +17,7 @@ export const CODES = {
     "invalid-principal": ["the principal is empty, too long, not UTF-8, or contains U+0000"],
     "invalid-scope": ["the scope is not JSON, nests too deep, or has a number out of range"],
     "scope-too-large": ["the scope is too long", "bytes: "],
+    "invalid-expiry": ["the expiry is after the year 9999, or of a deleted credential", "seconds since 1970: "],
     "value-too-large": ["the value is longer than 1 MiB", "bytes: "],
     "file-too-large": ["the file is longer than 64 MiB", "bytes: "],
     "line-too-long": ["the line is longer than any the format has"],

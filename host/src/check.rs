@@ -15,6 +15,8 @@ const CHEAP: Option<Costs> = Some(Costs { memory_kib: 8, passes: 1, lanes: 1 });
 const SECRET: &[u8] = b"correct horse battery staple";
 const STRIPE: Identity<'static> =
     Identity { name: b"stripe", kind: b"api_key", principal: b"app", scope: br#"{"all": true, "n": 1.0}"# };
+/// Some second of the year 2027.
+const EXPIRES: Option<u64> = Some(1_800_000_000);
 const VALUE: &[u8] = b"sk_live_51H8zQ2eZvKYlo2C7xJ3mN0pR";
 
 impl Module {
@@ -66,18 +68,21 @@ fn values(module: &Module) -> Result<(), Error> {
 
     for length in [0, 1, 31, 32, 33, 1000, 100_000] {
         let value = vec![0x80; length];
-        let sealed = keyring.seal(&STRIPE, &value)?;
-        require(*keyring.open(&STRIPE, &sealed)? == value, "what is sealed opens")?;
+        let sealed = keyring.seal(&STRIPE, None, &value)?;
+        require(*keyring.open(&STRIPE, None, &sealed)? == value, "what is sealed opens")?;
     }
 
-    let sealed = keyring.seal(&STRIPE, VALUE)?;
-    let again = keyring.seal(&STRIPE, VALUE)?;
+    let sealed = keyring.seal(&STRIPE, None, VALUE)?;
+    let again = keyring.seal(&STRIPE, None, VALUE)?;
     require(sealed != again, "nonces are fresh")?;
     require(!contains(&sealed, VALUE), "a sealed value does not show its plaintext")?;
-    require(keyring.seal(&STRIPE, b"")?.len() == keyring.seal(&STRIPE, b"x")?.len(), "lengths are padded")?;
+    require(
+        keyring.seal(&STRIPE, None, b"")?.len() == keyring.seal(&STRIPE, None, b"x")?.len(),
+        "lengths are padded",
+    )?;
 
     let same = Identity { scope: br#"{"n":1,"all":true}"#, ..STRIPE };
-    require(*keyring.open(&same, &sealed)? == VALUE, "equal scopes are one identity")?;
+    require(*keyring.open(&same, None, &sealed)? == VALUE, "equal scopes are one identity")?;
     let others = [
         Identity { name: b"stripe2", ..STRIPE },
         Identity { kind: b"password", ..STRIPE },
@@ -88,27 +93,36 @@ fn values(module: &Module) -> Result<(), Error> {
         Identity { kind: b"api_keyapp", principal: b"a", ..STRIPE },
     ];
     for other in &others {
-        let moved = keyring.open(other, &sealed);
+        let moved = keyring.open(other, None, &sealed);
         refused(moved, ErrorCode::NotAuthentic, "a value of another identity does not open")?;
     }
+    let expiring = keyring.seal(&STRIPE, EXPIRES, VALUE)?;
+    require(*keyring.open(&STRIPE, EXPIRES, &expiring)? == VALUE, "a value with an expiry opens with it")?;
+    for (expires, sealed) in [(None, &expiring), (Some(0), &expiring), (EXPIRES, &sealed), (Some(0), &sealed)]
+    {
+        let changed = keyring.open(&STRIPE, expires, sealed);
+        refused(changed, ErrorCode::NotAuthentic, "a value does not open with another expiry")?;
+    }
+    let sealed_for_ever = keyring.seal(&STRIPE, Some(u64::MAX), VALUE);
+    refused(sealed_for_ever, ErrorCode::InvalidExpiry, "an expiry has a limit")?;
 
     for at in 0..sealed.len() {
         let mut altered = sealed.clone();
         if let Some(byte) = altered.get_mut(at) {
             *byte ^= 1;
         }
-        let opened = keyring.open(&STRIPE, &altered);
+        let opened = keyring.open(&STRIPE, None, &altered);
         require(matches!(opened, Err(Error::Refused(_))), "an altered value does not open")?;
         let cut = sealed.get(..at).unwrap_or_default();
         require(
-            matches!(keyring.open(&STRIPE, cut), Err(Error::Refused(_))),
+            matches!(keyring.open(&STRIPE, None, cut), Err(Error::Refused(_))),
             "a truncated value does not open",
         )?;
     }
     // After all those refusals, each row still gets its own plaintext.
-    let second = keyring.seal(&same, b"another value")?;
-    require(*keyring.open(&STRIPE, &sealed)? == VALUE, "a value opens to itself")?;
-    require(*keyring.open(&same, &second)? == b"another value", "a value opens to itself")?;
+    let second = keyring.seal(&same, None, b"another value")?;
+    require(*keyring.open(&STRIPE, None, &sealed)? == VALUE, "a value opens to itself")?;
+    require(*keyring.open(&same, None, &second)? == b"another value", "a value opens to itself")?;
     require(keyring.instantiations() == 1, "a refusal is no trap")
 }
 
@@ -117,13 +131,13 @@ fn other_suites(module: &Module) -> Result<(), Error> {
     let suite = module.describe()?.suite.id;
     let made = module.create_keyring(SECRET, CHEAP)?;
     let mut keyring = module.unlock(&made.keyring, &made.kek)?;
-    let mut sealed = keyring.seal(&STRIPE, VALUE)?;
+    let mut sealed = keyring.seal(&STRIPE, None, VALUE)?;
     require(sealed.get(1) == Some(&suite), "a sealed value tells its suite")?;
     let other = suite ^ 1;
     if let Some(byte) = sealed.get_mut(1) {
         *byte = other;
     }
-    match keyring.open(&STRIPE, &sealed) {
+    match keyring.open(&STRIPE, None, &sealed) {
         Err(Error::Refused(Failure { code: ErrorCode::UnknownSuite, found, .. })) => {
             require(found == u64::from(other), "a value of another suite is told by its number")
         }
@@ -137,19 +151,22 @@ fn other_suites(module: &Module) -> Result<(), Error> {
 fn keys(module: &Module) -> Result<(), Error> {
     let made = module.create_keyring(SECRET, CHEAP)?;
     let mut keyring = module.unlock(&made.keyring, &made.kek)?;
-    let sealed = keyring.seal(&STRIPE, VALUE)?;
+    let sealed = keyring.seal(&STRIPE, None, VALUE)?;
     require(keyring.key_of(&sealed)? == KeyOf::Current, "a fresh value is of the current key")?;
-    require(keyring.reseal(&STRIPE, &sealed)? == sealed, "a value of the current key stays as it is")?;
+    require(keyring.reseal(&STRIPE, None, &sealed)? == sealed, "a value of the current key stays as it is")?;
     keyring.add_key()?;
     require(keyring.key_of(&sealed)? == KeyOf::Known, "an added key is current")?;
-    require(*keyring.open(&STRIPE, &sealed)? == VALUE, "an older key still opens")?;
-    let again = keyring.reseal(&STRIPE, &sealed)?;
+    require(*keyring.open(&STRIPE, None, &sealed)? == VALUE, "an older key still opens")?;
+    let again = keyring.reseal(&STRIPE, None, &sealed)?;
     require(keyring.key_of(&again)? == KeyOf::Current, "a value that is sealed again is of the current key")?;
-    require(*keyring.open(&STRIPE, &again)? == VALUE, "a value that is sealed again opens")?;
-    require(keyring.reseal(&STRIPE, &sealed)? == again, "sealing again gives the same bytes each time")?;
+    require(*keyring.open(&STRIPE, None, &again)? == VALUE, "a value that is sealed again opens")?;
+    require(
+        keyring.reseal(&STRIPE, None, &sealed)? == again,
+        "sealing again gives the same bytes each time",
+    )?;
     let other = Identity { name: b"other", ..STRIPE };
     refused(
-        keyring.reseal(&other, &sealed),
+        keyring.reseal(&other, None, &sealed),
         ErrorCode::NotAuthentic,
         "a value is not sealed again for another identity",
     )?;
@@ -158,7 +175,7 @@ fn keys(module: &Module) -> Result<(), Error> {
     let rewrapped = module.rewrap(&stored, &made.kek, b"a new secret", CHEAP)?;
     let kek = module.derive_kek(b"a new secret", &rewrapped.keyring)?;
     let mut renewed = module.unlock(&rewrapped.keyring, &kek)?;
-    require(*renewed.open(&STRIPE, &sealed)? == VALUE, "a rewrapped keyring opens what was sealed")?;
+    require(*renewed.open(&STRIPE, None, &sealed)? == VALUE, "a rewrapped keyring opens what was sealed")?;
     refused(
         module.unlock(&rewrapped.keyring, &made.kek),
         ErrorCode::WrongMasterSecret,
@@ -166,15 +183,15 @@ fn keys(module: &Module) -> Result<(), Error> {
     )?;
 
     let other = module.create_keyring(SECRET, CHEAP)?;
-    let theirs = module.unlock(&other.keyring, &other.kek)?.seal(&STRIPE, VALUE)?;
+    let theirs = module.unlock(&other.keyring, &other.kek)?.seal(&STRIPE, None, VALUE)?;
     refused(
-        renewed.open(&STRIPE, &theirs),
+        renewed.open(&STRIPE, None, &theirs),
         ErrorCode::UnknownKey,
         "the value of another keyring does not open",
     )?;
     require(renewed.key_of(&theirs)? == KeyOf::Unknown, "the key of another keyring is not known")?;
     require(renewed.unite(&other.keyring, &other.kek)? == 1, "another keyring adds its key")?;
-    require(*renewed.open(&STRIPE, &theirs)? == VALUE, "an added key opens")?;
+    require(*renewed.open(&STRIPE, None, &theirs)? == VALUE, "an added key opens")?;
 
     for at in 0..stored.len() {
         let mut altered = stored.clone();
@@ -189,13 +206,13 @@ fn keys(module: &Module) -> Result<(), Error> {
 
 fn file(module: &Module) -> Result<(), Error> {
     let made = module.create_keyring(SECRET, CHEAP)?;
-    let sealed = module.unlock(&made.keyring, &made.kek)?.seal(&STRIPE, VALUE)?;
+    let sealed = module.unlock(&made.keyring, &made.kek)?.seal(&STRIPE, EXPIRES, VALUE)?;
     let mut files = module.files()?;
     let keyring = files.unlock(&made.keyring, &made.kek)?;
     let document = files.create(&made.keyring)?;
     let aws = Identity { name: b"aws", ..STRIPE };
-    let live = EntryRef { identity: STRIPE, sealed: &sealed, deleted: false };
-    let deleted = EntryRef { identity: aws, sealed: b"", deleted: true };
+    let live = EntryRef { identity: STRIPE, expires: EXPIRES, sealed: &sealed, deleted: false };
+    let deleted = EntryRef { identity: aws, expires: None, sealed: b"", deleted: true };
     files.put(document, &[live, deleted])?;
     let bytes = files.write(document, keyring, 41)?;
 
@@ -207,6 +224,7 @@ fn file(module: &Module) -> Result<(), Error> {
     let found: Vec<_> = entries.iter().map(|entry| (entry.name.as_slice(), entry.deleted)).collect();
     require(found == [(&b"aws"[..], true), (&b"stripe"[..], false)], "a file holds its records")?;
     require(entries.iter().any(|entry| entry.sealed == sealed), "a file holds sealed values as they are")?;
+    require(entries.iter().any(|entry| entry.expires == EXPIRES), "a file holds when a value expires")?;
     let base = files.manifest(parsed)?;
     let side = Side { document: parsed, keyring };
     let same = files.reconcile(&base, side, side, true, Preference::Neither)?;
@@ -217,7 +235,7 @@ fn file(module: &Module) -> Result<(), Error> {
     require(same.wrapping == Wrapping::Same, "equals have one keyring")?;
     require(files.agreed(&base, parsed, parsed, 42)? == base, "equals agree")?;
     let mut rows = Rows::default();
-    rows.push(&STRIPE, &sealed);
+    rows.push(&STRIPE, EXPIRES, &sealed);
     let table = files.table(parsed, &rows)?;
     require(files.entries(table)?.len() == 1, "a table holds its rows and nothing else")?;
     let side = Side { document: table, keyring };

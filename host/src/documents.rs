@@ -34,8 +34,10 @@ pub struct Rows(Vec<u8>);
 
 impl Rows {
     /// Adds a row.
-    pub fn push(&mut self, identity: &Identity<'_>, sealed: &[u8]) {
-        for field in [identity.name, identity.kind, identity.principal, identity.scope, sealed] {
+    pub fn push(&mut self, identity: &Identity<'_>, expires: Option<u64>, sealed: &[u8]) {
+        let expires = expires.map(u64::to_be_bytes);
+        let expires = expires.as_ref().map_or(&[][..], |bytes| bytes);
+        for field in [identity.name, identity.kind, identity.principal, identity.scope, expires, sealed] {
             // No field comes near 4 GiB, and a module's memory has less.
             self.0.extend_from_slice(&u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
             self.0.extend_from_slice(field);

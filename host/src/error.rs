@@ -215,6 +215,7 @@ error_codes! {
     InvalidPrincipal "invalid-principal" "the principal is empty, too long, not UTF-8, or contains U+0000",
     InvalidScope "invalid-scope" "the scope is not JSON, nests too deep, or has a number out of range",
     ScopeTooLarge "scope-too-large" "the scope is too long" found "bytes: ",
+    InvalidExpiry "invalid-expiry" "the expiry is after the year 9999, or of a deleted credential" found "seconds since 1970: ",
     ValueTooLarge "value-too-large" "the value is longer than 1 MiB" found "bytes: ",
     FileTooLarge "file-too-large" "the file is longer than 64 MiB" found "bytes: ",
     LineTooLong "line-too-long" "the line is longer than any the format has",

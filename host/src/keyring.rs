@@ -45,36 +45,59 @@ impl Keyring {
     /// # Errors
     ///
     /// [`Error::Refused`]: `InvalidName`, `InvalidKind`, `InvalidPrincipal`, `InvalidScope`,
-    /// `ScopeTooLarge`, `ValueTooLarge`.
-    pub fn seal(&mut self, identity: &Identity<'_>, value: &[u8]) -> Result<Vec<u8>, Error> {
+    /// `ScopeTooLarge`, `InvalidExpiry`, `ValueTooLarge`.
+    pub fn seal(
+        &mut self,
+        identity: &Identity<'_>,
+        expires: Option<u64>,
+        value: &[u8],
+    ) -> Result<Vec<u8>, Error> {
         self.call(value.len(), "encryption.keyring.seal", |module, store, keyring| {
-            module.omni_credentials_encryption().keyring().call_seal(store, keyring, identity.into(), value)
+            let identity = identity.into();
+            module.omni_credentials_encryption().keyring().call_seal(store, keyring, identity, expires, value)
         })
     }
 
-    /// Opens a sealed value. Anything but the value sealed for this very identity is a failure.
+    /// Opens a sealed value. Anything but what was sealed for this very identity and expiry is a failure.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`]: `NotAuthentic`, `Malformed`, `UnknownVersion`, `UnknownSuite`, `UnknownKey`, and
-    /// those of an identity. None of them costs a new store.
-    pub fn open(&mut self, identity: &Identity<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+    /// those of an identity and an expiry. None of them costs a new store.
+    pub fn open(
+        &mut self,
+        identity: &Identity<'_>,
+        expires: Option<u64>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
         self.call(sealed.len(), "encryption.keyring.open", |module, store, keyring| {
-            module.omni_credentials_encryption().keyring().call_open(store, keyring, identity.into(), sealed)
+            let identity = identity.into();
+            module
+                .omni_credentials_encryption()
+                .keyring()
+                .call_open(store, keyring, identity, expires, sealed)
         })
         .map(Zeroizing::new)
     }
 
-    /// Seals again, under the current key, what was sealed for this very identity. It stays the same version of the
+    /// Seals again, under the current key, what was sealed for this very identity and expiry. It stays the same version of the
     /// credential; a value of the current key comes back as it is.
     ///
     /// # Errors
     ///
     /// As [`open`](Self::open).
-    pub fn reseal(&mut self, identity: &Identity<'_>, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+    pub fn reseal(
+        &mut self,
+        identity: &Identity<'_>,
+        expires: Option<u64>,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, Error> {
         self.call(sealed.len(), "encryption.keyring.reseal", |module, store, keyring| {
             let identity = identity.into();
-            module.omni_credentials_encryption().keyring().call_reseal(store, keyring, identity, sealed)
+            module
+                .omni_credentials_encryption()
+                .keyring()
+                .call_reseal(store, keyring, identity, expires, sealed)
         })
     }
 

@@ -10,7 +10,7 @@
 //!     let kek = module.derive_kek(secret, keyring)?;
 //!     let mut keyring = module.unlock(keyring, &kek)?;
 //!     let stripe = Identity { name: b"stripe", kind: b"api_key", principal: b"app", scope: b"{}" };
-//!     let _value = keyring.open(&stripe, sealed)?;
+//!     let _value = keyring.open(&stripe, None, sealed)?;
 //!     Ok(())
 //! }
 //! ```

@@ -136,6 +136,8 @@ pub struct Entry {
     pub principal: Vec<u8>,
     /// See [`Identity::scope`]; in canonical form.
     pub scope: Vec<u8>,
+    /// When it expires, in seconds since 1970, as it was sealed; none when `deleted`.
+    pub expires: Option<u64>,
     /// The sealed value, exactly as a table holds it; empty when `deleted`.
     pub sealed: Vec<u8>,
     /// A tombstone: the credential was deleted. Absence alone never means deletion.
@@ -150,7 +152,12 @@ impl Entry {
 
     /// The same, borrowed.
     pub fn as_ref(&self) -> EntryRef<'_> {
-        EntryRef { identity: self.identity(), sealed: &self.sealed, deleted: self.deleted }
+        EntryRef {
+            identity: self.identity(),
+            expires: self.expires,
+            sealed: &self.sealed,
+            deleted: self.deleted,
+        }
     }
 }
 
@@ -159,6 +166,8 @@ impl Entry {
 pub struct EntryRef<'a> {
     /// Which credential.
     pub identity: Identity<'a>,
+    /// When it expires, in seconds since 1970, as it was sealed; none when `deleted`.
+    pub expires: Option<u64>,
     /// The sealed value; empty when `deleted`.
     pub sealed: &'a [u8],
     /// A tombstone.
@@ -275,13 +284,26 @@ impl From<Costs> for key_derivation::Costs {
 impl From<file_store::EntryResult> for Entry {
     fn from(entry: file_store::EntryResult) -> Self {
         let wit::IdentityResult { name, kind, principal, scope } = entry.identity;
-        Self { name, kind, principal, scope, sealed: entry.sealed, deleted: entry.deleted }
+        Self {
+            name,
+            kind,
+            principal,
+            scope,
+            expires: entry.expires,
+            sealed: entry.sealed,
+            deleted: entry.deleted,
+        }
     }
 }
 
 impl<'a> From<&EntryRef<'a>> for file_store::EntryParam<'a> {
     fn from(entry: &EntryRef<'a>) -> Self {
-        Self { identity: (&entry.identity).into(), sealed: entry.sealed, deleted: entry.deleted }
+        Self {
+            identity: (&entry.identity).into(),
+            expires: entry.expires,
+            sealed: entry.sealed,
+            deleted: entry.deleted,
+        }
     }
 }
 

@@ -115,7 +115,10 @@ fn keys_are_added_united_and_rewrapped() {
     keyring.add_key().unwrap();
     assert_eq!(keyring.key_of(&old), Ok(KeyOf::Known));
     let again = keyring.reseal(&STRIPE, None, &old).unwrap();
-    assert_eq!((keyring.key_of(&again), keyring.reseal(&STRIPE, None, &old)), (Ok(KeyOf::Current), Ok(again)));
+    assert_eq!(
+        (keyring.key_of(&again), keyring.reseal(&STRIPE, None, &old)),
+        (Ok(KeyOf::Current), Ok(again))
+    );
     assert_eq!(*keyring.open(&STRIPE, None, &old).unwrap(), b"value");
     let stored = keyring.to_bytes().unwrap();
     assert_ne!(stored, made.keyring);
@@ -135,7 +138,10 @@ fn keys_are_added_united_and_rewrapped() {
     let stored = keyring.to_bytes().unwrap();
     let rewrapped = module.rewrap(&stored, &made.kek, b"three", CHEAP).unwrap();
     let kek = module.derive_kek(b"three", &rewrapped.keyring).unwrap();
-    assert_eq!(*module.unlock(&rewrapped.keyring, &kek).unwrap().open(&STRIPE, None, &old).unwrap(), b"value");
+    assert_eq!(
+        *module.unlock(&rewrapped.keyring, &kek).unwrap().open(&STRIPE, None, &old).unwrap(),
+        b"value"
+    );
     assert_eq!(refusal(module.derive_kek(b"one", &rewrapped.keyring)).code, ErrorCode::WrongMasterSecret);
     assert_eq!(
         refusal(module.unlock(&rewrapped.keyring, &made.kek).map(drop)).code,
@@ -164,7 +170,9 @@ fn files_are_written_parsed_and_reconciled() {
     let mut files = module.files().unwrap();
     let keyring = files.unlock(&made.keyring, &made.kek).unwrap();
     let document = files.create(&made.keyring).unwrap();
-    files.put(document, &[EntryRef { identity: STRIPE, sealed: &sealed, deleted: false }]).unwrap();
+    files
+        .put(document, &[EntryRef { identity: STRIPE, expires: None, sealed: &sealed, deleted: false }])
+        .unwrap();
     let ancestor = files.manifest(document).unwrap();
     assert_eq!(files.matches(document, &ancestor), Ok(true));
     let file = files.write(document, keyring, 6).unwrap();
@@ -181,7 +189,7 @@ fn files_are_written_parsed_and_reconciled() {
     // Ours lacks stripe and has aws; theirs is as it was.
     let ours = files.create(&made.keyring).unwrap();
     let added = rows.seal(&aws, None, b"new").unwrap();
-    files.put(ours, &[EntryRef { identity: aws, sealed: &added, deleted: false }]).unwrap();
+    files.put(ours, &[EntryRef { identity: aws, expires: None, sealed: &added, deleted: false }]).unwrap();
     assert_eq!(files.matches(ours, &ancestor), Ok(false));
     let side = |document| Side { document, keyring };
     let found = files.reconcile(&ancestor, side(ours), side(parsed), true, Preference::Neither).unwrap();
@@ -197,7 +205,7 @@ fn files_are_written_parsed_and_reconciled() {
 
     // The same as the rows of a table.
     let mut packed = Rows::default();
-    packed.push(&aws, &added);
+    packed.push(&aws, None, &added);
     let table = files.table(parsed, &packed).unwrap();
     assert_eq!(files.entries(table), files.entries(ours));
     let again = files.reconcile(&ancestor, side(table), side(parsed), true, Preference::Neither).unwrap();
@@ -207,12 +215,17 @@ fn files_are_written_parsed_and_reconciled() {
     files
         .put(
             theirs,
-            &[EntryRef { identity: STRIPE, sealed: &rows.seal(&STRIPE, None, b"x").unwrap(), deleted: false }],
+            &[EntryRef {
+                identity: STRIPE,
+                expires: None,
+                sealed: &rows.seal(&STRIPE, None, b"x").unwrap(),
+                deleted: false,
+            }],
         )
         .unwrap();
     let found = files.reconcile(&ancestor, side(table), side(theirs), true, Preference::Neither).unwrap();
     assert_eq!(found.conflicts.iter().map(|it| it.reason).collect::<Vec<_>>(), [Reason::OursDeleted]);
-    packed.push(&Identity { name: b"", ..STRIPE }, &added);
+    packed.push(&Identity { name: b"", ..STRIPE }, None, &added);
     assert_eq!(refusal(files.table(parsed, &packed)).code, ErrorCode::InvalidName);
 
     let mut forged = file.clone();
@@ -226,7 +239,7 @@ fn files_are_written_parsed_and_reconciled() {
     rows.add_key().unwrap();
     let both = files.unlock(&rows.to_bytes().unwrap(), &made.kek).unwrap();
     assert_eq!((files.retire_keys(parsed, both), files.retire_keys(ours, both)), (Ok(0), Ok(0)));
-    files.put(theirs, &[EntryRef { identity: STRIPE, sealed: &[], deleted: true }]).unwrap();
+    files.put(theirs, &[EntryRef { identity: STRIPE, expires: None, sealed: &[], deleted: true }]).unwrap();
     let gone = files.write(theirs, keyring, 0).unwrap();
     let gone = files.parse(&gone).unwrap();
     files.forget_deletions(gone).unwrap();

@@ -47,11 +47,17 @@ fn file<S: Suite>(keyring: &Keyring<S>, edited: usize) -> Result<Vec<u8>, core::
         }
         let scope = br#"{"all": true}"#;
         let identity = Identity { name: name.as_bytes(), kind: b"api_key", principal: b"app", scope };
-        records.push((identity, keyring.seal(&identity, b"sk_live_4eC39HqLyjWDarjtT1zdp7dc", &mut entropy)?));
+        records.push((
+            identity,
+            keyring.seal(&identity, None, b"sk_live_4eC39HqLyjWDarjtT1zdp7dc", &mut entropy)?,
+        ));
     }
     let mut document = Document::<S>::create(&keyring.to_bytes())?;
-    document
-        .put(records.iter().map(|(identity, sealed)| Entry { identity: *identity, sealed: Some(sealed) }))?;
+    document.put(records.iter().map(|(identity, sealed)| Entry {
+        identity: *identity,
+        expires: None,
+        sealed: Some(sealed),
+    }))?;
     document.write(keyring, 0)
 }
 

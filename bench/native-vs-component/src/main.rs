@@ -55,15 +55,15 @@ fn values<S: Suite>(module: &Module) -> Result<(), Box<dyn Error>> {
     let mut entropy = Stream(2);
     for (label, size) in SIZES {
         let value = vec![b'x'; size];
-        let sealed = native.seal(&who, &value, &mut entropy)?;
+        let sealed = native.seal(&who, None, &value, &mut entropy)?;
         let timed = race(
-            || native.open(&who, &sealed).is_ok_and(|value| value.len() == size),
-            || component.open(&guest, &sealed).is_ok_and(|value| value.len() == size),
+            || native.open(&who, None, &sealed).is_ok_and(|value| value.len() == size),
+            || component.open(&guest, None, &sealed).is_ok_and(|value| value.len() == size),
         )?;
         row(&format!("{}: open {label}", S::NAME), timed);
         let timed = race(
-            || native.seal(&who, &value, &mut entropy).is_ok_and(|out| out.len() == sealed.len()),
-            || component.seal(&guest, &value).is_ok_and(|out| out.len() == sealed.len()),
+            || native.seal(&who, None, &value, &mut entropy).is_ok_and(|out| out.len() == sealed.len()),
+            || component.seal(&guest, None, &value).is_ok_and(|out| out.len() == sealed.len()),
         )?;
         row(&format!("{}: seal {label}", S::NAME), timed);
     }

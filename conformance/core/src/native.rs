@@ -51,7 +51,9 @@ impl<S: Suite> Subject for Native<S> {
 
     fn seal(&mut self, keyring: &[u8], kek: &[u8; 32], identity: &Identity, value: &[u8]) -> Answer<Vec<u8>> {
         let keyring = Keyring::<S>::unlock(keyring, kek).map_err(refusal)?;
-        keyring.seal(&borrowed(identity), value, &mut Fixed::new("native seal")).map_err(refusal)
+        keyring
+            .seal(&borrowed(identity), identity.expires, value, &mut Fixed::new("native seal"))
+            .map_err(refusal)
     }
 
     fn open(
@@ -62,13 +64,13 @@ impl<S: Suite> Subject for Native<S> {
         sealed: &[u8],
     ) -> Answer<Vec<u8>> {
         let keyring = Keyring::<S>::unlock(keyring, kek).map_err(refusal)?;
-        keyring.open(&borrowed(identity), sealed).map_err(refusal)
+        keyring.open(&borrowed(identity), identity.expires, sealed).map_err(refusal)
     }
 
     fn canonical_scope(&mut self, keyring: &[u8], scope: &[u8]) -> Answer<Vec<u8>> {
         let mut document = Document::<S>::create(keyring).map_err(refusal)?;
         let identity = core::Identity { name: b"n", kind: b"k", principal: b"p", scope };
-        document.put([Entry { identity, sealed: None }]).map_err(refusal)?;
+        document.put([Entry { identity, expires: None, sealed: None }]).map_err(refusal)?;
         Ok(document.entries().flat_map(|entry| entry.identity.scope.to_vec()).collect())
     }
 
@@ -106,8 +108,8 @@ impl<S: Suite> Subject for Native<S> {
         let agreed = core::agreed(case.ancestor, &ours, &theirs, theirs.generation()).map_err(refusal)?;
         Ok(ReconcileResult {
             records: records(&found.document, &found.keyring)?,
-            to_ours: found.to_ours().map(|(identity, _)| identity.name.clone()).collect(),
-            to_theirs: found.to_theirs().map(|(identity, _)| identity.name.clone()).collect(),
+            to_ours: found.to_ours().map(|entry| text(entry.identity.name)).collect(),
+            to_theirs: found.to_theirs().map(|entry| text(entry.identity.name)).collect(),
             conflicts: found
                 .conflicts
                 .iter()
@@ -130,11 +132,11 @@ pub(crate) fn borrowed(identity: &Identity) -> core::Identity<'_> {
 }
 
 fn records<S: Suite>(document: &Document<S>, keyring: &Keyring<S>) -> Answer<Vec<Record>> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     document
         .entries()
         .map(|entry| {
-            let value = entry.sealed.map(|sealed| keyring.open(&entry.identity, sealed)).transpose();
+            let value =
+                entry.sealed.map(|sealed| keyring.open(&entry.identity, entry.expires, sealed)).transpose();
             let core::Identity { name, kind, principal, scope } = entry.identity;
             Ok(Record {
                 identity: Identity {
@@ -142,11 +144,16 @@ fn records<S: Suite>(document: &Document<S>, keyring: &Keyring<S>) -> Answer<Vec
                     kind: text(kind),
                     principal: text(principal),
                     scope: text(scope),
+                    expires: entry.expires,
                 },
                 value: value.map_err(refusal)?.map(hex::encode),
             })
         })
         .collect()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// The contract's name of a refusal: the variant's, in kebab case.

@@ -28,7 +28,8 @@ fn edited(keys: &Keys, document: &Doc, edits: &[(&str, Option<&str>)]) -> Doc {
     let mut document = document.clone();
     for (name, value) in edits {
         let sealed = value.map(|value| {
-            keys.seal(&identity(name), None, value.as_bytes(), &mut Fixed::new(&format!("{name} {value}"))).unwrap()
+            keys.seal(&identity(name), None, value.as_bytes(), &mut Fixed::new(&format!("{name} {value}")))
+                .unwrap()
         });
         document.put([Entry { identity: identity(name), expires: None, sealed: sealed.as_deref() }]).unwrap();
     }

@@ -40,7 +40,7 @@ pub(crate) fn entry(entry: &file_store::Entry) -> Result<core::Entry<'_>, Error>
         (true, _) => return Err(Error::InvalidArgument),
         (false, sealed) => Some(sealed),
     };
-    Ok(core::Entry { identity: identity(&entry.identity), sealed })
+    Ok(core::Entry { identity: identity(&entry.identity), expires: entry.expires, sealed })
 }
 
 /// The rows of a table that go in as one list.
@@ -65,7 +65,11 @@ fn row<'a>(bytes: &mut &'a [u8]) -> Option<core::Entry<'a>> {
         Some(field)
     };
     let identity = core::Identity { name: field()?, kind: field()?, principal: field()?, scope: field()? };
-    Some(core::Entry { identity, sealed: Some(field()?) })
+    let expires = match field()? {
+        [] => None,
+        bytes => Some(u64::from_be_bytes(bytes.try_into().ok()?)),
+    };
+    Some(core::Entry { identity, expires, sealed: Some(field()?) })
 }
 
 pub(crate) fn wrapping(wrapping: core::Wrapping) -> file_store::Wrapping {
@@ -90,6 +94,14 @@ pub(crate) fn conflict((identity, reason): &(OwnedIdentity, core::Reason)) -> fi
 }
 
 /// An entry that goes out.
-pub(crate) fn entry_of(identity: types::Identity, sealed: Option<&[u8]>) -> file_store::Entry {
-    file_store::Entry { identity, sealed: sealed.unwrap_or_default().to_vec(), deleted: sealed.is_none() }
+pub(crate) fn entry_out(entry: core::Entry<'_>) -> file_store::Entry {
+    let core::Entry { identity, expires, sealed } = entry;
+    let identity = types::Identity {
+        name: identity.name.to_vec(),
+        kind: identity.kind.to_vec(),
+        principal: identity.principal.to_vec(),
+        scope: identity.scope.to_vec(),
+    };
+    let deleted = sealed.is_none();
+    file_store::Entry { identity, expires, sealed: sealed.unwrap_or_default().to_vec(), deleted }
 }

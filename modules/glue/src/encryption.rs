@@ -34,16 +34,17 @@ impl<S: Suite> GuestKeyring for KeyringResource<S> {
         Ok(Self::resource(keyring))
     }
 
-    fn seal(&self, identity: Identity, value: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        self.0.borrow().seal(&convert::identity(&identity), &value, &mut Host).map_err(convert::failure)
+    fn seal(&self, identity: Identity, expires: Option<u64>, value: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        let identity = convert::identity(&identity);
+        self.0.borrow().seal(&identity, expires, &value, &mut Host).map_err(convert::failure)
     }
 
-    fn open(&self, identity: Identity, sealed: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        self.0.borrow().open(&convert::identity(&identity), &sealed).map_err(convert::failure)
+    fn open(&self, identity: Identity, expires: Option<u64>, sealed: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        self.0.borrow().open(&convert::identity(&identity), expires, &sealed).map_err(convert::failure)
     }
 
-    fn reseal(&self, identity: Identity, sealed: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        self.0.borrow().reseal(&convert::identity(&identity), &sealed).map_err(convert::failure)
+    fn reseal(&self, identity: Identity, expires: Option<u64>, sealed: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        self.0.borrow().reseal(&convert::identity(&identity), expires, &sealed).map_err(convert::failure)
     }
 
     fn key_of(&self, sealed: Vec<u8>) -> Result<Key, Failure> {

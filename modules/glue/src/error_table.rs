@@ -22,6 +22,7 @@ pub(crate) fn error(error: Error) -> types::Error {
         Error::InvalidPrincipal => types::Error::InvalidPrincipal,
         Error::InvalidScope => types::Error::InvalidScope,
         Error::ScopeTooLarge => types::Error::ScopeTooLarge,
+        Error::InvalidExpiry => types::Error::InvalidExpiry,
         Error::ValueTooLarge => types::Error::ValueTooLarge,
         Error::FileTooLarge => types::Error::FileTooLarge,
         Error::LineTooLong => types::Error::LineTooLong,

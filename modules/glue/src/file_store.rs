@@ -47,10 +47,9 @@ impl<S: Suite> Guest for crate::Module<S> {
         };
         let found = core::reconcile(&ancestor, &ours, &theirs, ours_complete, prefer, &mut Host)
             .map_err(convert::failure)?;
-        let entry = |(identity, sealed)| convert::entry_of(convert::owned_identity(identity), sealed);
         Ok(Reconciled {
-            to_ours: found.to_ours().map(entry).collect(),
-            to_theirs: found.to_theirs().map(entry).collect(),
+            to_ours: found.to_ours().map(convert::entry_out).collect(),
+            to_theirs: found.to_theirs().map(convert::entry_out).collect(),
             conflicts: found.conflicts.iter().map(convert::conflict).collect(),
             wrapping: convert::wrapping(found.wrapping),
             document: DocumentResource::resource(found.document),
@@ -105,20 +104,7 @@ impl<S: Suite> GuestDocument for DocumentResource<S> {
     }
 
     fn entries(&self) -> Vec<Entry> {
-        let document = self.0.borrow();
-        document
-            .entries()
-            .map(|entry| {
-                let core::Identity { name, kind, principal, scope } = entry.identity;
-                let identity = crate::bindings::exports::omni::credentials::types::Identity {
-                    name: name.to_vec(),
-                    kind: kind.to_vec(),
-                    principal: principal.to_vec(),
-                    scope: scope.to_vec(),
-                };
-                convert::entry_of(identity, entry.sealed)
-            })
-            .collect()
+        self.0.borrow().entries().map(convert::entry_out).collect()
     }
 
     fn put(&self, entries: Vec<Entry>) -> Result<(), Failure> {

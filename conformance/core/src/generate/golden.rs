@@ -42,7 +42,7 @@ pub(super) fn files<S: Suite>() -> Result<Vec<VectorFile>, Failure> {
         &unlocked(Keyring::create("pässword".as_bytes(), None, &mut entropy)?),
     );
     let mut rotated = unlocked(Keyring::<S>::create(b"rotated", Some(least), &mut entropy)?);
-    let before = rotated.0.seal(&borrowed(&stripe()), b"before the rotation", &mut entropy)?;
+    let before = rotated.0.seal(&borrowed(&stripe()), None, b"before the rotation", &mut entropy)?;
     rotated.0.add_key(&mut entropy)?;
     rotated.0.add_key(&mut entropy)?;
     keep("three keys", b"rotated", &rotated);
@@ -54,7 +54,7 @@ pub(super) fn files<S: Suite>() -> Result<Vec<VectorFile>, Failure> {
         sealed: hex::encode(before),
     }];
     for (identity, value) in value_cases() {
-        let sealed = main.0.seal(&borrowed(&identity), &value, &mut entropy)?;
+        let sealed = main.0.seal(&borrowed(&identity), identity.expires, &value, &mut entropy)?;
         values.push(ValueVector {
             keyring: "generated".into(),
             identity,
@@ -141,7 +141,17 @@ fn unlocked<S: Suite, K: std::ops::Deref<Target = [u8; 32]>>(
 }
 
 fn identity(name: &str, kind: &str, principal: &str, scope: &str) -> Identity {
-    Identity { name: name.into(), kind: kind.into(), principal: principal.into(), scope: scope.into() }
+    Identity {
+        name: name.into(),
+        kind: kind.into(),
+        principal: principal.into(),
+        scope: scope.into(),
+        expires: None,
+    }
+}
+
+fn expiring(expires: u64) -> Identity {
+    Identity { expires: Some(expires), ..identity("expiring", "token", "app", r#"{"all": true}"#) }
 }
 
 fn stripe() -> Identity {
@@ -160,6 +170,9 @@ fn value_cases() -> Vec<(Identity, Vec<u8>)> {
         (identity(&"n".repeat(512), &"k".repeat(63), &"p".repeat(255), r#""s""#), b"longest fields".to_vec()),
         (identity("certificate", "certificate", "app", r#"{"host": "db.example.org"}"#), vec![b'P'; 4_096]),
     ];
+    for expires in [0, 1, 1_800_000_000, 253_402_300_799] {
+        cases.push((expiring(expires), b"until then".to_vec()));
+    }
     for len in [1, 30, 31, 32, 33, 63] {
         cases.push((
             identity(&format!("length {len}"), "credential", "app", r#"{"all": true}"#),
@@ -190,6 +203,7 @@ fn file_cases() -> Vec<FileCase> {
                     Some(b"escapes"),
                 ),
                 (identity("old", "token", "app", all), None),
+                (expiring(1_800_000_000), Some(b"until then")),
                 (identity("certificate", "certificate", "app", all), Some(&[b'C'; 200])),
             ],
         ),
@@ -233,8 +247,14 @@ fn file<S: Suite>(
     let mut document = Document::<S>::create(&keys.to_bytes())?;
     for (identity, value) in contents {
         let mut entropy = Fixed::new(&format!("{} {identity:?} {value:?}", S::NAME));
-        let sealed = value.map(|value| keys.seal(&borrowed(identity), value, &mut entropy)).transpose()?;
-        document.put([Entry { identity: borrowed(identity), sealed: sealed.as_deref() }])?;
+        let sealed = value
+            .map(|value| keys.seal(&borrowed(identity), identity.expires, value, &mut entropy))
+            .transpose()?;
+        document.put([Entry {
+            identity: borrowed(identity),
+            expires: identity.expires,
+            sealed: sealed.as_deref(),
+        }])?;
     }
     let bytes = document.write(keys, generation - 1)?;
     let mut records = Vec::new();
@@ -248,6 +268,6 @@ fn file<S: Suite>(
 }
 
 fn key(record: &Record) -> [&str; 4] {
-    let Identity { name, kind, principal, scope } = &record.identity;
+    let Identity { name, kind, principal, scope, .. } = &record.identity;
     [name, kind, principal, scope]
 }

@@ -33,6 +33,7 @@ pub(super) fn files<S: Suite>() -> Result<Vec<VectorFile>, Failure> {
         kind: "api_key".into(),
         principal: "app".into(),
         scope: r#"{"all": true}"#.into(),
+        expires: None,
     };
     let stored = keyring.to_bytes();
 
@@ -149,13 +150,13 @@ fn values<S: Suite>(
     identity: &Identity,
     entropy: &mut Fixed,
 ) -> Result<Vec<Made>, Failure> {
-    let good = keys.seal(&borrowed(identity), &[b's'; 40], entropy)?;
+    let good = keys.seal(&borrowed(identity), None, &[b's'; 40], entropy)?;
     let nonce = if S::ID == 1 { 24 } else { 12 };
     let (body, tag) = (10 + nonce, good.len() - 16);
     let seal = |change: &dyn Fn(&mut Identity), entropy: &mut Fixed| {
         let mut moved = identity.clone();
         change(&mut moved);
-        keys.seal(&borrowed(&moved), b"moved", entropy)
+        keys.seal(&borrowed(&moved), moved.expires, b"moved", entropy)
     };
     let swapped = [
         part(&good, 0, body),
@@ -172,7 +173,7 @@ fn values<S: Suite>(
         ("value_suite_other", patched(&good, 1, &[3 - S::ID]), "unknown-suite"),
         ("value_suite_unassigned", patched(&good, 1, &[0xff]), "unknown-suite"),
         ("value_key_unknown", flipped(&good, 2), "unknown-key"),
-        ("value_key_foreign", foreign.seal(&borrowed(identity), b"x", entropy)?, "unknown-key"),
+        ("value_key_foreign", foreign.seal(&borrowed(identity), None, b"x", entropy)?, "unknown-key"),
         ("value_cut_in_nonce", part(&good, 0, 15).to_vec(), "malformed"),
         (
             "value_without_ciphertext",
@@ -192,6 +193,7 @@ fn values<S: Suite>(
         ("value_of_other_kind", seal(&|moved| moved.kind.push('x'), entropy)?, "not-authentic"),
         ("value_of_other_principal", seal(&|moved| moved.principal.push('x'), entropy)?, "not-authentic"),
         ("value_of_other_scope", seal(&|moved| moved.scope = "{}".into(), entropy)?, "not-authentic"),
+        ("value_of_other_expiry", seal(&|moved| moved.expires = Some(1), entropy)?, "not-authentic"),
         (
             "value_of_shifted_fields",
             seal(&|moved| (moved.name, moved.kind) = ("stripea".into(), "pi_key".into()), entropy)?,
@@ -276,16 +278,21 @@ fn documents<S: Suite>(
         kind: "api_key".into(),
         principal: "app".into(),
         scope: r#"{"all":true}"#.into(),
+        expires: None,
     };
     let (a, b, c) = (entry("a"), entry("b"), entry("c"));
-    let sealed = [keys.seal(&borrowed(&a), &[b'1'; 70], entropy)?, keys.seal(&borrowed(&b), b"2", entropy)?];
+    let expires = Some(1_800_000_000);
+    let sealed = [
+        keys.seal(&borrowed(&a), None, &[b'1'; 70], entropy)?,
+        keys.seal(&borrowed(&b), expires, b"2", entropy)?,
+    ];
     let [sealed_a, sealed_b] = &sealed;
     let make = |keys: &Keyring<S>| {
         let mut document = Document::<S>::create(&keys.to_bytes())?;
         document.put([
-            Entry { identity: borrowed(&a), sealed: Some(sealed_a) },
-            Entry { identity: borrowed(&b), sealed: Some(sealed_b) },
-            Entry { identity: borrowed(&c), sealed: None },
+            Entry { identity: borrowed(&a), expires: None, sealed: Some(sealed_a) },
+            Entry { identity: borrowed(&b), expires, sealed: Some(sealed_b) },
+            Entry { identity: borrowed(&c), expires: None, sealed: None },
         ])?;
         document.write(keys, 0)
     };
@@ -293,6 +300,7 @@ fn documents<S: Suite>(
     let good = text.as_str();
     let alien = String::from_utf8_lossy(&make(foreign)?).into_owned();
     let swap = |from: &str, to: &str| good.replacen(from, to, 1).into_bytes();
+    let expiry = "  expires 2027-01-15T08:00:00Z\n";
     let blocks: Vec<&str> = good.split("\n\n").collect();
     let block = |i: usize| blocks.get(i).copied().unwrap_or_default();
     let (head, first, second, third, end) = (block(0), block(1), block(2), block(3), block(4));
@@ -410,6 +418,17 @@ fn documents<S: Suite>(
             swap(&value_line, &format!("{}AA==", cut(&value_line, 64))),
             "not-canonical",
         ),
+        ("file_expiry_with_fraction", swap(":00Z", ":00.0Z"), "bad-syntax"),
+        ("file_expiry_with_offset", swap(":00Z", ":00+00:00"), "bad-syntax"),
+        ("file_expiry_no_date", swap("2027-01-15T", "2027-02-29T"), "bad-syntax"),
+        ("file_expiry_leap_second", swap(":00:00Z", ":59:60Z"), "bad-syntax"),
+        ("file_expiry_before_1970", swap("2027-01", "1969-01"), "bad-syntax"),
+        ("file_expiry_number", swap("2027-01-15T08:00:00Z", "1800000000"), "bad-syntax"),
+        ("file_expiry_twice", swap(expiry, &format!("{expiry}{expiry}")), "bad-syntax"),
+        ("file_expiry_dropped", swap(expiry, ""), "seal-mismatch"),
+        ("file_expiry_changed", swap("2027-01", "2037-01"), "seal-mismatch"),
+        ("file_expiry_given", swap("  value\n", &format!("{expiry}  value\n")), "seal-mismatch"),
+        ("file_expiry_of_a_deletion", swap("  generation 1\n\nend", &format!("{expiry}  generation 1\n\nend")), "bad-syntax"),
         ("file_tombstone_with_value", swap("\n\nend", "\n  value\n    AAAA\n\nend"), "bad-syntax"),
         ("file_records_unsorted", join(&[head, second, first, third, end]), "unsorted"),
         ("file_record_duplicate", join(&[head, first, first, second, third, end]), "duplicate-record"),

@@ -15,7 +15,7 @@ const BASE: [(&str, &[u8]); 5] =
     [("deleted", b"1"), ("disputed", b"1"), ("edited", b"1"), ("kept", b"1"), ("untouched", b"1")];
 
 /// The two sides by the names of their versions.
-const PAIRS: [(&str, &str); 16] = [
+const PAIRS: [(&str, &str); 21] = [
     ("base", "base"),
     ("ours", "theirs"),
     ("rotated", "theirs"),
@@ -32,6 +32,11 @@ const PAIRS: [(&str, &str); 16] = [
     ("ours", "equal"),
     ("ours", "older"),
     ("damaged", "ours"),
+    ("damaged", "damaged-too"),
+    ("theirs", "deleted"),
+    ("theirs", "rewrapped"),
+    ("prolonged", "base"),
+    ("prolonged", "theirs"),
 ];
 
 /// A version: its name, the name of the keyring whose KEK unlocks it, and the file.
@@ -173,12 +178,11 @@ fn versions<S: Suite>(main: &(Keyring<S>, [u8; 32])) -> Result<(Vec<Version>, Ve
         let mut rotated = Keyring::<S>::unlock(&keys.to_bytes(), &main.1)?;
         rotated.add_key(entropy)?;
         let mut version = base.clone();
-        let again = reseal(&base, &rotated)?;
-        version.put(
-            again
-                .iter()
-                .map(|(identity, sealed)| Entry { identity: borrowed(identity), sealed: Some(sealed) }),
-        )?;
+        for entry in base.entries() {
+            let Some(sealed) = entry.sealed else { continue };
+            let again = rotated.reseal(&entry.identity, entry.expires, sealed)?;
+            version.put([Entry { sealed: Some(&again), ..entry }])?;
+        }
         version.set_keyring(&rotated.to_bytes())?;
         keep(name, "generated", version.write(&rotated, 0)?);
     }
@@ -195,15 +199,23 @@ fn versions<S: Suite>(main: &(Keyring<S>, [u8; 32])) -> Result<(Vec<Version>, Ve
         version.set_keyring(&rewrapped.to_bytes())?;
         keep(name, name, version.write(&rewrapped, 0)?);
     }
+    let kept = base.entries().find(|entry| entry.identity.name == b"kept").ok_or(Error::Other)?;
     // One value that does not open, with the version of the one that does.
-    let mut damaged = base.clone();
-    let found = base.entries().find(|entry| entry.identity.name == b"kept").and_then(|entry| entry.sealed);
-    let mut sealed = found.map(<[u8]>::to_vec).ok_or(Error::Other)?;
-    if let Some(last) = sealed.last_mut() {
-        *last ^= 1;
+    for (name, bit) in [("damaged", 1), ("damaged-too", 2)] {
+        let mut sealed = kept.sealed.map(<[u8]>::to_vec).ok_or(Error::Other)?;
+        if let Some(last) = sealed.last_mut() {
+            *last ^= bit;
+        }
+        let mut version = base.clone();
+        version.put([Entry { sealed: Some(&sealed), ..kept }])?;
+        keep(name, "generated", version.write(keys, 0)?);
     }
-    damaged.put([Entry { identity: borrowed(&identity("kept")), sealed: Some(&sealed) }])?;
-    keep("damaged", "generated", damaged.write(keys, 0)?);
+    // The same value with another expiry.
+    let mut prolonged = base.clone();
+    let expires = Some(2_000_000_000);
+    let sealed = keys.seal(&kept.identity, expires, b"1", entropy)?;
+    prolonged.put([Entry { expires, sealed: Some(&sealed), ..kept }])?;
+    keep("prolonged", "generated", prolonged.write(keys, 0)?);
     Ok((versions, keyrings))
 }
 
@@ -215,25 +227,15 @@ fn put<S: Suite>(
 ) -> Result<(), Failure> {
     for (name, value) in values {
         let identity = identity(name);
-        let sealed = keys.seal(&borrowed(&identity), value, entropy)?;
-        document.put([Entry { identity: borrowed(&identity), sealed: Some(&sealed) }])?;
+        let expires = identity.expires;
+        let sealed = keys.seal(&borrowed(&identity), expires, value, entropy)?;
+        document.put([Entry { identity: borrowed(&identity), expires, sealed: Some(&sealed) }])?;
     }
     Ok(())
 }
 
 fn remove<S: Suite>(document: &mut Document<S>, name: &str) -> Result<(), Failure> {
-    document.put([Entry { identity: borrowed(&identity(name)), sealed: None }])
-}
-
-fn reseal<S: Suite>(document: &Document<S>, keys: &Keyring<S>) -> Result<Vec<(Identity, Vec<u8>)>, Failure> {
-    document
-        .entries()
-        .filter_map(|entry| Some((entry.identity, entry.sealed?)))
-        .map(|(it, sealed)| {
-            let name = String::from_utf8_lossy(it.name);
-            Ok((identity(&name), keys.reseal(&it, sealed)?))
-        })
-        .collect()
+    document.put([Entry { identity: borrowed(&identity(name)), expires: None, sealed: None }])
 }
 
 fn identity(name: &str) -> Identity {
@@ -242,5 +244,6 @@ fn identity(name: &str) -> Identity {
         kind: "api_key".to_owned(),
         principal: "app".to_owned(),
         scope: r#"{"all":true}"#.to_owned(),
+        expires: (name == "edited").then_some(1_900_000_000),
     }
 }
