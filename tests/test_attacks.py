@@ -54,7 +54,7 @@ class TestSearchPath:
         "create domain {s}jsonb as pg_catalog.text",
         "create function {s}pg_has_role(oid, pg_catalog.text) returns boolean language sql as 'select true'",
         "create function {s}quote_ident(name) returns pg_catalog.text language sql as $$select 'postgres'::pg_catalog.text$$",
-        "create function {s}open_credential(oid, pg_catalog.text, anyenum, pg_catalog.regrole, pg_catalog.jsonb, bytea)"
+        "create function {s}open_credential(oid, pg_catalog.text, anyenum, pg_catalog.regrole, pg_catalog.jsonb, bytea, pg_catalog.timestamptz)"
         " returns bytea language sql as $$select 'captured'::bytea$$",
         "create function {s}always(pg_catalog.text, pg_catalog.text) returns boolean language sql as 'select true'",
         "create operator {s}= (leftarg = pg_catalog.text, rightarg = pg_catalog.text, function = {s}always)",

@@ -186,8 +186,8 @@ class TestToTheNextVersion:
         try:
             careless.write_text(
                 "alter extension omni_credentials drop function"
-                " omni_credentials.open_credential(oid, text, anyenum, regrole, jsonb, bytea);\n"
-                "drop function omni_credentials.open_credential(oid, text, anyenum, regrole, jsonb, bytea);"
+                " omni_credentials.open_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz);\n"
+                "drop function omni_credentials.open_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz);"
             )
             with refused("2BP01", "cannot drop function.* other objects depend on it"):
                 update(filled, "careless")

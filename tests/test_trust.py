@@ -112,8 +112,8 @@ class TestRenamedSchema:
         "privileges_held(regrole, regnamespace)": "text[]",
         "current_policies()": "setof omni_credentials.added_policies",
         "watch_drops()": "void",
-        "open_credential(oid, text, anyenum, regrole, jsonb, bytea)": "bytea",
-        "seal_credential(oid, text, anyenum, regrole, jsonb, bytea)": "bytea",
+        "open_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz)": "bytea",
+        "seal_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz)": "bytea",
         "credentials_write()": "trigger",
     }
 
@@ -153,7 +153,7 @@ class TestRenamedSchema:
     def test_a_fake_instance_with_a_fake_extension(self, tenant: str, db: Database) -> None:
         """The attack: a copy of the tenant's own, with its own component and the server's secret."""
         self.plant(db, tenant)
-        function = "open_credential(oid, text, anyenum, regrole, jsonb, bytea)"
+        function = "open_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz)"
         db.run(f"grant usage on schema moved to {tenant}")
         db.run(f"grant execute on function moved.{function} to {tenant}")
         with db.connect(tenant) as session:

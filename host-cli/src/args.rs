@@ -2,12 +2,14 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::environment::{MASTER_SECRET, NEW_MASTER_SECRET};
+use crate::expiry::{self, Expiry};
 
 /// The values of the database's type `credential_kind`.
 pub(crate) const KINDS: [&str; 11] = [
@@ -124,6 +126,9 @@ pub(crate) enum Command {
         /// Also list deleted credentials
         #[arg(long)]
         deleted: bool,
+        /// Only what has expired or will expire within this time, such as 30d; end with status 16 if there is any
+        #[arg(long, value_name = "TIME", value_parser = expiry::parse_within, conflicts_with = "deleted")]
+        expiring: Option<Duration>,
     },
     /// Print the value of a credential
     Get {
@@ -148,6 +153,9 @@ pub(crate) enum Command {
         /// Read the value from a file
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         from_file: Option<PathBuf>,
+        /// When it expires: a date (2027-01-31, 2027-01-31T12:00:00Z), a time from now (90d), or never [default: never]
+        #[arg(long, value_name = "WHEN", value_parser = expiry::parse)]
+        expires: Option<Expiry>,
         /// Keep a line end at the end of the value
         #[arg(long)]
         exact: bool,

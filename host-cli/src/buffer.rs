@@ -7,6 +7,7 @@ use toml::{Table, Value};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::expiry::{self, Expiry};
 use crate::identity::{self, DEFAULT_KIND, DEFAULT_SCOPE};
 
 /// A credential as people write it.
@@ -17,6 +18,8 @@ pub(crate) struct Edited {
     pub(crate) principal: String,
     /// JSON, as it was written.
     pub(crate) scope: String,
+    /// In seconds since 1970.
+    pub(crate) expires: Option<u64>,
     pub(crate) value: Zeroizing<Vec<u8>>,
 }
 
@@ -28,6 +31,7 @@ const HELP: &str = "\
 #     kind = \"api_key\"            # default: \"credential\"
 #     principal = \"app\"           # the role it belongs to; default: you
 #     scope = '{\"all\":true}'      # default: valid everywhere
+#     expires = \"2027-01-31\"      # default: never; or a time from now, such as \"90d\"
 #     value = \"sk_live_...\"       # or base64 = \"...\" for bytes that are not text
 #
 # To change nothing, leave this text unchanged or empty the file.
@@ -47,6 +51,9 @@ pub(crate) fn render(credentials: &[Edited], notice: &str) -> Zeroizing<String> 
             quoted(&credential.principal),
             literal(&credential.scope),
         );
+        if let Some(expires) = expiry::text(credential.expires) {
+            let _ = writeln!(text, "expires = \"{expires}\"");
+        }
         match std::str::from_utf8(&credential.value) {
             Ok(value) => {
                 let value = Zeroizing::new(paragraphs(value));
@@ -119,7 +126,7 @@ fn credential(fields: Table, number: usize) -> Result<Edited, Error> {
     let named = fields.get("name").and_then(Value::as_str).map(str::to_owned);
     let which = named.as_deref().map_or_else(|| format!("credential {number}"), |name| format!("{name:?}"));
     let wrong = |what: &str| Error::Meaningless(format!("{which}: {what}"));
-    let (mut kind, mut principal, mut scope, mut value) = (None, None, None, None);
+    let (mut kind, mut principal, mut scope, mut expires, mut value) = (None, None, None, None, None);
     for (key, field) in fields {
         let Value::String(text) = field else {
             return Err(wrong(&format!("{key} must be a text in quotes")));
@@ -129,6 +136,11 @@ fn credential(fields: Table, number: usize) -> Result<Edited, Error> {
             "kind" => kind = Some(text),
             "principal" => principal = Some(text),
             "scope" => scope = Some(text),
+            "expires" => {
+                let Expiry(second) =
+                    expiry::parse(&text).map_err(|what| wrong(&format!("expires: {what}")))?;
+                expires = second;
+            }
             "value" | "base64" if value.is_some() => return Err(wrong("it has both value and base64")),
             "value" => value = Some(Zeroizing::new(text.into_bytes())),
             "base64" => {
@@ -145,6 +157,7 @@ fn credential(fields: Table, number: usize) -> Result<Edited, Error> {
         kind: kind.unwrap_or_else(|| DEFAULT_KIND.to_owned()),
         principal: principal.map_or_else(identity::default_principal, Ok)?,
         scope: scope.unwrap_or_else(|| DEFAULT_SCOPE.to_owned()),
+        expires,
         value,
     })
 }
@@ -181,6 +194,7 @@ mod tests {
             kind: "api_key".into(),
             principal: "app".into(),
             scope: r#"{"n":"it's"}"#.into(),
+            expires: (value.len() % 2 == 0).then_some(1_800_000_000),
             value: Zeroizing::new(value.to_vec()),
         }
     }
@@ -216,6 +230,9 @@ mod tests {
     fn mistakes_are_named() {
         let message = |text: &str| parse(text).unwrap_err().to_string();
         assert!(message("[[credential]]\nname = \"a\nvalue=1").starts_with("line 2: "));
+        assert!(
+            message("[[credential]]\nname='a'\nvalue='b'\nexpires='soon'").contains("expires: write a date")
+        );
         assert_eq!(message("[[credential]]\nvalue = \"v\""), "credential 1: it has no name");
         assert_eq!(message("[[credential]]\nname = \"a\""), "\"a\": it has no value");
         assert!(message("[[credential]]\nname='a'\nvalue='b'\nkin='x'").contains("kin"));

@@ -103,6 +103,9 @@ pub(crate) enum Error {
     /// `diff --exit-code` found differences.
     #[error("the files differ")]
     Different,
+    /// `list --expiring` found some.
+    #[error("credentials have expired or will soon")]
+    Expiring,
     /// A credential cannot be a variable, or two have the same one.
     #[error("{0}")]
     Variable(String),
@@ -184,6 +187,7 @@ impl Error {
             Self::Module(_) | Self::Vector(_) => Exit::Module,
             Self::Unreadable { .. } => Exit::Unreadable,
             Self::Different => Exit::Different,
+            Self::Expiring => Exit::Expiring,
             Self::Program { error, .. } if error.kind() == io::ErrorKind::NotFound => Exit::NoProgram,
             Self::Program { .. } => Exit::CannotRun,
             Self::Interrupted(signal) => Exit::Signal(*signal),
@@ -207,7 +211,7 @@ impl Error {
 
     /// Whether the command ends without a message.
     pub(crate) fn is_silent(&self) -> bool {
-        matches!(self, Self::BrokenPipe | Self::Different)
+        matches!(self, Self::BrokenPipe | Self::Different | Self::Expiring)
     }
 
     /// What to do about it: the exact command where possible.

@@ -33,6 +33,8 @@ pub(crate) enum Exit {
     Unreadable,
     /// `diff --exit-code`: there are differences.
     Different,
+    /// `list --expiring`: there are such credentials.
+    Expiring,
     /// `exec`: the program cannot be run.
     CannotRun,
     /// `exec`: there is no such program.
@@ -60,6 +62,7 @@ impl Exit {
             Self::Module => 13,
             Self::Unreadable => 14,
             Self::Different => 15,
+            Self::Expiring => 16,
             Self::CannotRun => 126,
             Self::NoProgram => 127,
             // As a shell says it.

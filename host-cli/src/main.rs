@@ -12,6 +12,7 @@ mod context;
 mod environment;
 mod error;
 mod exit;
+mod expiry;
 mod find;
 mod git;
 mod hints;

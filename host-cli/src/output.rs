@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::error::Error;
+use crate::expiry;
 
 /// Writes data to standard output, as it is.
 pub(crate) fn write(bytes: &[u8]) -> Result<(), Error> {
@@ -53,11 +54,14 @@ pub(crate) struct EntryFields {
     #[serde(flatten)]
     identity: IdentityFields,
     deleted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
 }
 
 impl EntryFields {
     pub(crate) fn new(entry: &Entry) -> Result<Self, Error> {
-        Ok(Self { identity: IdentityFields::new(&entry.identity())?, deleted: entry.deleted })
+        let identity = IdentityFields::new(&entry.identity())?;
+        Ok(Self { identity, deleted: entry.deleted, expires: expiry::text(entry.expires) })
     }
 }
 
@@ -120,13 +124,16 @@ pub(crate) fn escaped(value: &[u8]) -> String {
     }
 }
 
-/// The identities as an aligned table.
+/// The identities and expiries as an aligned table.
 pub(crate) fn table<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> String {
     let cell = |bytes: &[u8]| String::from_utf8_lossy(bytes).escape_debug().to_string();
     let rows: Vec<[String; 4]> = entries
         .into_iter()
         .map(|entry| {
-            let scope = String::from_utf8_lossy(&entry.scope).into_owned();
+            let mut scope = String::from_utf8_lossy(&entry.scope).into_owned();
+            if entry.expires.is_some() {
+                scope.push_str(&format!("  expires {}", expiry::shown(entry.expires)));
+            }
             let name =
                 if entry.deleted { format!("{} (deleted)", cell(&entry.name)) } else { cell(&entry.name) };
             [name, cell(&entry.kind), cell(&entry.principal), scope]

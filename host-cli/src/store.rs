@@ -120,7 +120,7 @@ impl<'a> Canonical<'a> {
 
 fn canonical(files: &mut Files, keyring: &[u8], identity: Identity<'_>) -> Result<Entry, Error> {
     let scratch = files.create(keyring)?;
-    let entry = EntryRef { identity, sealed: b"", deleted: true };
+    let entry = EntryRef { identity, expires: None, sealed: b"", deleted: true };
     let refused = Error::of_argument(identity::shown(&identity));
     files.put(scratch, &[entry]).map_err(refused)?;
     let mut entries = files.entries(scratch)?;
@@ -130,7 +130,7 @@ fn canonical(files: &mut Files, keyring: &[u8], identity: Identity<'_>) -> Resul
 impl Opened {
     /// The value of a credential.
     pub(crate) fn value(&mut self, entry: &Entry) -> Result<Zeroizing<Vec<u8>>, HostError> {
-        self.keyring.open(&entry.identity(), &entry.sealed)
+        self.keyring.open(&entry.identity(), entry.expires, &entry.sealed)
     }
 
     /// The value of a credential that has to open.
@@ -139,14 +139,19 @@ impl Opened {
     }
 
     /// Seals a value.
-    pub(crate) fn seal(&mut self, identity: &Identity<'_>, value: &[u8]) -> Result<Vec<u8>, Error> {
-        self.keyring.seal(identity, value).map_err(Error::of_argument(identity::shown(identity)))
+    pub(crate) fn seal(
+        &mut self,
+        identity: &Identity<'_>,
+        expires: Option<u64>,
+        value: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        self.keyring.seal(identity, expires, value).map_err(Error::of_argument(identity::shown(identity)))
     }
 
     /// Seals a value again, under the current key: the same version of the credential.
     pub(crate) fn reseal(&mut self, entry: &Entry) -> Result<Vec<u8>, Error> {
         let identity = entry.identity();
-        let sealed = self.keyring.reseal(&identity, &entry.sealed);
+        let sealed = self.keyring.reseal(&identity, entry.expires, &entry.sealed);
         sealed.map_err(Error::of_argument(identity::shown(&identity)))
     }
 

@@ -56,19 +56,19 @@ end
 $check$;
 
 create function omni_credentials.open_credential(
-    store oid, name text, kind anyenum, principal regrole, scope jsonb, sealed bytea)
+    store oid, name text, kind anyenum, principal regrole, scope jsonb, sealed bytea, expires_at timestamptz default null)
 returns bytea
-language c stable strict parallel safe cost 100
+language c stable parallel safe cost 100
 as 'MODULE_PATHNAME', 'open_credential_wrapper';
-comment on function omni_credentials.open_credential(oid, text, anyenum, regrole, jsonb, bytea) is
+comment on function omni_credentials.open_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz) is
 'Opens a sealed value for its credential; what the credentials view calls. For roles that may select from that view, and have the rights of the principal, are past row-level security, or are shown the row by the policies. Roles that may only change or delete get the sealed value as it is.';
 
 create function omni_credentials.seal_credential(
-    store oid, name text, kind anyenum, principal regrole, scope jsonb, value bytea)
+    store oid, name text, kind anyenum, principal regrole, scope jsonb, value bytea, expires_at timestamptz default null)
 returns bytea
 language c volatile parallel unsafe cost 100
 as 'MODULE_PATHNAME', 'seal_credential_wrapper';
-comment on function omni_credentials.seal_credential(oid, text, anyenum, regrole, jsonb, bytea) is
+comment on function omni_credentials.seal_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz) is
 'Seals a value for a row of encrypted_credentials. For roles that may insert into or update that table, and that have the rights of the principal or are past row-level security.';
 
 create function omni_credentials.credentials_write() returns trigger

@@ -43,7 +43,9 @@ create table :schema.encrypted_credentials (
     value bytea not null,
     kind :schema.credential_kind not null default 'credential',
     principal regrole not null default pg_catalog.quote_ident(current_user)::pg_catalog.regrole,
-    scope jsonb not null default '{"all": true}'
+    scope jsonb not null default '{"all": true}',
+    -- In whole seconds: a sealed value is bound to it, and a file has no others.
+    expires_at timestamptz(0)
 ) using heap;
 alter table :schema.encrypted_credentials alter column value set storage external;
 create unique index encrypted_credentials_uniq on :schema.encrypted_credentials (name, kind, principal, scope);
@@ -52,10 +54,11 @@ alter table :schema.encrypted_credentials replica identity using index encrypted
 comment on index :schema.encrypted_credentials_uniq is 'One credential for each name, kind, principal and scope.';
 comment on table :schema.encrypted_credentials is 'Credentials with their values sealed. Read and write them through the view credentials.';
 comment on column :schema.encrypted_credentials.name is 'What the credential is called; up to 512 bytes.';
-comment on column :schema.encrypted_credentials.value is 'The sealed value; it opens for this very name, kind, principal and scope only.';
+comment on column :schema.encrypted_credentials.value is 'The sealed value; it opens for this very name, kind, principal, scope and expires_at only.';
 comment on column :schema.encrypted_credentials.kind is 'What sort of thing it is.';
 comment on column :schema.encrypted_credentials.principal is 'The role that it is for.';
 comment on column :schema.encrypted_credentials.scope is 'Where it is valid; up to 2048 bytes of JSON.';
+comment on column :schema.encrypted_credentials.expires_at is 'When it expires, from 1970 to 9999; NULL is never.';
 
 alter table :schema.encrypted_credentials enable row level security;
 create policy encrypted_credentials_principal on :schema.encrypted_credentials
@@ -108,8 +111,8 @@ comment on column :schema.credentials_files.written_as is 'What the extension ma
 
 create view :schema.credentials with (security_invoker = true) as
     select c.name,
-           :extension.open_credential(c.tableoid, c.name, c.kind, c.principal, c.scope, c.value) as value,
-           c.kind, c.principal, c.scope
+           :extension.open_credential(c.tableoid, c.name, c.kind, c.principal, c.scope, c.value, c.expires_at) as value,
+           c.kind, c.principal, c.scope, c.expires_at
     from :schema.encrypted_credentials c
     -- Always true, and gone when a query is planned: none of these is dropped before the view is.
     where pg_catalog.num_nonnulls(:keyrings::pg_catalog.regclass, :config::pg_catalog.regclass, :files::pg_catalog.regclass) operator(pg_catalog.=) 3;
@@ -126,24 +129,27 @@ comment on column :schema.credentials.value is 'Its value, opened; sealed when w
 comment on column :schema.credentials.kind is 'What sort of thing it is.';
 comment on column :schema.credentials.principal is 'The role that it is for; by default the current user.';
 comment on column :schema.credentials.scope is 'Where it is valid; by default everywhere.';
+comment on column :schema.credentials.expires_at is 'When it expires; NULL is never. It opens afterwards, too.';
 
 create function :schema.set_credential(
     name text,
     value bytea,
     kind :schema.credential_kind default 'credential',
     principal regrole default pg_catalog.quote_ident(current_user)::pg_catalog.regrole,
-    scope jsonb default '{"all": true}')
+    scope jsonb default '{"all": true}',
+    expires_at timestamptz default null)
 returns void
 language sql
 begin atomic
-    insert into :schema.encrypted_credentials as c (name, value, kind, principal, scope)
+    insert into :schema.encrypted_credentials as c (name, value, kind, principal, scope, expires_at)
     values (
         set_credential.name,
         :extension.seal_credential(
             :table::pg_catalog.regclass,
-            set_credential.name, set_credential.kind, set_credential.principal, set_credential.scope, set_credential.value),
-        set_credential.kind, set_credential.principal, set_credential.scope)
-    on conflict (name, kind, principal, scope) do update set value = excluded.value;
+            set_credential.name, set_credential.kind, set_credential.principal, set_credential.scope, set_credential.value,
+            set_credential.expires_at::timestamptz(0)),
+        set_credential.kind, set_credential.principal, set_credential.scope, set_credential.expires_at::timestamptz(0))
+    on conflict (name, kind, principal, scope) do update set value = excluded.value, expires_at = excluded.expires_at;
 end;
 comment on function :schema.set_credential is 'Sets a credential, whether it exists or not.';
 

@@ -73,13 +73,13 @@ begin
         -- A change through the view first looks at the sealed value that it replaces. It does not open for a role
         -- that may not SELECT from the view.
         execute format('grant select on %s.encrypted_credentials to %s', schema, grantee);
-        execute format('grant execute on function %s.open_credential(oid, text, anyenum, regrole, jsonb, bytea) to %s', ours, grantee);
+        execute format('grant execute on function %s.open_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz) to %s', ours, grantee);
     end if;
     if list && '{SELECT}' then
         execute format('grant execute on function %s.verify(regnamespace) to %s', ours, grantee);
     end if;
     if list && '{INSERT, UPDATE}' then
-        execute format('grant execute on function %s.seal_credential(oid, text, anyenum, regrole, jsonb, bytea) to %s', ours, grantee);
+        execute format('grant execute on function %s.seal_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz) to %s', ours, grantee);
     end if;
     execute format('select %s.privileges_held($1, $2)', ours) into held using grantee, schema;
     if held @> '{INSERT, UPDATE}' then
@@ -121,13 +121,13 @@ begin
     -- What all instances share, unless another instance still needs it.
     execute format('select %s.privileges_held($1, null)', ours) into held using grantee;
     if not held && '{SELECT, UPDATE, DELETE}' then
-        execute format('revoke execute on function %s.open_credential(oid, text, anyenum, regrole, jsonb, bytea) from %s', ours, grantee);
+        execute format('revoke execute on function %s.open_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz) from %s', ours, grantee);
     end if;
     if not held && '{SELECT}' then
         execute format('revoke execute on function %s.verify(regnamespace) from %s', ours, grantee);
     end if;
     if not held && '{INSERT, UPDATE}' then
-        execute format('revoke execute on function %s.seal_credential(oid, text, anyenum, regrole, jsonb, bytea) from %s', ours, grantee);
+        execute format('revoke execute on function %s.seal_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz) from %s', ours, grantee);
     end if;
     if held = '{}' then
         execute format('revoke usage on schema %s from %s', ours, grantee);

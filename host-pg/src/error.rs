@@ -72,6 +72,9 @@ pub(crate) enum Error {
     /// A field of the credential is outside the limits.
     #[error("{field} of credential {name} {problem}")]
     InvalidField { name: String, field: &'static str, problem: String },
+    /// An expiry that no file can say.
+    #[error("the expires_at of credential {name} is not a whole second from 1970 to 9999")]
+    InvalidExpiry { name: String },
     /// What is written is for no one.
     #[error("the principal of credential {name} does not exist: there is no role with oid {oid}")]
     PrincipalMissing { name: String, oid: u32 },
@@ -187,8 +190,8 @@ pub(crate) enum Error {
 /// Why a single sealed value does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unreadable {
-    /// Altered, or sealed for another name, kind, principal or scope.
-    #[error("it was altered, or sealed for another name, kind, principal or scope")]
+    /// Altered, or sealed for another name, kind, principal, scope or expiry.
+    #[error("it was altered, or sealed for another name, kind, principal, scope or expires_at")]
     NotAuthentic,
     /// Not a sealed value.
     #[error("it is not a sealed value")]
@@ -196,6 +199,9 @@ pub(crate) enum Unreadable {
     /// Name, kind, principal or scope outside the limits: no value can be sealed for such an identity.
     #[error("its name, kind, principal or scope is outside the limits")]
     InvalidIdentity,
+    /// No value can be sealed for such an expiry.
+    #[error("its expires_at is not a whole second from 1970 to 9999")]
+    InvalidExpiry,
     /// Written by a later version.
     #[error("it needs version {0} of the format")]
     UnknownVersion(u64),
@@ -301,6 +307,10 @@ impl Error {
             Self::InvalidField { .. } => (
                 C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
                 Some("Limits in bytes: name 512, kind 63, scope 2048 as JSON, name and scope together 2600 as stored, value 1048576.".into()),
+            ),
+            Self::InvalidExpiry { .. } => (
+                C::ERRCODE_DATETIME_FIELD_OVERFLOW,
+                Some("Leave expires_at out, or write NULL, for a credential that does not expire. date_trunc('second', ...) makes whole seconds.".into()),
             ),
             Self::PrincipalMissing { .. } => (
                 C::ERRCODE_UNDEFINED_OBJECT,
@@ -458,7 +468,7 @@ impl Unreadable {
 
     fn sqlstate(self) -> PgSqlErrorCode {
         match self {
-            Self::NotAuthentic | Self::Malformed | Self::InvalidIdentity => {
+            Self::NotAuthentic | Self::Malformed | Self::InvalidIdentity | Self::InvalidExpiry => {
                 PgSqlErrorCode::ERRCODE_DATA_CORRUPTED
             }
             Self::UnknownVersion(_) => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -478,6 +488,7 @@ impl Unreadable {
             Self::InvalidIdentity => {
                 "Limits in bytes: name 512, kind 63, scope 2048 as JSON. Delete the row."
             }
+            Self::InvalidExpiry => "Give it another expires_at, or NULL, and a value.",
             Self::UnknownVersion(_) => "Update omni_credentials.",
             Self::UnknownSuite(_) | Self::UnknownKey => {
                 "Restore the keyring it came with (credentials_keyrings), or set the value again."
@@ -497,6 +508,7 @@ impl Unreadable {
             E::InvalidName | E::InvalidKind | E::InvalidPrincipal | E::InvalidScope | E::ScopeTooLarge => {
                 Self::InvalidIdentity
             }
+            E::InvalidExpiry => Self::InvalidExpiry,
             E::UnknownVersion => Self::UnknownVersion(failure.found),
             E::UnknownSuite => Self::UnknownSuite(failure.found),
             E::UnknownKey => Self::UnknownKey,

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::output::{self, Bytes, IdentityFields};
 use crate::store::Store;
-use crate::{git, identity, terminal};
+use crate::{expiry, git, identity, terminal};
 
 /// One of the two versions.
 struct Side {
@@ -64,7 +64,7 @@ pub(crate) fn run(
         let after = if values { value(change.new, &mut new)? } else { None };
         let Some(entry) = change.new.or(change.old) else { continue };
         if context.json {
-            fields.push(ChangeFields::new(entry, change.what, before, after)?);
+            fields.push(ChangeFields::new(entry, change, before, after)?);
         } else {
             lines.push_str(&text(entry, change, before, after));
         }
@@ -151,7 +151,11 @@ fn changes<'a>(old: &'a [Entry], new: &'a [Entry]) -> Vec<Change<'a>> {
         let before = if order.is_le() { old.next() } else { None };
         let after = if order.is_ge() { new.next() } else { None };
         let (what, sign) = match (before, after) {
-            (Some(before), Some(after)) if before.sealed == after.sealed => continue,
+            (Some(before), Some(after))
+                if before.sealed == after.sealed && before.expires == after.expires =>
+            {
+                continue;
+            }
             (Some(_), Some(_)) => ("changed", '~'),
             (Some(_), None) => ("removed", '-'),
             (None, _) => ("added", '+'),
@@ -160,7 +164,11 @@ fn changes<'a>(old: &'a [Entry], new: &'a [Entry]) -> Vec<Change<'a>> {
     }
 }
 
+/// Whether what was sealed is the same: value and expiry.
 fn same_value(change: &Change<'_>, old: &mut Side, new: &mut Side) -> Result<bool, Error> {
+    if change.old.and_then(|entry| entry.expires) != change.new.and_then(|entry| entry.expires) {
+        return Ok(false);
+    }
     let (Some(before), Some(after)) = (value(change.old, old)?, value(change.new, new)?) else {
         return Ok(false);
     };
@@ -172,7 +180,7 @@ type Value = Result<zeroize::Zeroizing<Vec<u8>>, String>;
 /// The value on one side; none where it has none or nothing may be opened.
 fn value(entry: Option<&Entry>, side: &mut Side) -> Result<Option<Value>, Error> {
     let (Some(entry), Some(keyring)) = (entry, &mut side.keyring) else { return Ok(None) };
-    match keyring.open(&entry.identity(), &entry.sealed) {
+    match keyring.open(&entry.identity(), entry.expires, &entry.sealed) {
         Ok(value) => Ok(Some(Ok(value))),
         Err(error @ omni_credentials_host::Error::Refused(_)) => Ok(Some(Err(error.to_string()))),
         Err(error) => Err(error.into()),
@@ -192,6 +200,10 @@ struct ChangeFields {
     identity: IdentityFields,
     change: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    old_expires: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_expires: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     old_value: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     old_value_base64: Option<String>,
@@ -208,7 +220,7 @@ struct ChangeFields {
 impl ChangeFields {
     fn new(
         entry: &Entry,
-        change: &'static str,
+        change: &Change<'_>,
         before: Option<Value>,
         after: Option<Value>,
     ) -> Result<Self, Error> {
@@ -217,7 +229,9 @@ impl ChangeFields {
         let (after, new_unreadable) = parts(after);
         Ok(Self {
             identity,
-            change,
+            change: change.what,
+            old_expires: expiry::text(change.old.and_then(|entry| entry.expires)),
+            new_expires: expiry::text(change.new.and_then(|entry| entry.expires)),
             old_value: before.text,
             old_value_base64: before.base64,
             old_unreadable,
@@ -240,6 +254,12 @@ fn parts(value: Option<Value>) -> (Bytes, Option<String>) {
 fn text(entry: &Entry, change: &Change<'_>, before: Option<Value>, after: Option<Value>) -> String {
     let note = if change.what == "re-encrypted" { " (re-encrypted)" } else { "" };
     let mut text = format!("{} {}{note}\n", change.sign, identity::shown(&entry.identity()));
+    if let (Some(old), Some(new)) = (change.old, change.new)
+        && old.expires != new.expires
+    {
+        let (old, new) = (expiry::shown(old.expires), expiry::shown(new.expires));
+        text.push_str(&format!("    expires {old}, now {new}\n"));
+    }
     for (side, value) in [("old", before), ("new", after)] {
         match value {
             Some(Ok(value)) => text.push_str(&format!("    {side} {}\n", output::escaped(&value))),

@@ -165,6 +165,7 @@ fn credentials(opened: &mut Opened) -> Result<Vec<Edited>, Error> {
                 kind: text(&entry.kind),
                 principal: text(&entry.principal),
                 scope: text(&entry.scope),
+                expires: entry.expires,
                 value: opened.value_of(entry)?,
             })
         })
@@ -185,7 +186,7 @@ fn apply(context: &Context, opened: &mut Opened, base: &[u8], text: &str) -> Res
         let canonical = canonical.form(identity)?;
         let shown = identity::shown(&canonical.identity());
         let key = (canonical.name, canonical.kind, canonical.principal, canonical.scope);
-        if wanted.insert(key, edited.value).is_some() {
+        if wanted.insert(key, (edited.expires, edited.value)).is_some() {
             return Err(Error::Meaningless(format!("{shown} occurs twice")));
         }
     }
@@ -197,20 +198,21 @@ fn apply(context: &Context, opened: &mut Opened, base: &[u8], text: &str) -> Res
         match wanted.remove(&key) {
             None => {
                 changed.deleted += 1;
-                records.push(Entry { sealed: Vec::new(), deleted: true, ..before });
+                records.push(Entry { expires: None, sealed: Vec::new(), deleted: true, ..before });
             }
-            Some(value) if *opened.value_of(&before)? == *value => {}
-            Some(value) => {
+            Some((expires, value)) if before.expires == expires && *opened.value_of(&before)? == *value => {}
+            Some((expires, value)) => {
                 changed.changed += 1;
-                let sealed = opened.seal(&before.identity(), &value)?;
-                records.push(Entry { sealed, ..before });
+                let sealed = opened.seal(&before.identity(), expires, &value)?;
+                records.push(Entry { expires, sealed, ..before });
             }
         }
     }
-    for ((name, kind, principal, scope), value) in wanted {
+    for ((name, kind, principal, scope), (expires, value)) in wanted {
         changed.added += 1;
-        let mut entry = Entry { name, kind, principal, scope, sealed: Vec::new(), deleted: false };
-        entry.sealed = opened.seal(&entry.identity(), &value)?;
+        let sealed = Vec::new();
+        let mut entry = Entry { name, kind, principal, scope, expires, sealed, deleted: false };
+        entry.sealed = opened.seal(&entry.identity(), expires, &value)?;
         records.push(entry);
     }
     if records.is_empty() {

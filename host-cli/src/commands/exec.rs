@@ -147,6 +147,7 @@ mod tests {
     #[test]
     fn collisions_and_loader_variables_are_refused() {
         let entry = |name: &str| Entry {
+            expires: None,
             name: name.into(),
             kind: b"credential".to_vec(),
             principal: b"app".to_vec(),

@@ -27,15 +27,16 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Error> {
         Command::Init { git: true, .. } => init::git_only(context),
         Command::Init { generate, key_file, .. } => init::run(context, generate.then_some(&*key_file)),
         Command::Keygen => keygen::run(context),
-        Command::List { selection, deleted } => list::run(context, &selection, deleted),
+        Command::List { selection, deleted, expiring } => list::run(context, &selection, deleted, expiring),
         Command::Get { name, selection } => get::run(context, &name, &selection),
-        Command::Set { name, kind, principal, scope, from_file, exact, empty } => {
+        Command::Set { name, kind, principal, scope, from_file, expires, exact, empty } => {
             let value = match (from_file, empty) {
                 (_, true) => set::Source::Empty,
                 (Some(path), false) => set::Source::File(path),
                 (None, false) => set::Source::Input,
             };
-            set::run(context, &name, Selection { kind, principal, scope }, value, exact)
+            let expires = expires.and_then(|expiry| expiry.0);
+            set::run(context, &name, Selection { kind, principal, scope }, value, expires, exact)
         }
         Command::Rm { name, selection } => rm::run(context, &name, &selection),
         Command::Edit => edit::run(context),

@@ -10,7 +10,7 @@ pub(crate) fn run(context: &Context, name: &str, selection: &Selection) -> Resul
     find::only_one(&mut store::Store::read(context)?, name, selection)?;
     let entry = store::change(context, |opened| {
         let entry = find::only_one(&mut opened.store, name, selection)?;
-        opened.put(&[EntryRef { identity: entry.identity(), sealed: b"", deleted: true }])?;
+        opened.put(&[EntryRef { identity: entry.identity(), expires: None, sealed: b"", deleted: true }])?;
         Ok((entry, true))
     })?;
     if context.json {

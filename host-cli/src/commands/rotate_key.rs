@@ -18,11 +18,8 @@ pub(crate) fn run(context: &Context) -> Result<(), Error> {
             progress.at(done)?;
             sealed.push(opened.reseal(entry)?);
         }
-        let entries: Vec<_> = live
-            .iter()
-            .zip(&sealed)
-            .map(|(entry, sealed)| EntryRef { identity: entry.identity(), sealed, deleted: false })
-            .collect();
+        let entries: Vec<_> =
+            live.iter().zip(&sealed).map(|(entry, sealed)| EntryRef { sealed, ..entry.as_ref() }).collect();
         opened.put(&entries)?;
         opened.set_keyring(context, &keyring, &kek)?;
         opened.retire_keys(context)?;

@@ -30,6 +30,7 @@ pub(crate) fn run(
     name: &str,
     selection: Selection,
     source: Source,
+    expires: Option<u64>,
     exact: bool,
 ) -> Result<(), Error> {
     // A person is asked for nothing before it is clear that the file exists and that the arguments are valid.
@@ -49,13 +50,19 @@ pub(crate) fn run(
             Some(entry) => opened.value(entry).ok(),
             None => None,
         };
-        if known.is_some_and(|known| known == value) {
+        let expired = before.as_ref().and_then(|before| before.expires);
+        if known.is_some_and(|known| known == value) && expired == expires {
             return Ok((None, false));
         }
-        let sealed = opened.seal(&identity, &value)?;
-        opened.put(&[EntryRef { identity, sealed: &sealed, deleted: false }])?;
-        Ok((Some(before.is_none()), true))
+        let sealed = opened.seal(&identity, expires, &value)?;
+        opened.put(&[EntryRef { identity, expires, sealed: &sealed, deleted: false }])?;
+        Ok((Some((before.is_none(), expired.is_some() && expires.is_none())), true))
     })?;
+    // What was due was the old value.
+    if changed.is_some_and(|(_, had_expiry)| had_expiry) {
+        terminal::note("it does not expire any more: --expires says when");
+    }
+    let changed = changed.map(|(added, _)| added);
     let result = match changed {
         Some(true) => "added",
         Some(false) => "changed",

@@ -4,9 +4,9 @@ use omni_credentials_host::{Digest, Entry, Keyring, shared_file};
 
 use crate::context::{Context, MAX_FILE};
 use crate::error::Error;
-use crate::identity;
 use crate::output::{self, EntryFields, ValueFields};
 use crate::store::Store;
+use crate::{expiry, identity};
 
 /// Set, it makes `git diff` show values, too.
 const SHOW_VALUES: &str = "OMNI_CREDENTIALS_SHOW_VALUES";
@@ -41,7 +41,9 @@ fn print(context: &Context, store: &Store, mut keyring: Option<&mut Keyring>) ->
     let (mut records, mut lines) = (Vec::new(), String::new());
     for entry in &store.entries {
         let value = match &mut keyring {
-            Some(keyring) if !entry.deleted => Some(keyring.open(&entry.identity(), &entry.sealed)),
+            Some(keyring) if !entry.deleted => {
+                Some(keyring.open(&entry.identity(), entry.expires, &entry.sealed))
+            }
             _ => None,
         };
         let value = match value {
@@ -97,7 +99,10 @@ impl Record {
 
 /// One line, so that a difference shows the whole credential.
 fn text(entry: &Entry, value: Option<Value>) -> String {
-    let shown = identity::shown(&entry.identity());
+    let mut shown = identity::shown(&entry.identity());
+    if entry.expires.is_some() {
+        shown.push_str(&format!(", expires {}", expiry::shown(entry.expires)));
+    }
     let rest = match value {
         _ if entry.deleted => "deleted".to_owned(),
         Some(Ok(value)) => output::escaped(&value),

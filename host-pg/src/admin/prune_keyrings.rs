@@ -53,8 +53,9 @@ fn rows_must_not_need_superseded(handle: &Handle) -> Result<(), Error> {
 fn needs_superseded(store: &mut Instance, fields: &Fields, sealed: pg_sys::Datum) -> Result<bool, Error> {
     // SAFETY: the datum of a bytea that is not NULL.
     let sealed = unsafe { Detoasted::new(sealed) };
-    let opens =
-        identity::with_identity(fields, None, |identity| store.opens_with_current(identity, sealed.bytes()));
+    let opens = identity::with_identity(fields, None, |identity, expires| {
+        store.opens_with_current(identity, expires, sealed.bytes())
+    });
     match opens {
         Ok(Ok(true)) => Ok(false),
         Ok(Err(error)) => Err(error),

@@ -81,7 +81,9 @@ fn open_as(
     // SAFETY: the datum of a bytea that is not NULL.
     let sealed = unsafe { Detoasted::new(sealed) };
     let mut store = handle.borrow_mut();
-    match identity::with_identity(fields, Some(principal), |identity| store.open(identity, sealed.bytes())) {
+    match identity::with_identity(fields, Some(principal), |identity, expires| {
+        store.open(identity, expires, sealed.bytes())
+    }) {
         Ok(Ok(value)) => Ok(Some(value)),
         Ok(Err(instance::OpenError::Store(error))) => Err(error),
         Ok(Err(instance::OpenError::Value(_))) | Err(_) => Ok(None),

@@ -58,7 +58,9 @@ fn sees_every_row(table: pg_sys::Oid) -> bool {
 fn describe(fields: &Fields) -> (Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>) {
     let role = catalog::role_name(fields.principal_oid())
         .unwrap_or_else(|| fields.principal_oid().to_u32().to_string().into_bytes());
-    identity::with_identity(fields, Some(&role), |identity| {
+    // What is wrong may be the expiry.
+    let fields = Fields { expires_at: None, ..*fields };
+    identity::with_identity(&fields, Some(&role), |identity, _| {
         (identity.name.to_vec(), identity.kind.to_vec(), identity.principal.to_vec(), identity.scope.to_vec())
     })
     .unwrap_or_default()

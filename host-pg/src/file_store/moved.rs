@@ -112,23 +112,23 @@ fn seal_again(
         .entries(ours)
         .map_err(fault)?
         .into_iter()
-        .map(|row| (key(&row.identity()), row.sealed))
+        .map(|row| (key(&row.identity()), (row.expires, row.sealed)))
         .collect();
     let mut sealed_again = Vec::with_capacity(records.len());
     let mut agreed = Vec::new();
     for mut record in records {
         if !record.deleted {
             let identity = record.identity();
-            let value = keys.open(&identity, &record.sealed).map_err(fault)?;
+            let value = keys.open(&identity, record.expires, &record.sealed).map_err(fault)?;
             let row = rows.get(&key(&identity));
-            let same = match row.map(|sealed| instance.open(&identity, sealed)) {
-                Some(Ok(held)) => *held == *value,
+            let same = match row.map(|(expires, sealed)| instance.open(&identity, *expires, sealed)) {
+                Some(Ok(held)) => *held == *value && row.is_some_and(|row| row.0 == record.expires),
                 Some(Err(OpenError::Store(error))) => return Err(error),
                 Some(Err(OpenError::Value(_))) | None => false,
             };
             record.sealed = match row {
-                Some(sealed) if same => sealed.clone(),
-                _ => instance.seal(&identity, &value)?,
+                Some((_, sealed)) if same => sealed.clone(),
+                _ => instance.seal(&identity, record.expires, &value)?,
             };
             if same || (settled && row.is_some()) {
                 agreed.push(record.clone());

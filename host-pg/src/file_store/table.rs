@@ -13,7 +13,7 @@ use crate::postgres::heap::Visit;
 use crate::postgres::varlena::Detoasted;
 use crate::postgres::{catalog, fmgr};
 use crate::rows::columns::Fields;
-use crate::rows::statement::{IDENTITY_MATCHES, arguments, change, qualified};
+use crate::rows::statement::{IDENTITY_MATCHES, arguments, change, qualified, row_arguments};
 use crate::rows::{identity, open};
 
 /// Why a row is left as it is.
@@ -59,7 +59,9 @@ impl Rows {
             let pushed = unsafe {
                 let pushed = memory.switch_to(|_| {
                     let sealed = Detoasted::new(sealed);
-                    let push = |identity: &host::Identity<'_>| rows.packed.push(identity, sealed.bytes());
+                    let push = |identity: &host::Identity<'_>, expires| {
+                        rows.packed.push(identity, expires, sealed.bytes());
+                    };
                     identity::with_identity(&fields, None, push).is_ok()
                 });
                 memory.reset();
@@ -143,15 +145,22 @@ fn write(
     let (sql, action) = match (entry.deleted, exists) {
         (true, false) => return Ok(Outcome { entry, action: "unchanged", reason: None }),
         (true, true) => (format!("delete from {name} where {IDENTITY_MATCHES}"), "removed"),
-        (false, true) => (format!("update {name} set value = $5 where {IDENTITY_MATCHES}"), "changed"),
+        (false, true) => {
+            (format!("update {name} set value = $5, expires_at = $6 where {IDENTITY_MATCHES}"), "changed")
+        }
         (false, false) => (
-            format!("insert into {name} (name, kind, principal, scope, value) values ($1, $2, $3, $4, $5)"),
+            format!(
+                "insert into {name} (name, kind, principal, scope, value, expires_at) \
+                 values ($1, $2, $3, $4, $5, $6)"
+            ),
             "added",
         ),
     };
     if !dry_run {
-        let sealed = (!entry.deleted).then(|| open::bytea(&entry.sealed));
-        let parameters = arguments(&fields, sealed);
+        let parameters = match entry.deleted {
+            true => arguments(&fields, None),
+            false => row_arguments(&fields, open::bytea(&entry.sealed)),
+        };
         if Spi::connect_mut(|client| change(client, &sql, &parameters))? == 0 {
             return Ok(Outcome { entry, action: "skipped", reason: Some(UNCHANGED.to_owned()) });
         }
@@ -159,7 +168,7 @@ fn write(
     Ok(Outcome { entry, action, reason: None })
 }
 
-/// The record's identity as datums of the table's types.
+/// The record's identity and expiry as datums of the table's types.
 fn fields_of(kind_type: pg_sys::Oid, entry: &Entry) -> Result<Fields, String> {
     let text = |bytes: &[u8], field| {
         String::from_utf8(bytes.to_vec()).map_err(|_| format!("the {field} is not UTF-8"))
@@ -171,5 +180,9 @@ fn fields_of(kind_type: pg_sys::Oid, entry: &Entry) -> Result<Fields, String> {
     let foreign = |field| format!("the {field} has a character that this database's encoding lacks");
     let name = fmgr::text(&entry.name).ok_or_else(|| foreign("name"))?;
     let scope = fmgr::jsonb(&entry.scope).ok_or_else(|| foreign("scope"))?;
-    Ok(Fields { name, kind, principal: pg_sys::Datum::from(principal), scope })
+    let expires_at = match entry.expires {
+        Some(expires) => Some(Fields::expiry(expires).ok_or("the expiry is out of range here")?),
+        None => None,
+    };
+    Ok(Fields { name, kind, principal: pg_sys::Datum::from(principal), scope, expires_at })
 }

@@ -98,16 +98,17 @@ impl Instance {
     pub(crate) fn open(
         &mut self,
         identity: &Identity<'_>,
+        expires: Option<u64>,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let reason = match self.keyrings.open(identity, sealed)? {
+        let reason = match self.keyrings.open(identity, expires, sealed)? {
             Ok(value) => return Ok(value),
             Err(reason) => reason,
         };
         // A statement whose lock on the table is older than a new keyring is not told of it, but sees the rows that were
         // sealed with it; and logical replication brings keyrings without telling the backends.
         if reason.is_of_another_key() && self.reread()? {
-            return self.keyrings.open(identity, sealed)?.map_err(OpenError::Value);
+            return self.keyrings.open(identity, expires, sealed)?.map_err(OpenError::Value);
         }
         Err(OpenError::Value(reason))
     }
@@ -117,16 +118,17 @@ impl Instance {
     pub(crate) fn open_as_seen(
         &mut self,
         identity: &Identity<'_>,
+        expires: Option<u64>,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         if !self.pruned.loaded.is_empty()
-            && let Ok(value) = self.pruned.open(identity, sealed)?
+            && let Ok(value) = self.pruned.open(identity, expires, sealed)?
         {
             return Ok(value);
         }
-        match self.open(identity, sealed) {
+        match self.open(identity, expires, sealed) {
             Err(OpenError::Value(reason)) if reason.is_of_another_key() && self.find_pruned()? => {
-                self.pruned.open(identity, sealed)?.map_err(OpenError::Value)
+                self.pruned.open(identity, expires, sealed)?.map_err(OpenError::Value)
             }
             result => result,
         }
@@ -134,21 +136,27 @@ impl Instance {
 
     /// Seals a value again under the current key. Where the current keyring has its key, it stays the same version of
     /// the credential.
-    pub(crate) fn reseal(&mut self, identity: &Identity<'_>, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
-        if let Some(result) = self.keyrings.reseal(identity, sealed)? {
+    pub(crate) fn reseal(
+        &mut self,
+        identity: &Identity<'_>,
+        expires: Option<u64>,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, OpenError> {
+        if let Some(result) = self.keyrings.reseal(identity, expires, sealed)? {
             return result.map_err(OpenError::Value);
         }
-        let value = self.open(identity, sealed)?;
-        Ok(self.seal(identity, &value)?)
+        let value = self.open(identity, expires, sealed)?;
+        Ok(self.seal(identity, expires, &value)?)
     }
 
     /// Whether the current keyring opens a value.
     pub(crate) fn opens_with_current(
         &mut self,
         identity: &Identity<'_>,
+        expires: Option<u64>,
         sealed: &[u8],
     ) -> Result<bool, Error> {
-        Ok(self.keyrings.open_with(0, identity, sealed)?.is_ok())
+        Ok(self.keyrings.open_with(0, identity, expires, sealed)?.is_ok())
     }
 
     /// Whether a superseded keyring has the key of a value, or may have it: where the value's format is unknown,
@@ -158,7 +166,7 @@ impl Instance {
         const NO_IDENTITY: Identity<'_> =
             Identity { name: b"?", kind: b"?", principal: b"?", scope: b"null" };
         for index in 1..self.keyrings.loaded.len() {
-            match self.keyrings.open_with(index, &NO_IDENTITY, sealed)? {
+            match self.keyrings.open_with(index, &NO_IDENTITY, None, sealed)? {
                 Err(Unreadable::Malformed) => {}
                 Err(reason) if reason.is_of_another_key() => {}
                 _ => return Ok(true),
@@ -182,11 +190,19 @@ impl Instance {
     }
 
     /// Seals a value under the current key, making the keyring where the instance has none yet.
-    pub(crate) fn seal(&mut self, identity: &Identity<'_>, value: &[u8]) -> Result<Vec<u8>, Error> {
+    pub(crate) fn seal(
+        &mut self,
+        identity: &Identity<'_>,
+        expires: Option<u64>,
+        value: &[u8],
+    ) -> Result<Vec<u8>, Error> {
         if self.keyrings.loaded.is_empty() {
             self.create_first_keyring()?;
         }
-        self.keyrings.unlocked(0)?.seal(identity, value).map_err(|error| refused_field(error, identity))
+        self.keyrings
+            .unlocked(0)?
+            .seal(identity, expires, value)
+            .map_err(|error| refused_field(error, identity))
     }
 
     /// The keyrings before the current one, newest first.
@@ -312,6 +328,7 @@ fn refused_field(error: host::Error, identity: &Identity<'_>) -> Error {
         E::InvalidPrincipal => ("principal", "must be a role name of 1 to 255 bytes".to_owned()),
         E::InvalidScope => ("scope", "must be JSON nested at most 32 levels deep".to_owned()),
         E::ScopeTooLarge => ("scope", format!("has {} bytes as JSON, more than 2048", failure.found)),
+        E::InvalidExpiry => return Error::InvalidExpiry { name },
         E::ValueTooLarge => ("value", format!("has {} bytes, more than 1048576", failure.found)),
         _ => return Error::ModuleFailed { reason: failure.to_string() },
     };

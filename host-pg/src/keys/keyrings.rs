@@ -112,11 +112,12 @@ impl Keyrings {
     pub(crate) fn open(
         &mut self,
         identity: &Identity<'_>,
+        expires: Option<u64>,
         sealed: &[u8],
     ) -> Result<Result<Zeroizing<Vec<u8>>, Unreadable>, Error> {
         let mut first = None;
         for index in 0..self.loaded.len() {
-            match self.open_with(index, identity, sealed)? {
+            match self.open_with(index, identity, expires, sealed)? {
                 Ok(value) => return Ok(Ok(value)),
                 Err(reason) => {
                     first.get_or_insert(reason);
@@ -133,9 +134,10 @@ impl Keyrings {
     pub(crate) fn reseal(
         &mut self,
         identity: &Identity<'_>,
+        expires: Option<u64>,
         sealed: &[u8],
     ) -> Result<Option<Result<Vec<u8>, Unreadable>>, Error> {
-        match self.unlocked(0)?.reseal(identity, sealed) {
+        match self.unlocked(0)?.reseal(identity, expires, sealed) {
             Ok(again) => Ok(Some(Ok(again))),
             Err(host::Error::Refused(failure)) => match Unreadable::of(&failure) {
                 Some(reason) if reason.is_of_another_key() => Ok(None),
@@ -151,9 +153,10 @@ impl Keyrings {
         &mut self,
         index: usize,
         identity: &Identity<'_>,
+        expires: Option<u64>,
         sealed: &[u8],
     ) -> Result<Result<Zeroizing<Vec<u8>>, Unreadable>, Error> {
-        match self.unlocked(index)?.open(identity, sealed) {
+        match self.unlocked(index)?.open(identity, expires, sealed) {
             Ok(value) => Ok(Ok(value)),
             Err(host::Error::Refused(failure)) => match Unreadable::of(&failure) {
                 Some(reason) => Ok(Err(reason)),

@@ -19,6 +19,8 @@ pub(crate) mod credentials {
     pub(crate) const KIND: usize = 2;
     pub(crate) const PRINCIPAL: usize = 3;
     pub(crate) const SCOPE: usize = 4;
+    /// The one column that may be NULL.
+    pub(crate) const EXPIRES_AT: usize = 5;
 
     pub(crate) const COLUMNS: &[Column] = &[
         Column::new("name", TEXT),
@@ -26,6 +28,7 @@ pub(crate) mod credentials {
         Column::new("kind", Type::Enum),
         Column::new("principal", Type::Is(pgrx::pg_sys::REGROLEOID)),
         Column::new("scope", Type::Is(pgrx::pg_sys::JSONBOID)),
+        Column::new("expires_at", Type::Is(pgrx::pg_sys::TIMESTAMPTZOID)),
     ];
 }
 

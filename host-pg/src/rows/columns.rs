@@ -1,8 +1,8 @@
 //! The columns of a credential: in a row of the view or the table, and as the fields that its value is bound to.
 
-use pgrx::pg_sys;
+use pgrx::{FromDatum, IntoDatum, pg_sys};
 
-use crate::error::{Error, display_name};
+use crate::error::{Error, Unreadable, display_name};
 use crate::postgres::catalog;
 use crate::postgres::heap::Row;
 use crate::postgres::tables::credentials;
@@ -16,9 +16,28 @@ pub(crate) struct Fields {
     pub(crate) kind: pg_sys::Datum,
     pub(crate) principal: pg_sys::Datum,
     pub(crate) scope: pg_sys::Datum,
+    /// A timestamptz.
+    pub(crate) expires_at: Option<pg_sys::Datum>,
 }
 
 impl Fields {
+    /// When the credential expires, in seconds since 1970.
+    pub(crate) fn expires(&self) -> Result<Option<u64>, Unreadable> {
+        let Some(datum) = self.expires_at else { return Ok(None) };
+        // SAFETY: the datum of a timestamptz, which is a number of microseconds and no pointer.
+        let micros = unsafe { i64::from_datum(datum, false) }.unwrap_or(i64::MAX);
+        // Infinity is no whole second, either.
+        let whole = (micros % SECOND == 0).then_some(micros / SECOND + EPOCH);
+        let seconds = whole.and_then(|seconds| u64::try_from(seconds).ok());
+        seconds.map(Some).ok_or(Unreadable::InvalidExpiry)
+    }
+
+    /// The timestamptz of an expiry; `None` for one that the server cannot hold.
+    pub(crate) fn expiry(expires: u64) -> Option<pg_sys::Datum> {
+        let seconds = i64::try_from(expires).ok()?.checked_sub(EPOCH)?;
+        seconds.checked_mul(SECOND)?.into_datum()
+    }
+
     /// The principal's oid.
     pub(crate) fn principal_oid(&self) -> pg_sys::Oid {
         catalog::oid(self.principal)
@@ -39,6 +58,7 @@ impl Fields {
             kind: row.required_raw(credentials::KIND)?,
             principal: row.required_raw(credentials::PRINCIPAL)?,
             scope: row.required_raw(credentials::SCOPE)?,
+            expires_at: row.raw(credentials::EXPIRES_AT),
         };
         Ok((fields, row.required_raw(credentials::VALUE)?))
     }
@@ -50,12 +70,18 @@ impl Fields {
             kind: row.raw(credentials::KIND)?,
             principal: row.raw(credentials::PRINCIPAL)?,
             scope: row.raw(credentials::SCOPE)?,
+            expires_at: row.raw(credentials::EXPIRES_AT),
         };
         Some((fields, row.raw(credentials::VALUE)?))
     }
 }
 
-/// The five columns of a view or table row; `None` for NULL.
+/// A second in microseconds, the unit of a timestamptz.
+const SECOND: i64 = 1_000_000;
+/// 2000-01-01T00:00:00Z, from which a timestamptz counts, in seconds since 1970.
+const EPOCH: i64 = 946_684_800;
+
+/// The six columns of a view or table row; `None` for NULL.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns {
     pub(crate) tuple: pg_sys::HeapTuple,
@@ -64,6 +90,7 @@ pub(crate) struct Columns {
     kind: Option<pg_sys::Datum>,
     principal: Option<pg_sys::Datum>,
     scope: Option<pg_sys::Datum>,
+    expires_at: Option<pg_sys::Datum>,
 }
 
 impl Columns {
@@ -77,7 +104,7 @@ impl Columns {
         Self::of(call, call.new_values()?)
     }
 
-    /// The identity; no column of it may be NULL.
+    /// The identity and the expiry; no column of the identity may be NULL.
     pub(crate) fn fields(&self) -> Result<Fields, Error> {
         let present = |datum: Option<pg_sys::Datum>, field| datum.ok_or(Error::NullField { field });
         Ok(Fields {
@@ -85,6 +112,7 @@ impl Columns {
             kind: present(self.kind, "kind")?,
             principal: present(self.principal, "principal")?,
             scope: present(self.scope, "scope")?,
+            expires_at: self.expires_at,
         })
     }
 
@@ -106,6 +134,7 @@ impl Columns {
             kind: at(credentials::KIND),
             principal: at(credentials::PRINCIPAL),
             scope: at(credentials::SCOPE),
+            expires_at: at(credentials::EXPIRES_AT),
         })
     }
 }

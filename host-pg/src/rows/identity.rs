@@ -15,14 +15,15 @@ use crate::postgres::varlena::{Detoasted, jsonb_text};
 use crate::postgres::{catalog, encoding};
 use crate::rows::columns::Fields;
 
-/// Calls `f` with the identity that the fields stand for. `as_principal`, in UTF-8, replaces the principal's name, for
+/// Calls `f` with the identity and the expiry that the fields stand for. `as_principal`, in UTF-8, replaces the principal's name, for
 /// values that were sealed under an earlier one.
 pub(crate) fn with_identity<T>(
     fields: &Fields,
     as_principal: Option<&[u8]>,
-    f: impl FnOnce(&Identity<'_>) -> T,
+    f: impl FnOnce(&Identity<'_>, Option<u64>) -> T,
 ) -> Result<T, Unreadable> {
     forget_if_told();
+    let expires = fields.expires()?;
     // SAFETY: the datums come from a row (or arguments) of the declared types: text, an enum, regrole, jsonb.
     let (name, scope) = unsafe { (Detoasted::new(fields.name), Detoasted::new(fields.scope)) };
     if scope.bytes().len() > MAX_INDEXED_BYTES {
@@ -53,11 +54,11 @@ pub(crate) fn with_identity<T>(
                 return Err(Unreadable::InvalidIdentity);
             }
             if text.len() > MAX_CACHED_TEXT {
-                return Ok(f(&Identity { name: &name, kind, principal: role, scope: &text }));
+                return Ok(f(&Identity { name: &name, kind, principal: role, scope: &text }, expires));
             }
             cache.scope = LastScope { raw: scope.bytes().to_vec(), text };
         }
-        Ok(f(&Identity { name: &name, kind, principal: role, scope: &cache.scope.text }))
+        Ok(f(&Identity { name: &name, kind, principal: role, scope: &cache.scope.text }, expires))
     })
 }
 

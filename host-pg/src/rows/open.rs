@@ -17,15 +17,21 @@ use crate::settings::{self, OnUnreadable};
 raw_function!(open_credential_wrapper, pg_finfo_open_credential_wrapper, open_credential);
 raw_function!(seal_credential_wrapper, pg_finfo_seal_credential_wrapper, seal_credential);
 
-/// `open_credential(store oid, name text, kind anyenum, principal regrole, scope jsonb, sealed bytea) returns bytea`.
-/// Strict, so no argument is NULL.
+/// `open_credential(store oid, name text, kind anyenum, principal regrole, scope jsonb, sealed bytea, expires_at
+/// timestamptz) returns bytea`. NULL for a NULL argument, other than `expires_at`.
 ///
 /// # Safety
 /// Called by Postgres with these types.
 unsafe fn open_credential(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the declared argument types, none of them NULL.
-    let (store, fields, sealed) =
-        unsafe { (oid_argument(fcinfo, 0), fields_from(fcinfo, 1), fcinfo::pg_getarg_datum_raw(fcinfo, 5)) };
+    // SAFETY: the function has these arguments.
+    if (0..=SEALED).any(|n| unsafe { fcinfo::pg_arg_is_null(fcinfo, n) }) {
+        // SAFETY: as above.
+        return unsafe { fcinfo::pg_return_null(fcinfo) };
+    }
+    // SAFETY: the declared argument types, none of those before the last NULL.
+    let (store, fields, sealed) = unsafe {
+        (oid_argument(fcinfo, 0), fields_from(fcinfo), fcinfo::pg_getarg_datum_raw(fcinfo, SEALED))
+    };
     match or_raise(open(store, &fields, sealed)) {
         Some(value) => value,
         // SAFETY: as above.
@@ -33,8 +39,8 @@ unsafe fn open_credential(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     }
 }
 
-/// `seal_credential(store oid, name text, kind anyenum, principal regrole, scope jsonb, value bytea) returns bytea`.
-/// Not strict: a NULL must not become a NULL value that stands for another column's.
+/// `seal_credential(store oid, name text, kind anyenum, principal regrole, scope jsonb, value bytea, expires_at
+/// timestamptz) returns bytea`. Not strict: a NULL must not become a NULL value that stands for another column's.
 ///
 /// # Safety
 /// Called by Postgres with these types.
@@ -47,9 +53,10 @@ unsafe fn seal_credential(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     }
     // Parameters of the statement that calls us hold the value in the clear.
     let context = Hidden::begin();
-    // SAFETY: the declared argument types, none of them NULL.
-    let (store, fields, value) =
-        unsafe { (oid_argument(fcinfo, 0), fields_from(fcinfo, 1), fcinfo::pg_getarg_datum_raw(fcinfo, 5)) };
+    // SAFETY: the declared argument types, none of those before the last NULL.
+    let (store, fields, value) = unsafe {
+        (oid_argument(fcinfo, 0), fields_from(fcinfo), fcinfo::pg_getarg_datum_raw(fcinfo, SEALED))
+    };
     // SAFETY: the datum of a bytea that is not NULL.
     let value = unsafe { Detoasted::new(value) };
     let sealed = or_raise(may_seal(store, &fields).and_then(|()| seal(store, &fields, value.bytes())));
@@ -65,8 +72,9 @@ pub(crate) fn seal(store: pg_sys::Oid, fields: &Fields, value: &[u8]) -> Result<
     unsafe { pg_sys::LockRelationOid(store, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE) }
     let handle = instance::of_table(store)?;
     let mut store = handle.borrow_mut();
-    let sealed = identity::with_identity(fields, None, |identity| store.seal(identity, value))
-        .map_err(|reason| not_for(fields, reason))??;
+    let sealed =
+        identity::with_identity(fields, None, |identity, expires| store.seal(identity, expires, value))
+            .map_err(|reason| not_for(fields, reason))??;
     Ok(bytea(&sealed))
 }
 
@@ -75,6 +83,7 @@ fn not_for(fields: &Fields, reason: Unreadable) -> Error {
     let name = fields.display_name();
     match reason {
         Unreadable::PrincipalDropped(oid) => Error::PrincipalMissing { name, oid },
+        Unreadable::InvalidExpiry => Error::InvalidExpiry { name },
         reason => Error::Unreadable { name, reason },
     }
 }
@@ -130,12 +139,13 @@ fn open_with<T>(
     handle: &instance::Handle,
     fields: &Fields,
     sealed: pg_sys::Datum,
-    open: impl FnOnce(&mut Instance, &Identity<'_>, &[u8]) -> Result<T, OpenError>,
+    open: impl FnOnce(&mut Instance, &Identity<'_>, Option<u64>, &[u8]) -> Result<T, OpenError>,
 ) -> Result<T, OpenError> {
     // SAFETY: the datum of a bytea that is not NULL.
     let sealed = unsafe { Detoasted::new(sealed) };
     let mut store = handle.borrow_mut();
-    match identity::with_identity(fields, None, |identity| open(&mut store, identity, sealed.bytes())) {
+    let open = |identity: &Identity<'_>, expires| open(&mut store, identity, expires, sealed.bytes());
+    match identity::with_identity(fields, None, open) {
         Ok(result) => result,
         Err(reason) => Err(OpenError::Value(reason)),
     }
@@ -247,16 +257,22 @@ unsafe fn oid_argument(fcinfo: pg_sys::FunctionCallInfo, n: usize) -> pg_sys::Oi
     }
 }
 
+/// Where the arguments of both functions have the value, after the fields.
+const SEALED: usize = 5;
+
 /// # Safety
-/// Arguments `n` to `n + 3` are a non-null text, enum, regrole and jsonb.
-unsafe fn fields_from(fcinfo: pg_sys::FunctionCallInfo, n: usize) -> Fields {
+/// Arguments 1 to 4 are a non-null text, enum, regrole and jsonb; argument 6 is a timestamptz.
+unsafe fn fields_from(fcinfo: pg_sys::FunctionCallInfo) -> Fields {
     // SAFETY: see above.
     unsafe {
+        let expires_at = SEALED + 1;
+        let expires = !fcinfo::pg_arg_is_null(fcinfo, expires_at);
         Fields {
-            name: fcinfo::pg_getarg_datum_raw(fcinfo, n),
-            kind: fcinfo::pg_getarg_datum_raw(fcinfo, n + 1),
-            principal: fcinfo::pg_getarg_datum_raw(fcinfo, n + 2),
-            scope: fcinfo::pg_getarg_datum_raw(fcinfo, n + 3),
+            name: fcinfo::pg_getarg_datum_raw(fcinfo, 1),
+            kind: fcinfo::pg_getarg_datum_raw(fcinfo, 2),
+            principal: fcinfo::pg_getarg_datum_raw(fcinfo, 3),
+            scope: fcinfo::pg_getarg_datum_raw(fcinfo, 4),
+            expires_at: expires.then(|| fcinfo::pg_getarg_datum_raw(fcinfo, expires_at)),
         }
     }
 }

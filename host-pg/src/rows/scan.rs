@@ -24,7 +24,7 @@ pub(crate) fn each_row(
     mut visit: impl FnMut(Row) -> Result<(), Error>,
 ) -> Result<(), Error> {
     const BATCH: core::ffi::c_long = 1_000;
-    let sql = format!("select name, value, kind, principal, scope from {}", qualified(table));
+    let sql = format!("select name, value, kind, principal, scope, expires_at from {}", qualified(table));
     Spi::connect(|client| {
         let mut cursor = client.try_open_cursor(sql.as_str(), &[])?;
         // What a row takes is given back after it: values can have a mebibyte each.
@@ -41,15 +41,17 @@ pub(crate) fn each_row(
                 }
             }
             for row in rows {
-                let column = |place: usize| {
+                let nullable = |place: usize| {
                     let datum = row.get::<AnyDatum>(place.saturating_add(1)).ok().flatten();
-                    datum.map(|datum| datum.0).ok_or_else(|| heap::is_null(table, place))
+                    datum.map(|datum| datum.0)
                 };
+                let column = |place| nullable(place).ok_or_else(|| heap::is_null(table, place));
                 let fields = Fields {
                     name: column(credentials::NAME)?,
                     kind: column(credentials::KIND)?,
                     principal: column(credentials::PRINCIPAL)?,
                     scope: column(credentials::SCOPE)?,
+                    expires_at: nullable(credentials::EXPIRES_AT),
                 };
                 let row = Row { fields, sealed: column(credentials::VALUE)? };
                 // SAFETY: the closure keeps nothing that it allocates there.

@@ -50,6 +50,17 @@ pub(crate) fn arguments(fields: &Fields, value: Option<pg_sys::Datum>) -> Vec<Da
     typed.into_iter().map(|(datum, oid)| unsafe { DatumWithOid::new(datum, oid) }).collect()
 }
 
+/// $1 to $4, the value as $5, and the expiry as $6.
+pub(crate) fn row_arguments(fields: &Fields, value: pg_sys::Datum) -> Vec<DatumWithOid<'static>> {
+    let mut row = arguments(fields, Some(value));
+    row.push(match fields.expires_at {
+        // SAFETY: a timestamptz is no pointer.
+        Some(datum) => unsafe { DatumWithOid::new(datum, pg_sys::TIMESTAMPTZOID) },
+        None => DatumWithOid::null_oid(pg_sys::TIMESTAMPTZOID),
+    });
+    row
+}
+
 /// Runs a statement that changes rows, prepared once per backend, and gives how many it changed.
 pub(crate) fn change(
     client: &mut SpiClient<'_>,

@@ -12,7 +12,7 @@ use crate::postgres::trigger::{Call, Event, Level, Timing};
 use crate::postgres::varlena::Detoasted;
 use crate::rows::columns::{Columns, Fields};
 use crate::rows::open;
-use crate::rows::statement::{IDENTITY_MATCHES, arguments, change, first_bytes, qualified};
+use crate::rows::statement::{IDENTITY_MATCHES, arguments, change, first_bytes, qualified, row_arguments};
 
 raw_function!(credentials_write_wrapper, pg_finfo_credentials_write_wrapper, credentials_write);
 
@@ -50,10 +50,10 @@ fn insert(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
     let value = unsafe { Detoasted::new(new.value()?) };
     let sealed = open::seal(table, &fields, value.bytes())?;
     let sql = format!(
-        "insert into {} (name, kind, principal, scope, value) values ($1, $2, $3, $4, $5)",
+        "insert into {} (name, kind, principal, scope, value, expires_at) values ($1, $2, $3, $4, $5, $6)",
         qualified(table)
     );
-    let written = Spi::connect_mut(|client| change(client, &sql, &arguments(&fields, Some(sealed))))?;
+    let written = Spi::connect_mut(|client| change(client, &sql, &row_arguments(&fields, sealed)))?;
     Ok((written > 0).then_some(new.tuple))
 }
 
@@ -70,23 +70,23 @@ fn update(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
         (Some(old), Some(new)) => same_bytes(old, new),
         _ => false,
     };
-    if same_value && same_identity(&from, &to) {
+    if same_value && same_identity(&from, &to) && same_expiry(&from, &to) {
         return Ok(Some(new.tuple));
     }
     let sealed = match new.value {
-        // A new identity for a value that the caller did not see in the clear (or could not).
+        // A new identity or expiry for a value that the caller did not see in the clear (or could not).
         _ if same_value => open::seal(table, &to, &open_current(table, &from, &current)?)?,
         // SAFETY: the datum of a bytea that is not NULL.
         Some(value) => open::seal(table, &to, unsafe { Detoasted::new(value) }.bytes())?,
         None => return Err(Error::NullField { field: "value" }),
     };
     let sql = format!(
-        "update {} set name = $6, kind = $7, principal = $8, scope = $9, value = $10 \
+        "update {} set name = $6, kind = $7, principal = $8, scope = $9, value = $10, expires_at = $11 \
          where {IDENTITY_MATCHES} and value operator(pg_catalog.=) $5",
         qualified(table)
     );
     let mut parameters = arguments(&from, Some(open::bytea(&current)));
-    parameters.extend(arguments(&to, Some(sealed)));
+    parameters.extend(row_arguments(&to, sealed));
     if finish(table, &from, &current, &sql, &parameters)? {
         Ok(Some(new.tuple))
     } else if sealed_value(table, &from)?.is_none() {
@@ -183,6 +183,10 @@ fn same_identity(a: &Fields, b: &Fields) -> bool {
         && a.kind.value() == b.kind.value()
         && a.principal.value() == b.principal.value()
         && same_bytes(a.scope, b.scope)
+}
+
+fn same_expiry(a: &Fields, b: &Fields) -> bool {
+    a.expires_at.map(|datum| datum.value()) == b.expires_at.map(|datum| datum.value())
 }
 
 /// Whether two varlena datums hold the same bytes.
