@@ -18,7 +18,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "independent"))
-from omni_credentials_format import File, Identity, Keyring, StoredKeyring, base64_lines, canonical_scope
+from omni_credentials_format import (
+    File,
+    Identity,
+    Keyring,
+    Sealed,
+    StoredKeyring,
+    base64_lines,
+    canonical_scope,
+    parse_time,
+    write_time,
+)
 
 RELEASE = Path(os.environ["CARGO_TARGET_DIR"]) / "release"
 FIELDS = ("name", "kind", "principal", "scope")
@@ -72,6 +82,7 @@ class Command:
         shown = json.loads(self.run("show", "--values", request["file"], secret=secret(request)))
         records = [
             {field: record[field] for field in FIELDS[:3]}
+            | ({"expires": parse_time(record["expires"])} if "expires" in record else {})
             | {"scope": scope_text(record["scope"]), "value": None if record["deleted"] else value_of(record).hex()}
             for record in shown["credentials"]
         ]
@@ -79,7 +90,7 @@ class Command:
 
     def open(self, request: dict) -> bytes:
         keys = Keyring(bytes.fromhex(request["keyring"]), bytes.fromhex(request["kek"]))
-        file = File(keys.data, keys.suite, records={identity(request): bytes.fromhex(request["sealed"])})
+        file = File(keys.data, keys.suite, records={identity(request): Sealed(bytes.fromhex(request["sealed"]), request["identity"].get("expires"))})
         try:
             shown = json.loads(self.run("show", "--values", self.write(file.write(keys)), secret=secret(request)))
         except Refusal as refusal:
@@ -114,6 +125,8 @@ class Command:
             raise Unsupported
         value = bytes.fromhex(request["value"])
         more = ["--exact"] if value else ["--empty"]
+        if "expires" in which:
+            more += ["--expires", write_time(which["expires"])]
         self.run(
             "set", "--file", request["file"], *narrow, *more, "--", which["name"], secret=secret(request), stdin=value
         )

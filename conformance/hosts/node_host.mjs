@@ -27,6 +27,7 @@ const raw = ({ name, kind, principal, scope }) => ({
     scope: Buffer.from(scope),
 });
 const which = ({ kind, principal, scope }) => ({ kind, principal, scope });
+const expires = (identity) => (identity.expires === undefined ? undefined : BigInt(identity.expires));
 
 const module = await load(process.argv[2]);
 
@@ -44,13 +45,13 @@ const operations = {
     "derive-kek": (it) =>
         hex(call(({ keyDerivation }) => keyDerivation.deriveKek(bytes(it.secret), bytes(it.keyring)))),
     unlock: (it) => unlocked(it, (keyring) => hex(keyring.toBytes())),
-    seal: (it) => unlocked(it, (keyring) => hex(keyring.seal(raw(it.identity), bytes(it.value)))),
-    open: (it) => unlocked(it, (keyring) => hex(keyring.open(raw(it.identity), bytes(it.sealed)))),
+    seal: (it) => unlocked(it, (keyring) => hex(keyring.seal(raw(it.identity), expires(it.identity), bytes(it.value)))),
+    open: (it) => unlocked(it, (keyring) => hex(keyring.open(raw(it.identity), expires(it.identity), bytes(it.sealed)))),
     "canonical-scope": (it) =>
         call(({ fileStore }) => {
             const document = fileStore.Document.create(bytes(it.keyring));
             const identity = { ...raw({ name: "n", kind: "k", principal: "p", scope: "" }), scope: bytes(it.scope) };
-            document.put([{ identity, sealed: new Uint8Array(), deleted: true }]);
+            document.put([{ identity, expires: undefined, sealed: new Uint8Array(), deleted: true }]);
             return hex(document.entries()[0].identity.scope);
         }),
     "read-file": async (it) => {
@@ -91,7 +92,10 @@ const operations = {
     set: async ({ file, secret, identity, value }) => {
         const store = await Store.open(file, { module, secret: bytes(secret), wait: 60 });
         if (value === null) store.delete(identity.name, which(identity));
-        else store.set(identity.name, bytes(value), which(identity));
+        else {
+            const until = identity.expires === undefined ? {} : { expires: new Date(identity.expires * 1000) };
+            store.set(identity.name, bytes(value), { ...which(identity), ...until });
+        }
         await store.save();
         store.close();
         return null;
@@ -136,13 +140,24 @@ function unlocked({ keyring, kek }, body) {
 }
 
 function records(document, keyring) {
-    return document.entries().map(({ identity, sealed, deleted }) => ({
+    return document.entries().map(({ identity, expires, sealed, deleted }) => ({
         name: text(identity.name),
         kind: text(identity.kind),
         principal: text(identity.principal),
         scope: text(identity.scope),
-        value: deleted ? null : hex(keyring.open(identity, sealed)),
+        ...(expires === undefined ? {} : { expires: Number(expires) }),
+        value: deleted ? null : opened(() => keyring.open(identity, expires, sealed)),
     }));
+}
+
+/** A value in hexadecimal, or why it does not open. */
+function opened(open) {
+    try {
+        return hex(open());
+    } catch (error) {
+        if (error.payload?.error === undefined) throw error;
+        return error.payload.error;
+    }
 }
 
 /** A module: the package's own bindings where they are this component's, otherwise bindings made now. */

@@ -22,6 +22,7 @@ if __name__ == "__main__" and os.path.abspath(_INTERPRETER) != os.path.abspath(s
 sys.path.insert(0, str(Path(os.environ["CARGO_TARGET_DIR"]) / "python" / "site"))
 
 from omni_credentials import CredentialNotFound, CredentialsError, ModuleError, Store  # noqa: E402
+from omni_credentials._expiry import to_datetime  # noqa: E402
 from omni_credentials.module import Costs, Document, Entry, Files, Kek, Keyring, Module, RawIdentity, Side  # noqa: E402
 
 Request = dict[str, Any]
@@ -58,19 +59,19 @@ def unlock(module: Module, request: Request) -> bytes:
 
 def seal(module: Module, request: Request) -> bytes:
     with _keyring(module, request) as keyring:
-        return keyring.seal(_identity(request), _bytes(request, "value"))
+        return keyring.seal(_identity(request), _expires(request), _bytes(request, "value"))
 
 
 def open_(module: Module, request: Request) -> bytes:
     with _keyring(module, request) as keyring:
-        return keyring.open(_identity(request), _bytes(request, "sealed"))
+        return keyring.open(_identity(request), _expires(request), _bytes(request, "sealed"))
 
 
 def canonical_scope(module: Module, request: Request) -> bytes:
     identity = RawIdentity(b"n", b"k", b"p", _bytes(request, "scope"))
     with module.files() as files:
         document = files.create(_bytes(request, "keyring"))
-        files.put(document, [Entry(identity, b"", True)])
+        files.put(document, [Entry(identity, None, b"", True)])
         return files.entries(document)[0].identity.scope
 
 
@@ -121,7 +122,8 @@ def set_(module: Module, request: Request) -> None:
         if request["value"] is None:
             store.delete(which["name"], **narrow)
         else:
-            store.set(which["name"], _bytes(request, "value"), **narrow)
+            expires = to_datetime(_expires(request))
+            store.set(which["name"], _bytes(request, "value"), **narrow, expires=expires)
         store.save()
 
 
@@ -188,6 +190,11 @@ def _identity(request: Request) -> RawIdentity:
     return RawIdentity(*(which[field].encode() for field in RawIdentity._fields))
 
 
+def _expires(request: Request) -> int | None:
+    expires: int | None = request["identity"].get("expires")
+    return expires
+
+
 def _keyring(module: Module, request: Request) -> Keyring:
     return module.unlock(_bytes(request, "keyring"), _kek(request))
 
@@ -201,9 +208,18 @@ def _store(module: Module, request: Request) -> Iterator[Store]:
 def _records(files: Files, document: Document, keys: Keyring) -> list[dict[str, object]]:
     return [
         dict(zip(RawIdentity._fields, (field.decode() for field in entry.identity), strict=True))
-        | {"value": None if entry.deleted else keys.open(entry.identity, entry.sealed)}
+        | ({} if entry.expires is None else {"expires": entry.expires})
+        | {"value": None if entry.deleted else _value(keys, entry)}
         for entry in files.entries(document)
     ]
+
+
+def _value(keys: Keyring, entry: Entry) -> bytes | str:
+    """The value, or why it does not open."""
+    try:
+        return keys.open(entry.identity, entry.expires, entry.sealed)
+    except CredentialsError as error:
+        return _class(error)
 
 
 def _plain(value: object) -> object:

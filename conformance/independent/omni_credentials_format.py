@@ -15,6 +15,8 @@ import os
 import re
 import struct
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from argon2.low_level import Type, hash_secret_raw
 from cryptography.exceptions import InvalidTag
@@ -185,7 +187,9 @@ class Keyring:
 
     # ------------------------------------------------------------------------ §5
 
-    def seal(self, identity: Identity, value: bytes, nonce: bytes | None = None) -> bytes:
+    def seal(
+        self, identity: Identity, value: bytes, expires: int | None = None, nonce: bytes | None = None
+    ) -> Sealed:
         if len(value) > 1_048_576:
             raise Refused("value-too-large", len(value))
         header = bytes([1, self.suite.number]) + self.current
@@ -193,23 +197,31 @@ class Keyring:
         padded += bytes(-len(padded) % 32)
         nonce = nonce or os.urandom(self.suite.nonce)
         key = self.key(b"value", self.current)
-        return header + nonce + self.suite.seal(key, nonce, value_aad(header, identity), padded)
+        aad = value_aad(header, identity, expires)
+        return Sealed(header + nonce + self.suite.seal(key, nonce, aad, padded), expires)
 
-    def open(self, identity: Identity, sealed: bytes) -> bytes:
-        key_id, nonce, ciphertext = parse_value(sealed, self.suite)
+    def open(self, identity: Identity, sealed: Sealed) -> bytes:
+        key_id, nonce, ciphertext = parse_value(sealed.data, self.suite)
         header = bytes([1, self.suite.number]) + key_id
-        padded = self.suite.open(self.key(b"value", key_id), nonce, value_aad(header, identity), ciphertext)
+        aad = value_aad(header, identity, sealed.expires)
+        padded = self.suite.open(self.key(b"value", key_id), nonce, aad, ciphertext)
         value = padded.rstrip(b"\0")
         if not value.endswith(b"\x80") or len(padded) - len(value) >= 32:
             raise Refused("malformed")
         return value[:-1]
 
-
-    def reseal(self, identity: Identity, sealed: bytes) -> bytes:
+    def reseal(self, identity: Identity, sealed: Sealed) -> Sealed:
         """Under the current key with the nonce that it has: the same version."""
         value = self.open(identity, sealed)
-        key_id, nonce, _ = parse_value(sealed, self.suite)
-        return sealed if key_id == self.current else self.seal(identity, value, nonce)
+        key_id, nonce, _ = parse_value(sealed.data, self.suite)
+        return sealed if key_id == self.current else self.seal(identity, value, sealed.expires, nonce)
+
+
+class Sealed(NamedTuple):
+    """A sealed value, and the expiry that it is bound to."""
+
+    data: bytes
+    expires: int | None = None
 
 
 def parse_value(sealed: bytes, suite: Suite) -> tuple[bytes, bytes, bytes]:
@@ -224,8 +236,11 @@ def parse_value(sealed: bytes, suite: Suite) -> tuple[bytes, bytes, bytes]:
     return key_id, nonce, reader.rest
 
 
-def value_aad(header: bytes, identity: Identity) -> bytes:
-    return b"".join(map(lp, (LABEL + b"value", header, *identity.fields())))
+def value_aad(header: bytes, identity: Identity, expires: int | None) -> bytes:
+    if expires is not None and expires > 253_402_300_799:
+        raise Refused("invalid-expiry", expires)
+    expiry = b"" if expires is None else expires.to_bytes(8, "big")
+    return b"".join(map(lp, (LABEL + b"value", header, *identity.fields(), expiry)))
 
 
 # ---------------------------------------------------------------------------- §6
@@ -328,13 +343,16 @@ def canonical_number(text: str) -> str:
 
 # ---------------------------------------------------------------------------- §7
 
+EPOCH = datetime(1970, 1, 1)
+
+
 @dataclass
 class File:
     keyring: bytes
     suite: Suite
     generation: int = 0
     # Identity (scope in canonical form) to sealed value, or None for a tombstone.
-    records: dict[Identity, bytes | None] = field(default_factory=dict)
+    records: dict[Identity, Sealed | None] = field(default_factory=dict)
     # When each tombstone was written; the next write's are not in it.
     deletions: dict[Identity, int] = field(default_factory=dict)
     deletions_since: int = 0
@@ -355,8 +373,10 @@ class File:
             lines += [f"  kind {kind}", f"  principal {principal}", f"  scope {identity.scope}"]
             if sealed is None:
                 lines += [f"  generation {self.deletions.get(identity, self.generation + 1)}"]
-            else:
-                lines += ["  value", *base64_lines(sealed, "    ")]
+                continue
+            if sealed.expires is not None:
+                lines += [f"  expires {write_time(sealed.expires)}"]
+            lines += ["  value", *base64_lines(sealed.data, "    ")]
         lines += ["", "end", f"  records {len(self.records)}", f"  generation {self.generation + 1}"]
         lines += [f"  deletions-since {self.deletions_since}", ""]
         body = "\n".join(lines).encode()
@@ -498,9 +518,16 @@ def read_records(lines: Lines, file: File) -> None:
             if deletion == 0:
                 raise lines.fail("bad-syntax")
         else:
+            expires = None
+            if lines.peek().startswith("  expires "):
+                text = lines.field("  expires ")
+                try:
+                    expires = parse_time(text)
+                except ValueError as error:
+                    raise lines.fail("bad-syntax") from error
             lines.expect("  value")
-            sealed = read_base64(lines, "    ")
-            lines.located(parse_value, sealed, file.suite)
+            sealed = Sealed(read_base64(lines, "    "), expires)
+            lines.located(parse_value, sealed.data, file.suite)
         identity = Identity(name, kind, principal, scope)
         order = identity.fields()
         if last is not None and order <= last:
@@ -511,6 +538,19 @@ def read_records(lines: Lines, file: File) -> None:
         file.records[identity] = sealed
         if sealed is None:
             file.deletions[identity] = deletion
+
+
+def write_time(seconds: int) -> str:
+    return (EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str) -> int:
+    if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text, re.ASCII):
+        raise ValueError("another form")
+    seconds = (datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ") - EPOCH) // timedelta(seconds=1)
+    if seconds < 0 or write_time(seconds) != text:
+        raise ValueError("no such second")
+    return seconds
 
 
 def read_string(lines: Lines, text: str, most: int, invalid: str) -> str:
@@ -582,7 +622,7 @@ def short(data: bytes) -> bytes:
 def manifest(file: File) -> bytes:
     stored = StoredKeyring(file.keyring)
     entries = sorted(
-        short(b"".join(map(lp, identity.fields()))) + short(parse_value(sealed, file.suite)[1])
+        short(b"".join(map(lp, identity.fields()))) + short(parse_value(sealed.data, file.suite)[1])
         for identity, sealed in file.records.items()
         if sealed is not None
     )

@@ -6,7 +6,18 @@ import copy
 import struct
 from dataclasses import dataclass, field
 
-from omni_credentials_format import File, Identity, Keyring, Refused, StoredKeyring, lp, manifest, parse_value, short
+from omni_credentials_format import (
+    File,
+    Identity,
+    Keyring,
+    Refused,
+    Sealed,
+    StoredKeyring,
+    lp,
+    manifest,
+    parse_value,
+    short,
+)
 
 NEXT = 1 << 64  # the generation of the next write
 
@@ -51,7 +62,7 @@ class State:
     """What a side says of an identity: live, deleted, lacking, or lacking with a deletion that may be forgotten."""
 
     what: str
-    sealed: bytes | None = None
+    sealed: Sealed | None = None
     changed: bool = False
 
     @property
@@ -68,8 +79,8 @@ def name_of(identity: Identity) -> bytes:
     return short(b"".join(map(lp, identity.fields())))
 
 
-def version_of(sealed: bytes, file: File) -> bytes:
-    return short(parse_value(sealed, file.suite)[1])
+def version_of(sealed: Sealed, file: File) -> bytes:
+    return short(parse_value(sealed.data, file.suite)[1])
 
 
 # ---------------------------------------------------------------------------- §8.2
@@ -158,8 +169,8 @@ def decide_values(
             opened.append(ring.open(identity, side.sealed))
         except Refused:
             opened.append(None)
-    if None not in opened and opened[0] == opened[1]:
-        newest = [ring.ranks[parse_value(side.sealed, file.suite)[0]] for side in (a, b)]
+    if None not in opened and opened[0] == opened[1] and a.sealed.expires == b.sealed.expires:
+        newest = [ring.ranks[parse_value(side.sealed.data, file.suite)[0]] for side in (a, b)]
         if newest[0] != newest[1]:
             return (a if newest[0] > newest[1] else b), None
         return min((a, b), key=lambda side: side.sealed), None

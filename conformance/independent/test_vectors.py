@@ -15,6 +15,7 @@ from omni_credentials_format import (
     Identity,
     Keyring,
     Refused,
+    Sealed,
     canonical_scope,
     kek,
     manifest,
@@ -35,6 +36,18 @@ def identity(vector):
     return Identity(*(vector[name] for name in ("name", "kind", "principal", "scope")))
 
 
+def expiry(sealed):
+    return {} if sealed is None or sealed.expires is None else {"expires": sealed.expires}
+
+
+def opened_by(ring, who, sealed):
+    """The value in hexadecimal, or why it does not open."""
+    try:
+        return None if sealed is None else ring.open(who, sealed).hex()
+    except Refused as refused:
+        return refused.name
+
+
 def keyrings(vectors):
     return {ring["name"]: Keyring(unhex(ring["keyring"]), unhex(ring["kek"])) for ring in vectors["keyrings"]}
 
@@ -52,11 +65,12 @@ def test_keyrings(suite):
 def test_values(suite):
     vectors = golden(suite)
     rings = keyrings(vectors)
-    assert len(vectors["values"]) == 13
+    assert len(vectors["values"]) == 17
     for vector in vectors["values"]:
         ring, value = rings[vector["keyring"]], unhex(vector["value"])
-        assert ring.open(identity(vector), unhex(vector["sealed"])) == value
-        assert ring.open(identity(vector), ring.seal(identity(vector), value)) == value
+        expires = vector.get("expires")
+        assert ring.open(identity(vector), Sealed(unhex(vector["sealed"]), expires)) == value
+        assert ring.open(identity(vector), ring.seal(identity(vector), value, expires)) == value
 
 
 @pytest.mark.parametrize("suite", SUITE_NAMES)
@@ -71,7 +85,7 @@ def test_files(suite):
         file.verify(ring)
         assert file.generation == vector["generation"]
         opened = [
-            {**vars(who), "value": None if sealed is None else ring.open(who, sealed).hex()}
+            {**vars(who), **expiry(sealed), "value": opened_by(ring, who, sealed)}
             for who, sealed in file.records.items()
         ]
         assert opened == vector["records"]
@@ -133,10 +147,13 @@ def test_reconciliations(suite):
                 continue
             expected = vector["result"]["Ok"]
             records = {
-                who.name: None if sealed is None else found.keyring.open(who, sealed).hex()
+                who.name: (opened_by(found.keyring, who, sealed), expiry(sealed))
                 for who, sealed in found.file.records.items()
             }
-            assert records == {record["name"]: record["value"] for record in expected["records"]}, case
+            assert records == {
+                it["name"]: (it["value"], {"expires": it["expires"]} if "expires" in it else {})
+                for it in expected["records"]
+            }, case
             assert [who.name for who in found.to_ours] == expected["to_ours"], case
             assert [who.name for who in found.to_theirs] == expected["to_theirs"], case
             assert [[who.name, reason] for who, reason in found.conflicts] == expected["conflicts"], case
@@ -158,7 +175,7 @@ def attempt(area, data, manifest):
         case "keyring":
             Keyring(data, key)
         case "value":
-            Keyring(ring, key).open(identity(manifest["identity"]), data)
+            Keyring(ring, key).open(identity(manifest["identity"]), Sealed(data))
         case "secret":
             kek(data, ring)
         case "scope":
@@ -201,7 +218,7 @@ def test_leaves_what_it_sealed(suite, tmp_path):
     for vector in vectors["values"]:
         who = identity(vector)
         who = Identity(who.name, who.kind, who.principal, canonical_scope(who.scope.encode()).decode())
-        file.records[who] = ring.seal(who, unhex(vector["value"]))
+        file.records[who] = ring.seal(who, unhex(vector["value"]), vector.get("expires"))
     file.records[Identity("deleted by another", "token", "app", "{}")] = None
     data = file.write(ring)
     parse_file(data).verify(ring)

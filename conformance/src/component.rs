@@ -187,7 +187,10 @@ fn records(files: &mut Files, document: host::Document, keys: &mut host::Keyring
     for entry in files.entries(document).map_err(refusal)? {
         let value = match entry.deleted {
             true => None,
-            false => Some(keys.open(&entry.identity(), entry.expires, &entry.sealed).map_err(refusal)?),
+            false => {
+                let opened = keys.open(&entry.identity(), entry.expires, &entry.sealed);
+                Some(opened.map_or_else(|error| refusal(error).class, |value| hex::encode(&*value)))
+            }
         };
         records.push(Record {
             identity: Identity {
@@ -197,7 +200,7 @@ fn records(files: &mut Files, document: host::Document, keys: &mut host::Keyring
                 scope: text(&entry.scope),
                 expires: entry.expires,
             },
-            value: value.map(|value| hex::encode(&*value)),
+            value,
         });
     }
     Ok(records)

@@ -53,7 +53,7 @@ pub struct Record {
     /// Whose.
     #[serde(flatten)]
     pub identity: Identity,
-    /// The value, opened; hexadecimal.
+    /// The value, opened, in hexadecimal; or the name of the refusal where it does not open.
     pub value: Option<String>,
 }
 

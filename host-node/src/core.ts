@@ -16,6 +16,7 @@ export {
     CredentialsDocument,
     type DocumentOptions,
     type ListOptions,
+    type SetOptions,
     type MergeOptions,
     type RotatedKey,
     type RotateMasterSecretOptions,

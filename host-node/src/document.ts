@@ -16,6 +16,7 @@ import {
     UNNAMED,
     UnreadableValueError,
 } from "./errors.js";
+import { dateOf, secondsOf } from "./expiry.js";
 import { type Credential, DEFAULT_KIND, DEFAULT_SCOPE, identityOf, shown, type Which } from "./identity.js";
 import { UnlockedKeyring, withKeyring } from "./keyring.js";
 import type { CryptoModule } from "./module.js";
@@ -46,6 +47,14 @@ export interface ListOptions extends Which {
     name?: string;
     /** The deleted ones instead. */
     deleted?: boolean;
+}
+
+/** Which credential `set` means, and when it expires. */
+export interface SetOptions extends Which {
+    /**
+     * When it expires; without it the credential does not, not even if it did before. Fractions of a second are dropped.
+     */
+    expires?: Date;
 }
 
 /** Which side wins if both changed a credential in different ways; without it, that is an error. */
@@ -192,23 +201,27 @@ export class CredentialsDocument {
 
     /**
      * Changes the one credential that matches, or adds one. Defaults for a new one: kind `credential`, scope
-     * `{"all":true}`, the principal of the document's options. Setting the value that it already has is no change.
+     * `{"all":true}`, the principal of the document's options. Setting the value and expiry that it already has is no
+     * change.
      *
      * Throws an {@link AmbiguousCredentialError} if several match, an {@link InvalidInputError}, or a
      * {@link MissingInputError} if there is no principal.
      */
-    set(name: string, value: string | Uint8Array, which: Which = {}): "added" | "changed" | "unchanged" {
+    set(name: string, value: string | Uint8Array, which: SetOptions = {}): "added" | "changed" | "unchanged" {
         if (typeof value !== "string" && !(value instanceof Uint8Array)) {
             throw new TypeError("a value is a string or a Uint8Array");
         }
+        const expires = secondsOf(which.expires);
         const before = this.#atMostOne(name, which);
         const target = before ?? this.#new(name, which);
         const bytes = typeof value === "string" ? valueBytes(value, target) : value;
         try {
-            if (before !== undefined && this.#holds(before, bytes)) return "unchanged";
+            if (before?.entry.expires === expires && before !== undefined && this.#holds(before, bytes)) {
+                return "unchanged";
+            }
             const { identity } = target.entry;
-            const sealed = aboutArgument(shown(target), () => this.#keyring.seal(identity, bytes));
-            this.#change({ ...target, entry: { identity, sealed, deleted: false } });
+            const sealed = aboutArgument(shown(target), () => this.#keyring.seal(identity, expires, bytes));
+            this.#change(entered({ identity, expires, sealed, deleted: false }));
         } finally {
             if (bytes !== value) bytes.fill(0);
         }
@@ -219,7 +232,7 @@ export class CredentialsDocument {
     delete(name: string, which: Which = {}): void {
         const record = this.#theOne(name, which);
         const { identity } = record.entry;
-        this.#change({ ...record, entry: { identity, sealed: new Uint8Array(), deleted: true } });
+        this.#change(entered({ identity, expires: undefined, sealed: new Uint8Array(), deleted: true }));
     }
 
     /**
@@ -256,13 +269,12 @@ export class CredentialsDocument {
         let values = 0;
         try {
             for (const record of this.#all()) {
-                const { identity, sealed, deleted } = record.entry;
-                if (deleted) {
+                if (record.entry.deleted) {
                     if (changes.has(record.key)) rotated.set(record.key, record);
                     continue;
                 }
-                const resealed = aboutValue(record, () => fresh.reseal(identity, sealed));
-                rotated.set(record.key, { ...record, entry: { identity, sealed: resealed, deleted } });
+                const entry = aboutValue(record, () => fresh.reseal(record.entry));
+                rotated.set(record.key, { ...record, entry });
                 values += 1;
             }
         } finally {
@@ -454,17 +466,17 @@ export class CredentialsDocument {
             });
         }
         const identity = this.#canonical(identityOf(name, kind, whose, scope), JSON.stringify(name));
-        return entered({ identity, sealed: new Uint8Array(), deleted: true });
+        return entered({ identity, expires: undefined, sealed: new Uint8Array(), deleted: true });
     }
 
     #open(record: Entered): Uint8Array {
-        return aboutValue(record, () => this.#keyring.open(record.entry.identity, record.entry.sealed));
+        return aboutValue(record, () => this.#keyring.open(record.entry));
     }
 
     #holds(record: Entered, value: Uint8Array): boolean {
         let found: Uint8Array;
         try {
-            found = this.#keyring.open(record.entry.identity, record.entry.sealed);
+            found = this.#keyring.open(record.entry);
         } catch (error) {
             // A value that does not open is replaced.
             if (error instanceof RefusalError) return false;
@@ -543,8 +555,8 @@ function enter(names: Map<string, Set<string>>, name: string, key: string): void
     else keys.add(key);
 }
 
-function publicPart({ name, kind, principal, scope }: Entered): Credential {
-    return { name, kind, principal, scope };
+function publicPart({ name, kind, principal, scope, entry }: Entered): Credential {
+    return { name, kind, principal, scope, ...dateOf(entry.expires) };
 }
 
 function byIdentity(a: Entered, b: Entered): number {

@@ -16,6 +16,8 @@ export interface Credential {
      * Where it is valid: JSON as canonical text, which `JSON.parse` reads (a number may be more exact than a double).
      */
     readonly scope: string;
+    /** When it expires; missing if it does not. */
+    readonly expires?: Date;
 }
 
 /** Selects one of several credentials that share a name. */

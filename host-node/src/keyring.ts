@@ -1,6 +1,6 @@
 //! An unlocked keyring, for sealing and opening values.
 
-import type { Contract, Identity, Keyring } from "./contract.js";
+import type { Contract, Entry, Identity, Keyring } from "./contract.js";
 import { InvalidInputError } from "./errors.js";
 import type { CryptoModule, Instance } from "./module.js";
 
@@ -31,16 +31,18 @@ export class UnlockedKeyring {
         this.#kek = kek;
     }
 
-    seal(identity: Identity, value: Uint8Array): Uint8Array {
-        return this.call((_, keyring) => keyring.seal(identity, value), value.length);
+    seal(identity: Identity, expires: bigint | undefined, value: Uint8Array): Uint8Array {
+        return this.call((_, keyring) => keyring.seal(identity, expires, value), value.length);
     }
 
-    open(identity: Identity, sealed: Uint8Array): Uint8Array {
-        return this.call((_, keyring) => keyring.open(identity, sealed), sealed.length);
+    open({ identity, expires, sealed }: Entry): Uint8Array {
+        return this.call((_, keyring) => keyring.open(identity, expires, sealed), sealed.length);
     }
 
-    reseal(identity: Identity, sealed: Uint8Array): Uint8Array {
-        return this.call((_, keyring) => keyring.reseal(identity, sealed), sealed.length);
+    reseal(entry: Entry): Entry {
+        const { identity, expires, sealed } = entry;
+        const resealed = this.call((_, keyring) => keyring.reseal(identity, expires, sealed), sealed.length);
+        return { ...entry, sealed: resealed };
     }
 
     /** A call of something small, or with `length` bytes. */

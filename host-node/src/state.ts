@@ -3,6 +3,7 @@
 import { equal } from "./bytes.js";
 import type { Document, Entry, Keyring, Preference, Reconciled } from "./contract.js";
 import { aboutArgument, aboutFile, MasterSecretConflictError, MergeConflictError } from "./errors.js";
+import { dateOf } from "./expiry.js";
 import { type Credential, credentialOf } from "./identity.js";
 import { withKeyring } from "./keyring.js";
 import { type CryptoModule, failureIn } from "./module.js";
@@ -36,7 +37,7 @@ export type KekOf = (keyring: Uint8Array) => Promise<Uint8Array>;
 export function entered(entry: Entry): Entered {
     const credential = credentialOf(entry.identity);
     const { name, kind, principal, scope } = credential;
-    return { ...credential, key: JSON.stringify([name, kind, principal, scope]), entry };
+    return { ...credential, ...dateOf(entry.expires), key: JSON.stringify([name, kind, principal, scope]), entry };
 }
 
 /** Parses a file, unlocks its keyring and checks its seal. */
@@ -144,10 +145,10 @@ function put(document: Document, changes: Records): void {
 
 /** What was sealed before a rotation is sealed again after it. A value that does not open stays as it is. */
 function underCurrentKey(entry: Entry, keyring: Keyring): Entry {
-    const { identity, sealed, deleted } = entry;
-    if (deleted) return entry;
+    if (entry.deleted) return entry;
+    const { identity, expires, sealed } = entry;
     try {
-        return { identity, sealed: keyring.reseal(identity, sealed), deleted };
+        return { ...entry, sealed: keyring.reseal(identity, expires, sealed) };
     } catch (error) {
         if (failureIn(error) !== undefined) return entry;
         throw error;

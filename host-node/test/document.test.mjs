@@ -388,7 +388,7 @@ async function rotate(file) {
         document.put(
             document.entries().map((entry) => ({
                 ...entry,
-                sealed: keyring.reseal(entry.identity, entry.sealed),
+                sealed: keyring.reseal(entry.identity, entry.expires, entry.sealed),
             })),
         );
         document.setKeyring(keyring.toBytes());

@@ -78,7 +78,7 @@ impl<S: Suite> Subject for Native<S> {
         let document = Document::<S>::parse(file).map_err(refusal)?;
         let keyring = Keyring::<S>::unlock(document.keyring_bytes(), kek).map_err(refusal)?;
         document.verify(&keyring).map_err(refusal)?;
-        Ok((records(&document, &keyring)?, document.generation()))
+        Ok((records(&document, &keyring), document.generation()))
     }
 
     fn reconcile(&mut self, case: ReconcileCase<'_>) -> Answer<ReconcileResult> {
@@ -107,7 +107,7 @@ impl<S: Suite> Subject for Native<S> {
                 .map_err(refusal)?;
         let agreed = core::agreed(case.ancestor, &ours, &theirs, theirs.generation()).map_err(refusal)?;
         Ok(ReconcileResult {
-            records: records(&found.document, &found.keyring)?,
+            records: records(&found.document, &found.keyring),
             to_ours: found.to_ours().map(|entry| text(entry.identity.name)).collect(),
             to_theirs: found.to_theirs().map(|entry| text(entry.identity.name)).collect(),
             conflicts: found
@@ -131,25 +131,23 @@ pub(crate) fn borrowed(identity: &Identity) -> core::Identity<'_> {
     }
 }
 
-fn records<S: Suite>(document: &Document<S>, keyring: &Keyring<S>) -> Answer<Vec<Record>> {
-    document
-        .entries()
-        .map(|entry| {
-            let value =
-                entry.sealed.map(|sealed| keyring.open(&entry.identity, entry.expires, sealed)).transpose();
-            let core::Identity { name, kind, principal, scope } = entry.identity;
-            Ok(Record {
-                identity: Identity {
-                    name: text(name),
-                    kind: text(kind),
-                    principal: text(principal),
-                    scope: text(scope),
-                    expires: entry.expires,
-                },
-                value: value.map_err(refusal)?.map(hex::encode),
-            })
-        })
-        .collect()
+fn records<S: Suite>(document: &Document<S>, keyring: &Keyring<S>) -> Vec<Record> {
+    let record = |entry: Entry<'_>| {
+        let value = entry.sealed.map(|sealed| {
+            let opened = keyring.open(&entry.identity, entry.expires, sealed);
+            opened.map_or_else(|failure| refusal(failure).class, hex::encode)
+        });
+        let core::Identity { name, kind, principal, scope } = entry.identity;
+        let identity = Identity {
+            name: text(name),
+            kind: text(kind),
+            principal: text(principal),
+            scope: text(scope),
+            expires: entry.expires,
+        };
+        Record { identity, value }
+    };
+    document.entries().map(record).collect()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -51,7 +51,10 @@ fn opens(subject: &mut dyn Subject, path: &Path) {
         .into_iter()
         .map(|record| {
             let identity = record.identity;
-            ((identity.name, identity.kind, identity.principal, identity.scope), record.value)
+            (
+                (identity.name, identity.kind, identity.principal, identity.scope),
+                (identity.expires, record.value),
+            )
         })
         .collect();
     let mut expected: BTreeMap<_, _> = golden
@@ -60,9 +63,12 @@ fn opens(subject: &mut dyn Subject, path: &Path) {
         .map(|vector| {
             let identity = vector.identity;
             let scope = scope::canonical(identity.scope.as_bytes()).unwrap().into_owned();
-            ((identity.name, identity.kind, identity.principal, scope), Some(vector.value))
+            (
+                (identity.name, identity.kind, identity.principal, scope),
+                (identity.expires, Some(vector.value)),
+            )
         })
         .collect();
-    expected.insert(("deleted by another".into(), "token".into(), "app".into(), "{}".into()), None);
+    expected.insert(("deleted by another".into(), "token".into(), "app".into(), "{}".into()), (None, None));
     assert_eq!(found, expected);
 }

@@ -171,9 +171,9 @@ fn cases() -> Vec<(&'static str, Shell)> {
             shell().body("file-store.[static]document.create", DOCUMENT).body(ENTRIES, body)
         }),
         ("entries-many", {
-            // Entries of 44 bytes, all empty, out of 175 MiB of zeros.
+            // Entries of 64 bytes, all empty, out of 175 MiB of zeros.
             let body =
-                "(i32.store (i32.const 192) (i32.const 1024)) (i32.store (i32.const 196) (i32.const 4000000))
+                "(i32.store (i32.const 192) (i32.const 1024)) (i32.store (i32.const 196) (i32.const 2750000))
                         (i32.const 192)";
             shell()
                 .memory("(memory (export \"memory\") 2800)")
@@ -188,12 +188,12 @@ fn cases() -> Vec<(&'static str, Shell)> {
                 .fields("(func $deep (call $deep))")
                 .body(DERIVE, &list("0", "32"))
                 .body(OPEN, &format!(
-                    "(if (i32.eq (local.get 10) (i32.const 101)) (then unreachable))
-                     (if (i32.eq (local.get 10) (i32.const 102)) (then {LOOP}))
-                     (if (i32.eq (local.get 10) (i32.const 103)) (then
+                    "(if (i32.eq (local.get 12) (i32.const 101)) (then unreachable))
+                     (if (i32.eq (local.get 12) (i32.const 102)) (then {LOOP}))
+                     (if (i32.eq (local.get 12) (i32.const 103)) (then
                        (loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable))
-                     (if (i32.eq (local.get 10) (i32.const 104)) (then (call $deep)))
-                     (if (i32.eq (local.get 10) (i32.const 105)) (then
+                     (if (i32.eq (local.get 12) (i32.const 104)) (then (call $deep)))
+                     (if (i32.eq (local.get 12) (i32.const 105)) (then
                        (i32.store8 (i32.const 192) (i32.const 0))
                        (i32.store (i32.const 200) (i32.const 0))
                        (i32.store (i32.const 204) (i32.const -1))

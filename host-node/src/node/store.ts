@@ -11,6 +11,7 @@ import {
     CredentialsDocument,
     type DocumentOptions,
     type ListOptions,
+    type SetOptions,
     type MergeOptions,
     type RotateMasterSecretOptions,
     type Written,
@@ -166,7 +167,7 @@ export class Store {
     }
 
     /** Changes a credential or adds one, in memory. See {@link CredentialsDocument.set}. */
-    set(name: string, value: string | Uint8Array, which?: Which): "added" | "changed" | "unchanged" {
+    set(name: string, value: string | Uint8Array, which?: SetOptions): "added" | "changed" | "unchanged" {
         return this.#document.set(name, value, which);
     }
 

@@ -65,10 +65,10 @@ def read(
     return Contents(file, generation, entries, keyring_bytes, kek, keyring, kek)
 
 
-def reseal_value(keyring: Keyring, identity: Identity, sealed: bytes) -> bytes:
+def reseal_value(keyring: Keyring, identity: Identity, entry: Entry) -> Entry:
     """Seals a value again under the current key. Raises `UnreadableValue` for one that does not open."""
     try:
-        return keyring.reseal(identity.raw(), sealed)
+        return entry._replace(sealed=keyring.reseal(entry.identity, entry.expires, entry.sealed))
     except Refusal as refusal:
         raise UnreadableValue(f"{identity}: {refusal}", identity, refusal) from None
 
@@ -121,10 +121,10 @@ def close_replaced(contents: Contents, by: Contents) -> None:
         contents.keyring.close()
 
 
-def open_value(keyring: Keyring, identity: Identity, sealed: bytes) -> bytes:
+def open_value(keyring: Keyring, identity: Identity, entry: Entry) -> bytes:
     """Raises `UnreadableValue` for a value that does not open."""
     try:
-        return keyring.open(identity.raw(), sealed)
+        return keyring.open(entry.identity, entry.expires, entry.sealed)
     except Refusal as refusal:
         raise UnreadableValue(f"{identity}: {refusal}", identity, refusal) from None
 
@@ -150,7 +150,7 @@ def _under_current_key(keyring: Keyring, entry: Entry) -> Entry:
     if entry.deleted:
         return entry
     try:
-        return entry._replace(sealed=keyring.reseal(entry.identity, entry.sealed))
+        return entry._replace(sealed=keyring.reseal(entry.identity, entry.expires, entry.sealed))
     except Refusal:
         return entry
 

@@ -18,6 +18,8 @@ class Entry(NamedTuple):
     """`file-store.entry`: a record of a document. `sealed` is empty for a tombstone."""
 
     identity: RawIdentity
+    # Seconds since 1970, as it was sealed; none for a tombstone.
+    expires: int | None
     sealed: bytes
     deleted: bool
 
@@ -95,7 +97,8 @@ _U8, _U32, _U64, _BOOL, _BYTES, _STRING = Integer(8), Integer(32), Integer(64), 
 _OWN, _BORROW = Own(), Borrow()
 _FAILURE = Record(Refusal, [("error", Enum(list(EXPLANATIONS))), ("line", _U32), ("found", _U64)])
 _IDENTITY = _fields(RawIdentity, _BYTES, _BYTES, _BYTES, _BYTES)
-_ENTRY = _fields(Entry, _IDENTITY, _BYTES, _BOOL)
+_EXPIRES = Option(_U64)
+_ENTRY = _fields(Entry, _IDENTITY, _EXPIRES, _BYTES, _BOOL)
 _COSTS = _fields(Costs, _U32, _U32, _U32)
 _KEY = Enum(["current", "known", "unknown"])
 _PREFERENCE = Enum(["neither", "ours", "theirs"])
@@ -180,9 +183,9 @@ GENERATE_MASTER_KEY = _derivation.function("generate-master-key", _fallible(_BYT
 
 _keyring = _Interface("encryption", "keyring")
 UNLOCK = _keyring.static("unlock", _fallible(_OWN), keyring=_BYTES, kek=_BYTES)
-SEAL = _keyring.method("seal", _fallible(_BYTES), identity=_IDENTITY, value=_BYTES)
-OPEN = _keyring.method("open", _fallible(_BYTES), identity=_IDENTITY, sealed=_BYTES)
-RESEAL = _keyring.method("reseal", _fallible(_BYTES), identity=_IDENTITY, sealed=_BYTES)
+SEAL = _keyring.method("seal", _fallible(_BYTES), identity=_IDENTITY, expires=_EXPIRES, value=_BYTES)
+OPEN = _keyring.method("open", _fallible(_BYTES), identity=_IDENTITY, expires=_EXPIRES, sealed=_BYTES)
+RESEAL = _keyring.method("reseal", _fallible(_BYTES), identity=_IDENTITY, expires=_EXPIRES, sealed=_BYTES)
 KEY_OF = _keyring.method("key-of", _fallible(_KEY), sealed=_BYTES)
 TO_BYTES = _keyring.method("to-bytes", _BYTES)
 ADD_KEY = _keyring.method("add-key", _fallible(None))

@@ -6,11 +6,14 @@ import builtins
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator, MutableMapping
+from datetime import datetime, timedelta
 from typing import TypeVar, overload
 
 from ._contents import Contents, open_value, refusals_of_argument
 from ._error_table import HINTS
+from ._expiry import Expires, to_datetime, to_seconds
 from ._fork import Guarded, Level
 from .errors import AmbiguousCredential, CredentialNotFound, InvalidInput, MissingInput, UnreadableValue
 from .identity import DEFAULT_KIND, DEFAULT_SCOPE, Credential, Identity, Scope, printable
@@ -52,6 +55,18 @@ class Credentials(MutableMapping[str, bytes], Guarded):
         count here."""
         with self._in_use():
             return self._matching(name, kind, principal, scope)
+
+    def expiring(self, within: timedelta) -> builtins.list[tuple[datetime, Identity]]:
+        """The credentials that have expired or will expire within this time from now, with when, the first one first.
+        No value is opened."""
+        until = time.time() + within.total_seconds()
+        with self._in_use():
+            due = [
+                (entry.expires, identity)
+                for identity, entry in self._live.items()
+                if entry.expires is not None and entry.expires <= until
+            ]
+        return [(at, identity) for expires, identity in sorted(due) if (at := to_datetime(expires)) is not None]
 
     def verify(self) -> builtins.list[UnreadableValue]:
         """Opens every value. Returns the errors of those that do not open; each names its credential. The seal was
@@ -123,7 +138,8 @@ class Credentials(MutableMapping[str, bytes], Guarded):
         """
         with self._in_use():
             identity = self._single(name, kind, self._whose(principal), scope)
-            return Credential(identity, open_value(self._contents.keyring, identity, self._live[identity]))
+            entry = self._live[identity]
+            return Credential(identity, open_value(self._contents.keyring, identity, entry), to_datetime(entry.expires))
 
     def __setitem__(self, name: str, value: str | bytes) -> None:
         """As `set`."""
@@ -137,26 +153,31 @@ class Credentials(MutableMapping[str, bytes], Guarded):
         kind: str | None = None,
         principal: str | None = None,
         scope: Scope | None = None,
+        expires: Expires = None,
     ) -> Identity:
         """Adds a credential or changes it; `save` writes it. Text is kept as UTF-8.
 
+        `expires` is a `datetime` with a time zone, or a `timedelta` from now; without it the credential does not expire,
+        not even if it did before. Fractions of a second are dropped.
+
         What is not given is that of the one credential that matches; for a new one the kind is `credential`, the scope
         `{"all":true}`, and the principal that of the store or else `$PGUSER`, `$USER` or `$LOGNAME`. Setting the
-        value that it already has is no change. Returns the identity.
+        value and expiry that it already has is no change. Returns the identity.
 
         Raises `AmbiguousCredential` if several match, `InvalidInput`, and `MissingInput` without a principal.
         """
         value = _bytes(value)
+        second = to_seconds(expires)
         with self._in_use():
             found = self._matching(name, kind, self._whose(principal), scope)
             if len(found) > 1:
                 raise _ambiguous(name, found)
             identity = found[0] if found else self._new_identity(name, kind, principal, scope)
-            sealed = self._live.get(identity)
-            if sealed is None or self._differs(identity, sealed, value):
+            before = self._live.get(identity)
+            if before is None or before.expires != second or self._differs(identity, before, value):
                 with refusals_of_argument(str(identity)):
-                    sealed = self._contents.keyring.seal(identity.raw(), value)
-                self._change(Entry(identity.raw(), sealed, False), identity)
+                    sealed = self._contents.keyring.seal(identity.raw(), second, value)
+                self._change(Entry(identity.raw(), second, sealed, False), identity)
             return identity
 
     def __delitem__(self, name: str) -> None:
@@ -179,7 +200,7 @@ class Credentials(MutableMapping[str, bytes], Guarded):
         with self._in_use():
             identity = self._single(name, kind, self._whose(principal), scope)
             known = self._contents.entries.get(identity)
-            self._change(Entry(identity.raw(), b"", True), identity)
+            self._change(Entry(identity.raw(), None, b"", True), identity)
             if known is None or known.deleted:
                 # It was never saved.
                 del self._pending[identity]
@@ -216,12 +237,12 @@ class Credentials(MutableMapping[str, bytes], Guarded):
     def _adopt(self, contents: Contents, pending: dict[Identity, Entry]) -> None:
         """Takes over what a file holds, and what is to be changed in it. An exception of a signal handler leaves all as
         it was: no call is made while it changes."""
-        live = {identity: entry.sealed for identity, entry in contents.entries.items() if not entry.deleted}
+        live = {identity: entry for identity, entry in contents.entries.items() if not entry.deleted}
         for identity, entry in pending.items():
             if entry.deleted:
                 live.pop(identity, None)
             else:
-                live[identity] = entry.sealed
+                live[identity] = entry
         names: dict[str, set[Identity]] = {}
         for identity in live:
             names.setdefault(identity.name, set()).add(identity)
@@ -234,7 +255,7 @@ class Credentials(MutableMapping[str, bytes], Guarded):
             self._live.pop(identity, None)
             self._names.get(identity.name, set()).discard(identity)
         else:
-            self._live[identity] = entry.sealed
+            self._live[identity] = entry
             self._names.setdefault(identity.name, set()).add(identity)
 
     def _matching(
@@ -286,9 +307,9 @@ class Credentials(MutableMapping[str, bytes], Guarded):
             self._scopes[text] = canonical
         return canonical
 
-    def _differs(self, identity: Identity, sealed: bytes, value: bytes) -> bool:
+    def _differs(self, identity: Identity, before: Entry, value: bytes) -> bool:
         try:
-            return open_value(self._contents.keyring, identity, sealed) != value
+            return open_value(self._contents.keyring, identity, before) != value
         except UnreadableValue:
             return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
 # What a credential is when nothing else is said; as in the database.
@@ -53,6 +54,8 @@ class Credential:
 
     identity: Identity
     value: bytes
+    # When it expires, in UTC; none if it does not.
+    expires: datetime | None = None
 
     @property
     def name(self) -> str:

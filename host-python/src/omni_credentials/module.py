@@ -207,30 +207,31 @@ class Keyring(Guarded):
         self._closed = False
         self._row()
 
-    def seal(self, identity: RawIdentity, value: bytes) -> bytes:
-        """Seals a value of 0 to 1 MiB under the current key with a fresh nonce.
+    def seal(self, identity: RawIdentity, expires: int | None, value: bytes) -> bytes:
+        """Seals a value of 0 to 1 MiB under the current key with a fresh nonce. `expires` is in seconds since 1970.
 
         Refused: `invalid-name`, `invalid-kind`, `invalid-principal`, `invalid-scope`, `scope-too-large`,
-        `value-too-large`.
+        `invalid-expiry`, `value-too-large`.
         """
-        sealed: bytes = self._call(_contract.SEAL, identity, value, size=len(value))
+        sealed: bytes = self._call(_contract.SEAL, identity, expires, value, size=len(value))
         return sealed
 
-    def open(self, identity: RawIdentity, sealed: bytes) -> bytes:
-        """Opens a sealed value. Anything but the value sealed for this very identity is refused.
+    def open(self, identity: RawIdentity, expires: int | None, sealed: bytes) -> bytes:
+        """Opens a sealed value. Anything but what was sealed for this very identity and expiry is refused.
 
-        Refused: `not-authentic`, `malformed`, `unknown-version`, `unknown-suite`, `unknown-key`, and as an identity is.
+        Refused: `not-authentic`, `malformed`, `unknown-version`, `unknown-suite`, `unknown-key`, `invalid-expiry`, and
+        as an identity is.
         """
-        value: bytes = self._call(_contract.OPEN, identity, sealed, size=len(sealed))
+        value: bytes = self._call(_contract.OPEN, identity, expires, sealed, size=len(sealed))
         return value
 
-    def reseal(self, identity: RawIdentity, sealed: bytes) -> bytes:
-        """Seals again, under the current key, what was sealed for this very identity. It stays the same version of the
-        credential, so that nothing counts as changed; a value of the current key comes back as it is.
+    def reseal(self, identity: RawIdentity, expires: int | None, sealed: bytes) -> bytes:
+        """Seals again, under the current key, what was sealed for this very identity and expiry. It stays the same
+        version of the credential, so that nothing counts as changed; a value of the current key comes back as it is.
 
         Refused as by `open`.
         """
-        resealed: bytes = self._call(_contract.RESEAL, identity, sealed, size=len(sealed))
+        resealed: bytes = self._call(_contract.RESEAL, identity, expires, sealed, size=len(sealed))
         return resealed
 
     def key_of(self, sealed: bytes) -> Key:

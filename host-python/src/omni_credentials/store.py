@@ -194,8 +194,8 @@ class Store(Credentials):
                 with refusals_of_file(self._path):
                     keyring.add_key()
                 entries = [entry for entry in self._pending.values() if entry.deleted]
-                for identity, sealed in self._live.items():
-                    entries.append(Entry(identity.raw(), reseal_value(keyring, identity, sealed), False))
+                for identity, entry in self._live.items():
+                    entries.append(reseal_value(keyring, identity, entry))
                 self._write(lock, entries, keyring.to_bytes(), retire=True)
             return len(self._live)
 

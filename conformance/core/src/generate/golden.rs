@@ -151,7 +151,8 @@ fn identity(name: &str, kind: &str, principal: &str, scope: &str) -> Identity {
 }
 
 fn expiring(expires: u64) -> Identity {
-    Identity { expires: Some(expires), ..identity("expiring", "token", "app", r#"{"all": true}"#) }
+    let name = format!("expires {expires}");
+    Identity { expires: Some(expires), ..identity(&name, "token", "app", r#"{"all": true}"#) }
 }
 
 fn stripe() -> Identity {
