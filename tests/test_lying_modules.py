@@ -11,7 +11,7 @@ import pytest
 from conftest import Database, refused
 from template_module import QUICK, build, copy
 
-OPEN = "self.0.borrow().open(&Canonical::new(&identity)?, &sealed)"
+OPEN = "self.0.borrow().open(&Canonical::new(&identity)?, &Sealed { bytes, expires })"
 # What a module does, the test that finds it, and where: a file, what stands there, what stands there instead.
 LIES = {
     "opens to the value of another row": (
@@ -38,6 +38,14 @@ LIES = {
     "opens a value for whoever asks": (
         "a value of another identity does not open",
         ("identity.rs", "fields.iter().flat_map", "fields[..1].iter().flat_map"),
+    ),
+    "does not bind the expiry": (
+        "a value does not open with another expiry",
+        ("identity.rs", "            &expires,\n        ];", "        ];"),
+    ),
+    "loses the expiry in a file": (
+        "a file holds when a value expires",
+        ("contents.rs", "expires: if let State::Live(sealed) = state { sealed.expires } else { None },", "expires: None,"),
     ),
     "runs names and kinds together": (
         "a value of another identity does not open",

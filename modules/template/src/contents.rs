@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::bindings::exports::omni::credentials::file_store::Entry;
 use crate::bindings::exports::omni::credentials::types::{Error, Failure, Identity};
 use crate::identity::Canonical;
-use crate::{keys, refuse, refuse_found, stamp};
+use crate::keys::{self, Sealed};
+use crate::{refuse, refuse_found, stamp};
 
 /// Longest file, in bytes.
 pub(crate) const FILE_BYTES: usize = 64 << 20;
@@ -28,7 +29,7 @@ pub(crate) type Records = BTreeMap<Canonical, State>;
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum State {
     /// A sealed value.
-    Live(Vec<u8>),
+    Live(Sealed),
     /// A tombstone, of the write that made it.
     Deleted(u64),
 }
@@ -62,6 +63,8 @@ struct Record {
     principal: String,
     scope: String,
     sealed: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deleted: Option<u64>,
 }
@@ -126,11 +129,12 @@ impl Contents {
         let keyring = hex::decode(&stored.keyring).map_err(|_| refuse(Error::BadSyntax))?;
         let mut parsed = Self::create(keyring)?;
         for record in stored.records {
-            let state = match (record.sealed, record.deleted) {
-                (Some(sealed), None) => {
-                    State::Live(hex::decode(sealed).map_err(|_| refuse(Error::BadSyntax))?)
+            let state = match (record.sealed, record.deleted, record.expires) {
+                (Some(sealed), None, expires) => {
+                    let bytes = hex::decode(sealed).map_err(|_| refuse(Error::BadSyntax))?;
+                    State::Live(Sealed { bytes, expires })
                 }
-                (None, Some(when)) => State::Deleted(when),
+                (None, Some(when), None) => State::Deleted(when),
                 _ => return Err(refuse(Error::BadSyntax)),
             };
             let identity = Canonical::new(&Identity {
@@ -158,7 +162,8 @@ impl Contents {
         match (self.records.get(&identity), &state) {
             (Some(State::Deleted(_)), State::Deleted(_)) => return Ok(()),
             (_, State::Live(sealed)) => {
-                keys::split(sealed)?;
+                keys::check_expiry(sealed.expires)?;
+                keys::split(&sealed.bytes)?;
             }
             _ => {}
         }
@@ -198,7 +203,8 @@ impl Contents {
             kind: identity.kind.clone(),
             principal: identity.principal.clone(),
             scope: identity.scope.clone(),
-            sealed: if let State::Live(sealed) = state { Some(hex::encode(sealed)) } else { None },
+            sealed: if let State::Live(sealed) = state { Some(hex::encode(&sealed.bytes)) } else { None },
+            expires: if let State::Live(sealed) = state { sealed.expires } else { None },
             deleted: if let State::Deleted(when) = state { Some(*when) } else { None },
         });
         let stored =
@@ -210,11 +216,11 @@ impl Contents {
 }
 
 pub(crate) fn entry((identity, state): (&Canonical, &State)) -> Entry {
-    let (sealed, deleted) = match state {
-        State::Live(sealed) => (sealed.clone(), false),
-        State::Deleted(_) => (Vec::new(), true),
-    };
-    Entry { identity: identity.to_contract(), sealed, deleted }
+    let identity = identity.to_contract();
+    match state.clone() {
+        State::Live(Sealed { bytes, expires }) => Entry { identity, expires, sealed: bytes, deleted: false },
+        State::Deleted(_) => Entry { identity, expires: None, sealed: Vec::new(), deleted: true },
+    }
 }
 
 /// The line after the records: the generation, and the one from which deletions are complete.

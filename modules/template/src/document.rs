@@ -10,7 +10,7 @@ use crate::bindings::exports::omni::credentials::types::{Error, Failure, Identit
 use crate::contents::{Contents, FILE_RECORDS, PENDING, State, entry, fits};
 use crate::identity::Canonical;
 use crate::kdf::Key;
-use crate::keys::{self, Keys, Unlocked};
+use crate::keys::{self, Keys, Sealed, Unlocked};
 use crate::manifest::{self, Manifest};
 use crate::reconcile::{self, Side};
 use crate::{Module, kdf, refuse, stamp};
@@ -107,7 +107,13 @@ impl GuestDocument for Opened {
             if entry.deleted && !entry.sealed.is_empty() {
                 return Err(refuse(Error::InvalidArgument));
             }
-            let state = if entry.deleted { State::Deleted(PENDING) } else { State::Live(entry.sealed) };
+            if let (true, Some(found)) = (entry.deleted, entry.expires) {
+                return Err(Failure { error: Error::InvalidExpiry, line: 0, found });
+            }
+            let state = match entry.deleted {
+                true => State::Deleted(PENDING),
+                false => State::Live(Sealed { bytes: entry.sealed, expires: entry.expires }),
+            };
             changed.insert(Canonical::new(&entry.identity)?, state)?;
         }
         changed.limit()?;
@@ -128,7 +134,15 @@ impl GuestDocument for Opened {
                 principal: field(&mut rest)?,
                 scope: field(&mut rest)?,
             };
-            table.insert(Canonical::new(&identity)?, State::Live(field(&mut rest)?))?;
+            let expires = match field(&mut rest)?.as_slice() {
+                [] => None,
+                bytes => {
+                    let bytes = bytes.try_into().map_err(|_| refuse(Error::InvalidArgument))?;
+                    Some(u64::from_be_bytes(bytes))
+                }
+            };
+            let sealed = Sealed { bytes: field(&mut rest)?, expires };
+            table.insert(Canonical::new(&identity)?, State::Live(sealed))?;
         }
         if table.records.len() > FILE_RECORDS {
             return Err(refuse(Error::TooManyRecords));
@@ -146,7 +160,7 @@ impl GuestDocument for Opened {
     fn retire_keys(&self, keyring: KeyringBorrow<'_>) -> Result<u32, Failure> {
         let contents = self.0.borrow();
         let sealed = contents.records.values().filter_map(|state| match state {
-            State::Live(sealed) => Some(sealed.as_slice()),
+            State::Live(sealed) => Some(sealed.bytes.as_slice()),
             State::Deleted(_) => None,
         });
         Ok(keyring.get::<Unlocked>().0.borrow_mut().retire(sealed))

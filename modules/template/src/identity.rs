@@ -44,21 +44,24 @@ impl Canonical {
         }
     }
 
-    /// Associated data: every field with its length before it, so that no two identities give the same bytes.
-    pub(crate) fn aad(&self, header: &[u8]) -> Vec<u8> {
+    /// Associated data: every field with its length before it, so that no two identities give the same bytes; and the
+    /// expiry, of which none is a field without bytes.
+    pub(crate) fn aad(&self, header: &[u8], expires: Option<u64>) -> Vec<u8> {
+        let expires = expires.map(|expires| expires.to_be_bytes().to_vec()).unwrap_or_default();
         let fields = [
             header,
             self.name.as_bytes(),
             self.kind.as_bytes(),
             self.principal.as_bytes(),
             self.scope.as_bytes(),
+            &expires,
         ];
         fields.iter().flat_map(|field| [&(field.len() as u32).to_be_bytes(), *field].concat()).collect()
     }
 
     /// What a manifest calls it.
     pub(crate) fn digest(&self) -> [u8; 16] {
-        short(&self.aad(b"manifest"))
+        short(&self.aad(b"manifest", None))
     }
 }
 

@@ -23,6 +23,8 @@ const FORMAT: &str = "example keyring 1";
 const HEADER: [u8; 2] = [1, SUITE];
 /// A value's length shows in steps of so many bytes only.
 const BUCKET: usize = 32;
+/// The last second of the year 9999.
+const LAST: u64 = 253_402_300_799;
 
 /// What is stored, without its last line.
 #[derive(Clone, Serialize, Deserialize)]
@@ -51,6 +53,14 @@ pub(crate) struct Keys {
     stored: Stored,
     kek: Key,
     keys: BTreeMap<u64, Key>,
+}
+
+/// A sealed value, and the expiry that it is bound to besides its identity.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Sealed {
+    pub(crate) bytes: Vec<u8>,
+    /// In seconds since 1970.
+    pub(crate) expires: Option<u64>,
 }
 
 /// The resource of the contract.
@@ -168,9 +178,11 @@ impl Keys {
     fn seal(
         &self,
         identity: &Canonical,
+        expires: Option<u64>,
         value: &[u8],
         nonce: Option<[u8; aead::NONCE]>,
     ) -> Result<Vec<u8>, Failure> {
+        check_expiry(expires)?;
         if value.len() > aead::VALUE_BYTES {
             return Err(refuse_found(Error::ValueTooLarge, value.len()));
         }
@@ -180,26 +192,36 @@ impl Keys {
         padded.resize(length, 0);
         let header = [&HEADER[..], &self.current().to_be_bytes()].concat();
         let nonce = nonce.map_or_else(random, Ok)?;
-        let sealed = aead::seal_with(self.key(self.current())?, nonce, &identity.aad(&header), &padded)?;
+        let aad = identity.aad(&header, expires);
+        let sealed = aead::seal_with(self.key(self.current())?, nonce, &aad, &padded)?;
         Ok([header, sealed].concat())
     }
 
     /// Under the current key: the same version, and the same bytes whoever does it.
-    fn reseal(&self, identity: &Canonical, sealed: &[u8]) -> Result<Vec<u8>, Failure> {
+    fn reseal(&self, identity: &Canonical, sealed: &Sealed) -> Result<Vec<u8>, Failure> {
         let value = Zeroizing::new(self.open(identity, sealed)?);
-        let (id, _, rest) = split(sealed)?;
+        let (id, _, rest) = split(&sealed.bytes)?;
         if id == self.current() {
-            return Ok(sealed.to_vec());
+            return Ok(sealed.bytes.clone());
         }
-        self.seal(identity, &value, rest.first_chunk().copied())
+        self.seal(identity, sealed.expires, &value, rest.first_chunk().copied())
     }
 
-    pub(crate) fn open(&self, identity: &Canonical, sealed: &[u8]) -> Result<Vec<u8>, Failure> {
-        let (id, header, sealed) = split(sealed)?;
-        let mut value = aead::open(self.key(id)?, &identity.aad(header), sealed)?;
+    pub(crate) fn open(&self, identity: &Canonical, sealed: &Sealed) -> Result<Vec<u8>, Failure> {
+        check_expiry(sealed.expires)?;
+        let (id, header, rest) = split(&sealed.bytes)?;
+        let mut value = aead::open(self.key(id)?, &identity.aad(header, sealed.expires), rest)?;
         let end = value.iter().rposition(|byte| *byte != 0).filter(|end| value[*end] == 0x80);
         value.truncate(end.ok_or_else(|| refuse(Error::Malformed))?);
         Ok(value)
+    }
+}
+
+/// Refuses what is after the year 9999.
+pub(crate) fn check_expiry(expires: Option<u64>) -> Result<(), Failure> {
+    match expires {
+        Some(found) if found > LAST => Err(Failure { error: Error::InvalidExpiry, line: 0, found }),
+        _ => Ok(()),
     }
 }
 
@@ -322,16 +344,16 @@ impl GuestKeyring for Unlocked {
         Ok(Keyring::new(Self(RefCell::new(Keys::unlock(&keyring, &kek)?))))
     }
 
-    fn seal(&self, identity: Identity, value: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        self.0.borrow().seal(&Canonical::new(&identity)?, &value, None)
+    fn seal(&self, identity: Identity, expires: Option<u64>, value: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        self.0.borrow().seal(&Canonical::new(&identity)?, expires, &value, None)
     }
 
-    fn reseal(&self, identity: Identity, sealed: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        self.0.borrow().reseal(&Canonical::new(&identity)?, &sealed)
+    fn reseal(&self, identity: Identity, expires: Option<u64>, bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        self.0.borrow().reseal(&Canonical::new(&identity)?, &Sealed { bytes, expires })
     }
 
-    fn open(&self, identity: Identity, sealed: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        self.0.borrow().open(&Canonical::new(&identity)?, &sealed)
+    fn open(&self, identity: Identity, expires: Option<u64>, bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        self.0.borrow().open(&Canonical::new(&identity)?, &Sealed { bytes, expires })
     }
 
     fn key_of(&self, sealed: Vec<u8>) -> Result<encryption::Key, Failure> {

@@ -20,7 +20,7 @@ pub(crate) struct Manifest {
 impl Manifest {
     pub(crate) fn of(contents: &Contents) -> Result<Self, Failure> {
         let live = contents.records.iter().filter_map(|(identity, state)| match state {
-            State::Live(sealed) => Some((identity.digest(), version(sealed))),
+            State::Live(sealed) => Some((identity.digest(), version(&sealed.bytes))),
             State::Deleted(_) => None,
         });
         let wrapping = keys::wrapping_of(&contents.keyring)?;
@@ -66,7 +66,7 @@ pub(crate) fn agreed(
     for (identity, state) in &theirs.records {
         match (ours.records.get(identity), state) {
             (Some(State::Live(mine)), State::Live(sealed)) if mine == sealed => {
-                agreed.versions.insert(identity.digest(), version(sealed));
+                agreed.versions.insert(identity.digest(), version(&sealed.bytes));
             }
             (None | Some(State::Deleted(_)), State::Deleted(_)) => {
                 agreed.versions.remove(&identity.digest());

@@ -8,7 +8,7 @@ use crate::bindings::exports::omni::credentials::file_store::{
 use crate::bindings::exports::omni::credentials::types::{Error, Failure};
 use crate::contents::{Contents, PENDING, Records, State, entry};
 use crate::identity::Canonical;
-use crate::keys::{self, Keys, split};
+use crate::keys::{self, Keys, Sealed, split};
 use crate::manifest::{Manifest, version};
 use crate::refuse;
 
@@ -61,7 +61,7 @@ pub(crate) fn reconcile(
         }
         let state = match winner {
             Says::Lacking { .. } => continue,
-            Says::Live { sealed, .. } => State::Live(sealed.to_vec()),
+            Says::Live { sealed, .. } => State::Live(sealed.clone()),
             Says::Deleted { .. } => State::Deleted(deletion(identity, mine, yours)),
         };
         // Both know of it, and have forgotten when.
@@ -137,7 +137,7 @@ enum Says<'a> {
         changed: bool,
     },
     Live {
-        sealed: &'a [u8],
+        sealed: &'a Sealed,
         changed: bool,
     },
 }
@@ -152,7 +152,7 @@ impl<'a> Says<'a> {
     ) -> Self {
         let before = ancestor.and_then(|known| known.versions.get(&identity.digest()));
         match side.records.get(identity) {
-            Some(State::Live(sealed)) => Self::Live { sealed, changed: before != Some(&version(sealed)) },
+            Some(State::Live(sealed)) => Self::Live { sealed, changed: before != Some(&version(&sealed.bytes)) },
             Some(State::Deleted(_)) if put_back && before.is_some() => Self::Lacking { forgotten: false },
             Some(State::Deleted(_)) => Self::Deleted { changed: before.is_some() },
             None if complete && before.is_some() => Self::Deleted { changed: true },
@@ -197,13 +197,13 @@ fn decide<'a>(
         (Deleted { .. }, Deleted { .. }) => (*ours, None),
         (Live { sealed: a, .. }, Live { sealed: b, .. }) if a == b => (*ours, None),
         (Live { sealed: a, .. }, Live { sealed: b, .. }) => {
-            let one_version = version(a) == version(b);
+            let one_version = version(&a.bytes) == version(&b.bytes);
             if known && !one_version && !(ours.changed() && theirs.changed()) {
                 return (*if ours.changed() { ours } else { theirs }, None);
             }
             match (keys.open(identity, a), keys.open(identity, b)) {
-                (Ok(first), Ok(second)) if first == second => {
-                    let rank = |sealed: &[u8]| split(sealed).ok().and_then(|(id, ..)| keys.rank(id));
+                (Ok(first), Ok(second)) if first == second && a.expires == b.expires => {
+                    let rank = |sealed: &Sealed| split(&sealed.bytes).ok().and_then(|(id, ..)| keys.rank(id));
                     let ours_first = rank(a).cmp(&rank(b)).then_with(|| b.cmp(a)).is_ge();
                     (*if ours_first { ours } else { theirs }, None)
                 }
