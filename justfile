@@ -74,11 +74,6 @@ install: build
 package: build
     @tools/package.sh
 
-# On release day: keeps this version's install script for good, in host-pg/upgrade.
-[group('build')]
-freeze: build
-    @tools/freeze.sh
-
 # Builds the Python package, wheel and sdist, into <target>/python/dist.
 [group('build')]
 wheel: modules
@@ -170,3 +165,15 @@ lint: modules npm
 [group('keep it clean')]
 deny:
     @tools/deny.sh
+
+# ---- Release
+
+# On release day: keeps this version's install script permanently, in host-pg/upgrade.
+[group('release')]
+freeze:
+    @tools/freeze.sh
+
+# Says what keeps this commit from being released: versions, changelog, scripts, work tree, tag.
+[group('release')]
+release-check *arguments:
+    @{{ python }} tools/release-check.py "$@"

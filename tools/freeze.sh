@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# Keeps the scripts of this version for good, on release day: host-pg/upgrade/README.md.
+# Keeps the scripts of this version permanently, on release day: host-pg/upgrade/README.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-version=$(sed -nE '/^\[workspace.package\]/,/^\[/ s/^version = "(.*)"/\1/p' Cargo.toml)
-cp "$CARGO_TARGET_DIR/stage/pg$OMNI_PG_MAJOR/share/extension/omni_credentials--$version.sql" host-pg/upgrade/
+tools/install-script.sh >"host-pg/upgrade/omni_credentials--$(tools/version.sh).sql"
 cd host-pg/upgrade
 sha256sum ./*.sql | sed 's, \./, ,' >SHA256SUMS
 cat SHA256SUMS

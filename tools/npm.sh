@@ -9,13 +9,14 @@ work=$CARGO_TARGET_DIR/node
 package=$work/package
 installed=$work/installed
 module=$CARGO_TARGET_DIR/modules/xchacha20poly1305.wasm
+version=$(tools/version.sh)
 # No script of a dependency runs, and npm reports nothing.
 npm=(npm --no-audit --no-fund --ignore-scripts --no-update-notifier --loglevel=error)
 
 mkdir -p "$package" "$installed"
 rm -rf "$installed/test"
 cp -R host-node/test "$installed/"
-inputs=$(find host-node tools/npm.sh -type f ! -path 'host-node/test/*' | LC_ALL=C sort)
+inputs=$(find host-node tools/npm.sh Cargo.toml -type f ! -path 'host-node/test/*' | LC_ALL=C sort)
 # shellcheck disable=SC2086 # names of ours, without spaces
 stamp=$(cat $inputs "$module" | cksum)
 if [[ $(cat "$work/.built" 2>/dev/null) == "$stamp" ]]; then exit; fi
@@ -34,6 +35,7 @@ fi
 find "$package" -mindepth 1 -maxdepth 1 ! -name node_modules -exec rm -rf {} +
 cp -R host-node/. LICENSE "$package/"
 rm -r "$package/test"
+(cd "$package" && "${npm[@]}" pkg set "version=$version")
 (cd "$package" && node build.mjs "$module")
 rm -f "$work"/*.tgz
 (cd "$package" && "${npm[@]}" pack --silent --pack-destination "$work") >/dev/null

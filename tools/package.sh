@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 stage=$CARGO_TARGET_DIR/stage/pg$OMNI_PG_MAJOR
-version=$(sed -nE '/^\[workspace.package\]/,/^\[/ s/^version = "(.*)"/\1/p' Cargo.toml)
+version=$(tools/version.sh)
 name=omni_credentials-$version-pg$OMNI_PG_MAJOR-$(uname -s | tr '[:upper:]' '[:lower:]')-$(uname -m)
 archive=$CARGO_TARGET_DIR/package/$name.tar.gz
 

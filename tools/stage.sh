@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 feature=pg$OMNI_PG_MAJOR
 stage=$CARGO_TARGET_DIR/stage/$feature
 library=$CARGO_TARGET_DIR/release/libomni_credentials.so
-version=$(sed -nE '/^\[workspace.package\]/,/^\[/ s/^version = "(.*)"/\1/p' Cargo.toml)
+version=$(tools/version.sh)
 
 # put FILE FOLDER [NAME]: replaces a file in one step, so that a running server keeps the one it has mapped.
 put() {
@@ -17,11 +17,18 @@ put() {
     cp "$1" "$to.new" && chmod 755 "$to.new" && mv "$to.new" "$to"
 }
 
-if [[ ! $stage/.staged -nt $library || -n $(find host-pg/sql host-pg/upgrade host-pg/*.control -newer "$stage/.staged" 2>/dev/null) ]]; then
+# prune FOLDER: removes install and update scripts of versions that are no more.
+prune() {
+    local script
+    for script in "$1"/omni_credentials--*.sql; do
+        if [[ $script != "$1/omni_credentials--$version.sql" && ! -e host-pg/upgrade/${script##*/} ]]; then rm -f "$script"; fi
+    done
+}
+
+if [[ ! $stage/.staged -nt $library || -n $(find host-pg/sql host-pg/upgrade host-pg/*.control Cargo.toml -newer "$stage/.staged" 2>/dev/null) ]]; then
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
-    sed -e '/^@INSTANCE_SQL@$/{' -e 'r host-pg/sql/instance.sql' -e 'd' -e '}' host-pg/sql/functions.sql \
-        | cat - host-pg/sql/{modules,rights,guards,policies,default_copy}.sql | sed "s/@CARGO_VERSION@/$version/" >"$work/omni_credentials--$version.sql"
+    tools/install-script.sh >"$work/omni_credentials--$version.sql"
     sed "s/@CARGO_VERSION@/$version/" host-pg/omni_credentials.control >"$work/omni_credentials.control"
     strip --strip-unneeded --remove-section=.comment --remove-section=.pgrxsc -o "$work/omni_credentials.so" "$library"
 
@@ -31,12 +38,14 @@ if [[ ! $stage/.staged -nt $library || -n $(find host-pg/sql host-pg/upgrade hos
     for upgrade in host-pg/upgrade/*.sql; do
         if [[ -e $upgrade ]]; then put "$upgrade" "$stage/share/extension"; fi
     done
+    prune "$stage/share/extension"
     touch "$stage/.staged"
 fi
 
 if ((OMNI_PG_MAJOR < 18)); then
     put "$stage/lib/omni_credentials.so" "$("$OMNI_PG_CONFIG" --pkglibdir)"
     for file in "$stage"/share/extension/*; do put "$file" "$("$OMNI_PG_CONFIG" --sharedir)/extension"; done
+    prune "$("$OMNI_PG_CONFIG" --sharedir)/extension"
 fi
 
 size=$(stat -c %s "$stage/lib/omni_credentials.so")

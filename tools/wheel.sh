@@ -12,6 +12,7 @@ rm -rf "$source" "$out/dist" "$out/site"
 mkdir -p "$source"
 cp -R host-python/pyproject.toml host-python/README.md host-python/src LICENSE "$source/"
 find "$source" -name __pycache__ -prune -exec rm -r {} +
+tools/version.sh >"$source/VERSION"
 mkdir "$source/src/omni_credentials/modules"
 cp "$CARGO_TARGET_DIR/modules/xchacha20poly1305.wasm" "$source/src/omni_credentials/modules/"
 

@@ -19,7 +19,8 @@ mod settings;
 
 use pgrx::prelude::*;
 
-pgrx::pg_module_magic!();
+// Since Postgres 18, pg_get_loaded_modules() says which library a backend runs.
+pgrx::pg_module_magic!(name, version);
 
 /// Called when the library is loaded.
 #[pg_guard]

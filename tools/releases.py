@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "host-pg" / "upgrade"
+# The groups that https://keepachangelog.com knows.
+GROUPS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
+# A version in the name of something that is built here.
+NAMED = re.compile(r"omni[-_]credentials(?:--|[-_])(\d+\.\d+\.\d+)(?!\d|--)")
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,8 @@ class History:
 
     @classmethod
     def read(cls, changelog: str) -> History:
-        headings = re.findall(r"^## (\d+\.\d+\.\d+\S*), (\S+)$", changelog, re.M)[::-1]
+        headings = re.findall(r"^## \[(\d+\.\d+\.\d+\S*)\] - (\S+)$", changelog, re.M)[::-1]
+        assert len(headings) == len(re.findall(r"^## ", changelog, re.M)), "CHANGELOG.md: ## [X.Y.Z] - DATE"
         dated = [version for version, date in headings if re.fullmatch(r"\d{4}-\d\d-\d\d", date)]
         open_ = [version for version, date in headings if date == "unreleased"]
         assert len(dated) + len(open_) == len(headings) and open_ == [version for version, _ in headings[len(dated) :]]
@@ -55,3 +62,33 @@ def problems(history: History, scripts: Path, made: str) -> list[str]:
     if history.next is None and current.exists() and current.read_text() != made:
         found.append(f"host-pg/sql has changed since {history.current} was released: it needs the next version")
     return found
+
+
+def notes(changelog: str, version: str) -> str:
+    """The section of a version, for the page of its release."""
+    found = re.search(rf"^## \[{re.escape(version)}\] - \S+\n(.*?)(?=^## |^\[|\Z)", changelog, re.M | re.S)
+    return found[1].strip() + "\n" if found else ""
+
+
+def version_problems(root: Path) -> Iterator[str]:
+    """Where a file of the repository gives another version than Cargo.toml, which is the only place to change."""
+    workspace = tomllib.loads((root / "Cargo.toml").read_text())["workspace"]["package"]
+    version = workspace["version"]
+    changelog = (root / "CHANGELOG.md").read_text()
+    if History.read(changelog).current != version:
+        yield f"CHANGELOG.md: the newest version is {History.read(changelog).current}, in Cargo.toml it is {version}"
+    if not re.search(rf"^\[{re.escape(version)}\]: {re.escape(workspace['repository'])}/\S+$", changelog, re.M):
+        yield f"CHANGELOG.md: [{version}] has no link at the end of the file"
+    section = notes(changelog, version)
+    groups = re.findall(r"^### (.*)$", section, re.M)
+    if not groups or not set(groups) <= set(GROUPS) or not re.search(r"^- ", section, re.M):
+        yield f"CHANGELOG.md: version {version} needs entries below headings such as {', '.join(GROUPS)}"
+    for package in tomllib.loads((root / "Cargo.lock").read_text())["package"]:
+        # What has no source is a member of this workspace.
+        if "source" not in package and package["version"] != version:
+            yield f"Cargo.lock: {package['name']} is {package['version']}, in Cargo.toml it is {version}"
+    for page in sorted([*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("host-*/README.md")]):
+        if page.name != "CHANGELOG.md":
+            for found in NAMED.finditer(page.read_text()):
+                if found[1] != version:
+                    yield f"{page.relative_to(root)}: {found[0]} is not of version {version}"
