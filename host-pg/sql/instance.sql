@@ -151,7 +151,18 @@ begin atomic
         set_credential.kind, set_credential.principal, set_credential.scope, set_credential.expires_at::timestamptz(0))
     on conflict (name, kind, principal, scope) do update set value = excluded.value, expires_at = excluded.expires_at;
 end;
-comment on function :schema.set_credential is 'Sets a credential, whether it exists or not.';
+comment on function :schema.set_credential is 'Sets a credential, whether it exists or not. Without expires_at it does not expire, not even if it did before.';
+
+create function :schema.expiring(within interval default '30 days')
+returns table (name text, kind :schema.credential_kind, principal regrole, scope jsonb, expires_at timestamptz)
+language sql stable
+begin atomic
+    select c.name, c.kind, c.principal, c.scope, c.expires_at
+    from :schema.encrypted_credentials c
+    where c.expires_at operator(pg_catalog.<=) (pg_catalog.now() operator(pg_catalog.+) expiring.within)
+    order by c.expires_at, c.name;
+end;
+comment on function :schema.expiring is 'The credentials that have expired or will expire within this time, those of the caller''s principals. Opens nothing.';
 
 create view :schema.credential_file_stores as
     select s.filename, s.generation, s.synchronized_at, s.in_step, s.reason
@@ -194,10 +205,10 @@ grant all on
     :schema.credentials, :schema.credential_file_stores
     to current_user;
 revoke all on function
-    :schema.set_credential, :schema.credential_file_store_reload, :schema.credential_file_store_sync
+    :schema.set_credential, :schema.expiring, :schema.credential_file_store_reload, :schema.credential_file_store_sync
     from :others;
 grant all on function
-    :schema.set_credential, :schema.credential_file_store_reload, :schema.credential_file_store_sync
+    :schema.set_credential, :schema.expiring, :schema.credential_file_store_reload, :schema.credential_file_store_sync
     to current_user;
 revoke all on type :schema.credential_kind from :others;
 grant all on type :schema.credential_kind to current_user;

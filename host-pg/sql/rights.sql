@@ -77,13 +77,14 @@ begin
     end if;
     if list && '{SELECT}' then
         execute format('grant execute on function %s.verify(regnamespace) to %s', ours, grantee);
+        execute format('grant execute on function %s.expiring(interval) to %s', schema, grantee);
     end if;
     if list && '{INSERT, UPDATE}' then
         execute format('grant execute on function %s.seal_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz) to %s', ours, grantee);
     end if;
     execute format('select %s.privileges_held($1, $2)', ours) into held using grantee, schema;
     if held @> '{INSERT, UPDATE}' then
-        execute format('grant execute on function %1$s.set_credential(text, bytea, %1$s.credential_kind, regrole, jsonb) to %2$s', schema, grantee);
+        execute format('grant execute on function %1$s.set_credential(text, bytea, %1$s.credential_kind, regrole, jsonb, timestamptz) to %2$s', schema, grantee);
     end if;
 end
 $$;
@@ -112,8 +113,11 @@ begin
     else
         execute format('grant select on %s.encrypted_credentials to %s', schema, grantee);
     end if;
+    if not held && '{SELECT}' then
+        execute format('revoke execute on function %s.expiring(interval) from %s', schema, grantee);
+    end if;
     if not held @> '{INSERT, UPDATE}' then
-        execute format('revoke execute on function %1$s.set_credential(text, bytea, %1$s.credential_kind, regrole, jsonb) from %2$s', schema, grantee);
+        execute format('revoke execute on function %1$s.set_credential(text, bytea, %1$s.credential_kind, regrole, jsonb, timestamptz) from %2$s', schema, grantee);
     end if;
     if held = '{}' then
         execute format('revoke usage on type %s.credential_kind from %s', schema, grantee);

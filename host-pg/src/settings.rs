@@ -22,6 +22,7 @@ pub(crate) enum OnUnreadable {
 static ON_UNREADABLE: GucSetting<OnUnreadable> = GucSetting::<OnUnreadable>::new(OnUnreadable::Error);
 static CACHE_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ALLOWED_MODULES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static WARN_EXPIRED: GucSetting<bool> = GucSetting::<bool>::new(false);
 static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
 
 /// Defines the settings. Called once, when the library is loaded.
@@ -71,6 +72,14 @@ pub(crate) fn register() {
         GucContext::Userset,
         GucFlags::UNIT_MS,
     );
+    GucRegistry::define_bool_guc(
+        c"omni_credentials.warn_expired",
+        c"Whether reading a credential that has expired gives a warning.",
+        c"The value is given all the same.",
+        &WARN_EXPIRED,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     // A misspelt setting is an error, not one that no one reads.
     // SAFETY: the name is NUL-terminated and copied.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"omni_credentials".as_ptr()) }
@@ -84,6 +93,11 @@ unsafe extern "C-unwind" fn on_allowed_modules(_: *const core::ffi::c_char, _: *
 /// What to give for a row that does not open.
 pub(crate) fn on_unreadable() -> OnUnreadable {
     ON_UNREADABLE.get()
+}
+
+/// Whether to warn of what has expired.
+pub(crate) fn warn_expired() -> bool {
+    WARN_EXPIRED.get()
 }
 
 /// Refuses a module that `omni_credentials.allowed_modules` leaves out. What is no digest in that list allows nothing.

@@ -32,6 +32,14 @@ impl Fields {
         seconds.map(Some).ok_or(Unreadable::InvalidExpiry)
     }
 
+    /// Whether the credential had expired when the transaction began.
+    pub(crate) fn has_expired(&self) -> bool {
+        // SAFETY: the datum of a timestamptz, and the clock of the running transaction.
+        let at = self.expires_at.and_then(|datum| unsafe { i64::from_datum(datum, false) });
+        // SAFETY: as above.
+        at.is_some_and(|at| at <= unsafe { pg_sys::GetCurrentTransactionStartTimestamp() })
+    }
+
     /// The timestamptz of an expiry; `None` for one that the server cannot hold.
     pub(crate) fn expiry(expires: u64) -> Option<pg_sys::Datum> {
         let seconds = i64::try_from(expires).ok()?.checked_sub(EPOCH)?;

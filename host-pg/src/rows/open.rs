@@ -100,7 +100,12 @@ fn open(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<Op
     }
     may_read(store, fields, sealed)?;
     match open_as_seen(&handle, fields, sealed) {
-        Ok(value) => Ok(Some(bytea(&value))),
+        Ok(value) => {
+            if settings::warn_expired() && fields.has_expired() {
+                pgrx::warning!("credential {} has expired", fields.display_name());
+            }
+            Ok(Some(bytea(&value)))
+        }
         Err(OpenError::Store(error)) => Err(error),
         Err(OpenError::Value(_)) if settings::on_unreadable() == OnUnreadable::Null => Ok(None),
         Err(OpenError::Value(reason)) => Err(Error::Unreadable { name: fields.display_name(), reason }),
