@@ -40,6 +40,26 @@ def test_tutorial() -> None:
         server.remove()
 
 
+def test_the_page_of_expiry(db: Database, tmp_path: Path) -> None:
+    page = (TUTORIAL.parent / "expiry.md").read_text()
+    (sql,) = re.findall(r"```sql\n(.*?)```", page, re.S)
+    done = subprocess.run(
+        db.server.program("psql", "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", db.name),
+        input=sql, env=db.server.client_environment(), capture_output=True, text=True, check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == r"\x746f6b656e2d32"
+    folder = Folder(tmp_path)
+    folder.run("init")
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", page, re.S))
+    done = subprocess.run(
+        ["sh", "-eu", "-c", shell], cwd=tmp_path, env=folder.environment,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("expires 20") >= 2
+
+
 def test_the_sql_of_the_readme() -> None:
     server = new_server("readme")
     try:

@@ -42,7 +42,7 @@ def hostile(name: str, **options: float) -> Module:
 
 def open_something(module: Module) -> bytes:
     with module.unlock(b"", Kek(bytes(32))) as keyring:
-        return keyring.open(STRIPE, b"")
+        return keyring.open(STRIPE, None, b"")
 
 
 # ---- The package
@@ -140,7 +140,7 @@ def test_the_driver_of_the_matrix(folder: Folder) -> None:
     assert answers[:2] == [{"ok": 1}, {"unsupported": True}]
     with Module.load().unlock(keyring.keyring, keyring.kek) as keys:
         raw = RawIdentity(b"n", b"k", b"p", b'{"a":1.0}')
-        assert keys.open(raw, bytes.fromhex(answers[2]["ok"])) == b"ab"
+        assert keys.open(raw, None, bytes.fromhex(answers[2]["ok"])) == b"ab"
     assert answers[3] == {"refused": {"class": "unknown-version", "line": 0, "found": 0}}
     assert answers[4:8] == [
         {"ok": None}, {"ok": "6162"}, {"ok": None}, {"refused": {"class": "not-found", "line": 0, "found": 0}}
@@ -253,14 +253,14 @@ def test_a_keyring_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
     module = Module.load()
     made = module.create_keyring(b"a password", CHEAP)
     with module.unlock(made.keyring, made.kek) as keyring:
-        sealed = keyring.seal(STRIPE, b"value")
+        sealed = keyring.seal(STRIPE, None, b"value")
         first = keyring._sandbox
         with pytest.raises(Refusal):
-            keyring.open(STRIPE, sealed[:-1])
-        assert keyring.open(STRIPE, sealed) == b"value" and keyring._sandbox is first, "a refusal costs no sandbox"
+            keyring.open(STRIPE, None, sealed[:-1])
+        assert keyring.open(STRIPE, None, sealed) == b"value" and keyring._sandbox is first, "a refusal costs no sandbox"
         keyring.add_key()
         first.close()
-        assert keyring.open(STRIPE, sealed) == b"value" and keyring._sandbox is not first
+        assert keyring.open(STRIPE, None, sealed) == b"value" and keyring._sandbox is not first
         assert keyring.to_bytes() != made.keyring and keyring.key_of(sealed) == "known", "the added key is remembered"
 
 
@@ -373,10 +373,10 @@ def test_low_level_records(folder: Folder) -> None:
     module = Module.load()
     made = module.create_keyring(KEY.encode())
     with module.unlock(made.keyring, made.kek) as keyring, module.files() as files:
-        sealed = keyring.seal(STRIPE, b"1")
+        sealed = keyring.seal(STRIPE, None, b"1")
         handle = files.unlock(made.keyring, made.kek)
         theirs = files.create(made.keyring)
-        files.put(theirs, [Entry(STRIPE, sealed, False)])
+        files.put(theirs, [Entry(STRIPE, None, sealed, False)])
         ours = files.create(made.keyring)
         ancestor = files.manifest(theirs)
         assert files.matches(theirs, ancestor) and not files.matches(ours, ancestor)
@@ -387,7 +387,7 @@ def test_low_level_records(folder: Folder) -> None:
         assert files.to_bytes(found.keyring) == files.keyring_bytes(found.document) == made.keyring
         found = files.reconcile(ancestor, *sides)
         assert found.to_theirs == [] and [it.sealed for it in found.to_ours] == [sealed]
-        rows = b"".join(len(field).to_bytes(4, "big") + field for field in (*STRIPE, keyring.seal(STRIPE, b"2")))
+        rows = b"".join(len(field).to_bytes(4, "big") + field for field in (*STRIPE, b"", keyring.seal(STRIPE, None, b"2")))
         table = files.table(theirs, rows)
         found = files.reconcile(b"", Side(table, handle), sides[1], ours_complete=True)
         assert [(it.identity.name, it.reason) for it in found.conflicts] == [(b"stripe", "both-changed")]
@@ -399,7 +399,7 @@ def test_low_level_records(folder: Folder) -> None:
         file = files.write(theirs, handle, 41)
         again = files.parse_unsealed(file)
         assert files.generation(again) == 42 and files.keyring_bytes(again) == made.keyring
-        files.put(again, [Entry(STRIPE, b"", True)])
+        files.put(again, [Entry(STRIPE, None, b"", True)])
         deleted = files.parse(files.write(again, handle, 0))
         assert [entry.deleted for entry in files.entries(deleted)] == [True]
         files.forget_deletions(deleted)
@@ -410,8 +410,8 @@ def test_low_level_records(folder: Folder) -> None:
     with module.unlock(other.keyring, other.kek) as keyring:
         assert keyring.key_of(sealed) == "unknown"
         with pytest.raises(Refusal):
-            keyring.open(STRIPE, sealed)
-        assert keyring.unite(made.keyring, made.kek) == 1 and keyring.open(STRIPE, sealed) == b"1"
+            keyring.open(STRIPE, None, sealed)
+        assert keyring.unite(made.keyring, made.kek) == 1 and keyring.open(STRIPE, None, sealed) == b"1"
         with pytest.raises(Refusal) as caught:
             keyring.unite(made.keyring, other.kek)
         assert caught.value.code == "wrong-master-secret"
@@ -421,19 +421,19 @@ def test_a_value_sealed_again_is_the_same_version() -> None:
     module = Module.load()
     made = module.create_keyring(KEY.encode())
     with module.unlock(made.keyring, made.kek) as keyring, module.files() as files:
-        sealed = keyring.seal(STRIPE, b"1")
-        assert keyring.reseal(STRIPE, sealed) == sealed and keyring.key_of(sealed) == "current"
+        sealed = keyring.seal(STRIPE, None, b"1")
+        assert keyring.reseal(STRIPE, None, sealed) == sealed and keyring.key_of(sealed) == "current"
         keyring.add_key()
-        again = keyring.reseal(STRIPE, sealed)
-        assert again != sealed and keyring.open(STRIPE, again) == b"1"
+        again = keyring.reseal(STRIPE, None, sealed)
+        assert again != sealed and keyring.open(STRIPE, None, again) == b"1"
         assert (keyring.key_of(sealed), keyring.key_of(again)) == ("known", "current")
         document = files.create(keyring.to_bytes())
-        files.put(document, [Entry(STRIPE, sealed, False)])
+        files.put(document, [Entry(STRIPE, None, sealed, False)])
         before = files.manifest(document)
-        files.put(document, [Entry(STRIPE, again, False)])
+        files.put(document, [Entry(STRIPE, None, again, False)])
         assert files.manifest(document) == before
         handle = files.unlock(keyring.to_bytes(), made.kek)
         assert files.retire_keys(document, handle) == 1
         with pytest.raises(Refusal) as caught:
-            keyring.reseal(STRIPE, sealed[:-1] + bytes([sealed[-1] ^ 1]))
+            keyring.reseal(STRIPE, None, sealed[:-1] + bytes([sealed[-1] ^ 1]))
         assert caught.value.code == "not-authentic"

@@ -80,13 +80,13 @@ for number in range(600):
     try:
         delay(0.00005 + number % 60 / 30000)
         for _ in range(1000):
-            keyring.open(identity, keyring.seal(identity, b"x" * 1000))
+            keyring.open(identity, None, keyring.seal(identity, None, b"x" * 1000))
     except Interrupted:
         interrupted += 1
     finally:
         delay(0)
-sealed = keyring.seal(identity, b"whole")
-print(interrupted > 100, keyring.open(identity, sealed))
+sealed = keyring.seal(identity, None, b"whole")
+print(interrupted > 100, keyring.open(identity, None, sealed))
 """, quiet=False)
     assert said == ["True b'whole'"]
 

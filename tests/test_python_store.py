@@ -581,9 +581,9 @@ def test_a_file_of_the_size_that_is_promised(folder: Folder, store: Store) -> No
     contents = store._contents
     with store.module.files() as files:
         document = files.parse(contents.file)
-        sealed = contents.keyring.seal(RawIdentity(b"x", b"k", b"p", b"{}"), b"x" * 40)
+        sealed = contents.keyring.seal(RawIdentity(b"x", b"k", b"p", b"{}"), None, b"x" * 40)
         files.put(document, [
-            Entry(RawIdentity(b"name-%08d" % it, b"credential", b"app", b'{"all":true}'), sealed, False)
+            Entry(RawIdentity(b"name-%08d" % it, b"credential", b"app", b'{"all":true}'), None, sealed, False)
             for it in range(10_000)
         ])
         large = files.write(document, files.unlock(contents.keyring_bytes, contents.kek), 0)

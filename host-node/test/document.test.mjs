@@ -462,3 +462,25 @@ test("the command reads what was made here, and the other way round", async () =
     assert.equal(again.getText("b"), "2");
     assert.equal(again.list()[0].scope, '{"db":"main"}');
 });
+
+test("a credential expires when it was said to", async () => {
+    const document = await create();
+    const soon = new Date("2027-01-15T08:00:00.900Z");
+    const second = new Date("2027-01-15T08:00:00Z");
+    assert.equal(document.set("a", "1", { expires: soon }), "added");
+    assert.equal(document.set("a", "1", { expires: second }), "unchanged");
+    const again = await open(document.toBytes().bytes);
+    assert.match(text(again.base), /\n {2}expires 2027-01-15T08:00:00Z\n/);
+    assert.deepEqual(again.list()[0].expires, second);
+    assert.equal(again.getText("a"), "1");
+    again.accept(again.rotateKey());
+    assert.deepEqual(again.list()[0].expires, second);
+    assert.equal(again.set("a", "1"), "changed");
+    assert.equal("expires" in again.list()[0], false);
+    assert.equal((await open(again.toBytes().bytes)).getText("a"), "1");
+    for (const expires of [new Date(NaN), new Date(-1), new Date(8.64e15)]) {
+        const error = await failure(async () => again.set("a", "2", { expires }));
+        assert.equal(error.code, "invalid-expiry");
+    }
+    assert.equal(again.getText("a"), "1");
+});
