@@ -51,7 +51,7 @@ const operations = {
         call(({ fileStore }) => {
             const document = fileStore.Document.create(bytes(it.keyring));
             const identity = { ...raw({ name: "n", kind: "k", principal: "p", scope: "" }), scope: bytes(it.scope) };
-            document.put([{ identity, expires: undefined, sealed: new Uint8Array(), deleted: true }]);
+            document.put([{ identity, sealed: new Uint8Array(), deleted: true }]);
             return hex(document.entries()[0].identity.scope);
         }),
     "read-file": async (it) => {

@@ -221,7 +221,8 @@ export class CredentialsDocument {
             }
             const { identity } = target.entry;
             const sealed = aboutArgument(shown(target), () => this.#keyring.seal(identity, expires, bytes));
-            this.#change(entered({ identity, expires, sealed, deleted: false }));
+            const until = expires === undefined ? {} : { expires };
+            this.#change(entered({ identity, ...until, sealed, deleted: false }));
         } finally {
             if (bytes !== value) bytes.fill(0);
         }
@@ -232,7 +233,7 @@ export class CredentialsDocument {
     delete(name: string, which: Which = {}): void {
         const record = this.#theOne(name, which);
         const { identity } = record.entry;
-        this.#change(entered({ identity, expires: undefined, sealed: new Uint8Array(), deleted: true }));
+        this.#change(entered({ identity, sealed: new Uint8Array(), deleted: true }));
     }
 
     /**
@@ -466,7 +467,7 @@ export class CredentialsDocument {
             });
         }
         const identity = this.#canonical(identityOf(name, kind, whose, scope), JSON.stringify(name));
-        return entered({ identity, expires: undefined, sealed: new Uint8Array(), deleted: true });
+        return entered({ identity, sealed: new Uint8Array(), deleted: true });
     }
 
     #open(record: Entered): Uint8Array {

@@ -310,7 +310,7 @@ impl Error {
             ),
             Self::InvalidExpiry { .. } => (
                 C::ERRCODE_DATETIME_FIELD_OVERFLOW,
-                Some("Leave expires_at out, or write NULL, for a credential that does not expire. date_trunc('second', ...) makes whole seconds.".into()),
+                Some("Leave expires_at out, or write NULL, for a credential that does not expire.".into()),
             ),
             Self::PrincipalMissing { .. } => (
                 C::ERRCODE_UNDEFINED_OBJECT,
