@@ -11,7 +11,7 @@ javascript := "--log-level warn --config host-node/package.json host-node/{build
 throwaway := python + " tools/throwaway.py"
 # Programs that came with the pinned Python packages.
 venv := parent_directory(python)
-scripts := "just .ci/run fuzz/run.sh tools/*.sh tools/setup/*.sh"
+scripts := "just .ci/run fuzz/run.sh fuzz/ciphers/run.sh tools/*.sh tools/setup/*.sh"
 
 # What is built and tested together, always in one selection: with another, cargo would choose other features for shared
 # dependencies and compile wasmtime a second time. What makes modules has target folders of its own.
@@ -122,10 +122,11 @@ ci *arguments: build-oldest build wheel npm
 build-oldest:
     @./just --pg 15 build
 
-# Fuzzes the core, 100,000 executions a target; arguments go to fuzz/run.sh.
+# Fuzzes the core, 100,000 executions a target, and compares the ciphers that we changed; arguments go to fuzz/run.sh.
 [group('test')]
 fuzz *arguments:
     @fuzz/run.sh "$@"
+    @fuzz/ciphers/run.sh
 
 # Measures the core in the sandbox against the same core natively, and what users of a server wait for; `--rows N`.
 [group('test')]

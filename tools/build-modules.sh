@@ -25,11 +25,9 @@ RUSTFLAGS="$RUSTFLAGS --remap-path-prefix=$PWD=. --remap-path-prefix=$cargo_home
 export RUSTFLAGS
 
 # What follows concerns the whole program, which is optimised at once at the end (lto): loops over blocks are unrolled
-# further than is usual for WebAssembly, where the sandbox's checks make a short loop dear (Argon2id takes 7 % less);
-# and ChaCha20, unlike AES, is quicker (17 %) if straight-line code is not made into vectors.
+# further than is usual for WebAssembly, where the sandbox's checks make a short loop dear (Argon2id takes 7 % less).
+flags="-C llvm-args=-unroll-partial-threshold=100"
 for name; do
-    flags="-C llvm-args=-unroll-partial-threshold=100"
-    [ "$name" != xchacha20poly1305 ] || flags="$flags -C no-vectorize-slp"
     # A folder of its own, so that the modules never wait for another build's lock.
     # shellcheck disable=SC2086 # words on purpose
     CARGO_TARGET_DIR=$target/guest cargo rustc --locked --profile module --target $triple $build_std \

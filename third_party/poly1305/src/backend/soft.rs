@@ -13,9 +13,9 @@
 // https://github.com/floodyberry/poly1305-donna
 
 use universal_hash::{
-    UhfBackend, UhfClosure,
+    ParBlocks, UhfBackend, UhfClosure,
     common::{BlockSizeUser, ParBlocksSizeUser},
-    consts::{U1, U16},
+    consts::{U8, U16},
 };
 
 use crate::{Block, Key, Tag};
@@ -23,6 +23,8 @@ use crate::{Block, Key, Tag};
 #[derive(Clone, Default)]
 pub(crate) struct State {
     r: [u32; 5],
+    /// r², by which two blocks are multiplied at once
+    r2: [u32; 5],
     h: [u32; 5],
     pad: [u32; 4],
 }
@@ -44,99 +46,30 @@ impl State {
         poly.pad[2] = u32::from_le_bytes(key[24..28].try_into().unwrap());
         poly.pad[3] = u32::from_le_bytes(key[28..32].try_into().unwrap());
 
+        poly.r2 = reduce(multiply(poly.r, poly.r));
+
         poly
     }
 
     /// Compute a Poly1305 block
+    #[inline(always)]
     pub(crate) fn compute_block(&mut self, block: &Block, partial: bool) {
         let hibit = if partial { 0 } else { 1 << 24 };
+        self.h = reduce(multiply(add(self.h, limbs(block, hibit)), self.r));
+    }
 
-        let r0 = self.r[0];
-        let r1 = self.r[1];
-        let r2 = self.r[2];
-        let r3 = self.r[3];
-        let r4 = self.r[4];
-
-        let s1 = r1 * 5;
-        let s2 = r2 * 5;
-        let s3 = r3 * 5;
-        let s4 = r4 * 5;
-
-        let mut h0 = self.h[0];
-        let mut h1 = self.h[1];
-        let mut h2 = self.h[2];
-        let mut h3 = self.h[3];
-        let mut h4 = self.h[4];
-
-        // h += m
-        h0 += (u32::from_le_bytes(block[0..4].try_into().unwrap())) & 0x3ff_ffff;
-        h1 += (u32::from_le_bytes(block[3..7].try_into().unwrap()) >> 2) & 0x3ff_ffff;
-        h2 += (u32::from_le_bytes(block[6..10].try_into().unwrap()) >> 4) & 0x3ff_ffff;
-        h3 += (u32::from_le_bytes(block[9..13].try_into().unwrap()) >> 6) & 0x3ff_ffff;
-        h4 += (u32::from_le_bytes(block[12..16].try_into().unwrap()) >> 8) | hibit;
-
-        // h *= r
-        let d0 = (u64::from(h0) * u64::from(r0))
-            + (u64::from(h1) * u64::from(s4))
-            + (u64::from(h2) * u64::from(s3))
-            + (u64::from(h3) * u64::from(s2))
-            + (u64::from(h4) * u64::from(s1));
-
-        let mut d1 = (u64::from(h0) * u64::from(r1))
-            + (u64::from(h1) * u64::from(r0))
-            + (u64::from(h2) * u64::from(s4))
-            + (u64::from(h3) * u64::from(s3))
-            + (u64::from(h4) * u64::from(s2));
-
-        let mut d2 = (u64::from(h0) * u64::from(r2))
-            + (u64::from(h1) * u64::from(r1))
-            + (u64::from(h2) * u64::from(r0))
-            + (u64::from(h3) * u64::from(s4))
-            + (u64::from(h4) * u64::from(s3));
-
-        let mut d3 = (u64::from(h0) * u64::from(r3))
-            + (u64::from(h1) * u64::from(r2))
-            + (u64::from(h2) * u64::from(r1))
-            + (u64::from(h3) * u64::from(r0))
-            + (u64::from(h4) * u64::from(s4));
-
-        let mut d4 = (u64::from(h0) * u64::from(r4))
-            + (u64::from(h1) * u64::from(r3))
-            + (u64::from(h2) * u64::from(r2))
-            + (u64::from(h3) * u64::from(r1))
-            + (u64::from(h4) * u64::from(r0));
-
-        // (partial) h %= p
-        let mut c: u32;
-        c = (d0 >> 26) as u32;
-        h0 = d0 as u32 & 0x3ff_ffff;
-        d1 += u64::from(c);
-
-        c = (d1 >> 26) as u32;
-        h1 = d1 as u32 & 0x3ff_ffff;
-        d2 += u64::from(c);
-
-        c = (d2 >> 26) as u32;
-        h2 = d2 as u32 & 0x3ff_ffff;
-        d3 += u64::from(c);
-
-        c = (d3 >> 26) as u32;
-        h3 = d3 as u32 & 0x3ff_ffff;
-        d4 += u64::from(c);
-
-        c = (d4 >> 26) as u32;
-        h4 = d4 as u32 & 0x3ff_ffff;
-        h0 += c * 5;
-
-        c = h0 >> 26;
-        h0 &= 0x3ff_ffff;
-        h1 += c;
-
-        self.h[0] = h0;
-        self.h[1] = h1;
-        self.h[2] = h2;
-        self.h[3] = h3;
-        self.h[4] = h4;
+    /// Compute an even number of Poly1305 blocks, two at once: h = (h + m₁) * r² + m₂ * r
+    #[inline(always)]
+    fn compute_pairs(&mut self, blocks: &[Block]) {
+        let (r, r2, mut h) = (self.r, self.r2, self.h);
+        for pair in blocks.chunks_exact(2) {
+            let mut d = multiply(add(h, limbs(&pair[0], 1 << 24)), r2);
+            for (d, e) in d.iter_mut().zip(multiply(limbs(&pair[1], 1 << 24), r)) {
+                *d += e;
+            }
+            h = reduce(d);
+        }
+        self.h = h;
     }
 
     #[allow(unused, reason = "this method is used by some targets")]
@@ -242,11 +175,79 @@ impl BlockSizeUser for State {
 }
 
 impl ParBlocksSizeUser for State {
-    type ParBlocksSize = U1;
+    type ParBlocksSize = U8;
 }
 
 impl UhfBackend for State {
+    #[inline(always)]
     fn proc_block(&mut self, block: &Block) {
         self.compute_block(block, false);
     }
+
+    #[inline(always)]
+    fn proc_par_blocks(&mut self, blocks: &ParBlocks<Self>) {
+        self.compute_pairs(blocks);
+    }
+}
+
+const LIMB: u64 = 0x3ff_ffff;
+
+/// A block as limbs of 26 bits
+#[inline(always)]
+fn limbs(block: &Block, hibit: u32) -> [u32; 5] {
+    let low = u64::from_le_bytes(block[0..8].try_into().unwrap());
+    let high = u64::from_le_bytes(block[8..16].try_into().unwrap());
+    [
+        (low & LIMB) as u32,
+        ((low >> 26) & LIMB) as u32,
+        (((low >> 52) | (high << 12)) & LIMB) as u32,
+        ((high >> 14) & LIMB) as u32,
+        (high >> 40) as u32 | hibit,
+    ]
+}
+
+/// h + m, limb by limb
+#[inline(always)]
+fn add(h: [u32; 5], m: [u32; 5]) -> [u32; 5] {
+    [
+        h[0] + m[0],
+        h[1] + m[1],
+        h[2] + m[2],
+        h[3] + m[3],
+        h[4] + m[4],
+    ]
+}
+
+/// h * r, not carried. The limbs of h have less than 28 bits and those of r less than 27, so that two of
+/// the sums, added, are less than 2^62
+#[inline(always)]
+fn multiply(h: [u32; 5], r: [u32; 5]) -> [u64; 5] {
+    let h = h.map(u64::from);
+    let r = r.map(u64::from);
+    let [s1, s2, s3, s4] = [r[1] * 5, r[2] * 5, r[3] * 5, r[4] * 5];
+    [
+        h[0] * r[0] + h[1] * s4 + h[2] * s3 + h[3] * s2 + h[4] * s1,
+        h[0] * r[1] + h[1] * r[0] + h[2] * s4 + h[3] * s3 + h[4] * s2,
+        h[0] * r[2] + h[1] * r[1] + h[2] * r[0] + h[3] * s4 + h[4] * s3,
+        h[0] * r[3] + h[1] * r[2] + h[2] * r[1] + h[3] * r[0] + h[4] * s4,
+        h[0] * r[4] + h[1] * r[3] + h[2] * r[2] + h[3] * r[1] + h[4] * r[0],
+    ]
+}
+
+/// (partial) d %= p: limbs of 26 bits, the second of which may be a little more
+#[inline(always)]
+fn reduce(mut d: [u64; 5]) -> [u32; 5] {
+    d[1] += d[0] >> 26;
+    d[2] += d[1] >> 26;
+    d[3] += d[2] >> 26;
+    d[4] += d[3] >> 26;
+    let h0 = (d[0] & LIMB) + (d[4] >> 26) * 5;
+    let h1 = (d[1] & LIMB) + (h0 >> 26);
+    [
+        (h0 & LIMB) as u32,
+        h1 as u32,
+        (d[2] & LIMB) as u32,
+        (d[3] & LIMB) as u32,
+        (d[4] & LIMB) as u32,
+    ]
 }

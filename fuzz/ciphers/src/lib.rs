@@ -1,0 +1,112 @@
+//! The ciphers in `third_party/` against the portable ones that were published, in WebAssembly, where the published crates have
+//! no other. Their branches do not depend on what they work on; so inputs are drawn at random, and not searched for.
+
+use chacha20::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
+use poly1305::universal_hash::{KeyInit, UniversalHash};
+
+/// Longer than eight blocks of each cipher, so that all ways through them are taken.
+const LONGEST: usize = 1200;
+
+/// Tries this many cases. Returns 0 if all were the same, otherwise the number of the first that was not, counted from 1.
+#[unsafe(no_mangle)]
+pub extern "C" fn run(seed: u64, cases: u32) -> u32 {
+    let mut random = Random(seed);
+    (1..=cases).find(|_| !same(&mut random)).unwrap_or(0)
+}
+
+fn same(random: &mut Random) -> bool {
+    let (key, data) = (random.bytes(32), random.some(LONGEST));
+    let at = random.position();
+    stream::<chacha20::ChaCha20, published_chacha20::ChaCha20>(random, &key, 12, at, &data)
+        && stream::<chacha20::XChaCha20, published_chacha20::XChaCha20>(random, &key, 24, at, &data)
+        && stream::<chacha20::ChaCha20Legacy, published_chacha20::ChaCha20Legacy>(random, &key, 8, at, &data)
+        && hash(random, &key, &data)
+}
+
+/// One key stream for both, in the same pieces.
+fn stream<A, B>(random: &mut Random, key: &[u8], nonce: usize, at: u64, data: &[u8]) -> bool
+where
+    A: KeyIvInit + StreamCipher + StreamCipherSeek,
+    B: KeyIvInit + StreamCipher + StreamCipherSeek,
+{
+    let nonce = random.bytes(nonce);
+    let (mut ours, mut theirs) = (data.to_vec(), data.to_vec());
+    let (Ok(mut a), Ok(mut b)) = (A::new_from_slices(key, &nonce), B::new_from_slices(key, &nonce)) else {
+        return false;
+    };
+    if a.try_seek(at).is_ok() != b.try_seek(at).is_ok() {
+        return false;
+    }
+    let mut from = 0;
+    while from < data.len() {
+        let to = from + 1 + random.below(data.len() - from);
+        // Both refuse to go on past the last block.
+        if a.try_apply_keystream(&mut ours[from..to]).is_ok()
+            != b.try_apply_keystream(&mut theirs[from..to]).is_ok()
+        {
+            return false;
+        }
+        from = to;
+    }
+    ours == theirs
+}
+
+fn hash(random: &mut Random, key: &[u8], data: &[u8]) -> bool {
+    let (Ok(ours), Ok(theirs)) =
+        (poly1305::Poly1305::new_from_slice(key), published_poly1305::Poly1305::new_from_slice(key))
+    else {
+        return false;
+    };
+    let (first, second) = data.split_at(random.below(data.len() + 1));
+    let padded = {
+        let (mut ours, mut theirs) = (ours.clone(), theirs.clone());
+        ours.update_padded(first);
+        ours.update_padded(second);
+        theirs.update_padded(first);
+        theirs.update_padded(second);
+        ours.finalize() == theirs.finalize()
+    };
+    padded && ours.compute_unpadded(data) == theirs.compute_unpadded(data)
+}
+
+/// splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    fn some(&mut self, longest: usize) -> Vec<u8> {
+        let length = self.below(longest + 1);
+        self.bytes(length)
+    }
+
+    /// Random bytes; or all ones or zeros, here and there, which make the longest carries.
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let kind = self.below(4);
+        let mut byte = || match kind {
+            0 => 0xff,
+            1 if self.below(8) > 0 => 0xff,
+            2 if self.below(8) > 0 => 0,
+            _ => self.next() as u8,
+        };
+        (0..length).map(|_| byte()).collect()
+    }
+
+    /// Where in a key stream: near its start, near where 32 bits of the counter are full, or anywhere.
+    fn position(&mut self) -> u64 {
+        match self.below(4) {
+            0 | 1 => self.below(1000) as u64,
+            2 => ((1 << 32) * 64) - self.below(2000) as u64,
+            _ => self.next() >> 20,
+        }
+    }
+}
