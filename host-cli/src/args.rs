@@ -49,6 +49,7 @@ Exit status:
   13   the crypto module was refused or failed
   14   some values do not open
   15   diff --exit-code: there are differences
+  16   list --expiring: there are such credentials
   126  exec: the program cannot be run
   127  exec: there is no such program
   128+ ended by the signal of that number less 128";
@@ -84,7 +85,7 @@ pub(crate) struct Global {
 }
 
 /// Which credentials, apart from the name.
-#[derive(Debug, Args, Default, Clone)]
+#[derive(Debug, Args, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Selection {
     /// Only of this kind
     #[arg(long, short, value_parser = PossibleValuesParser::new(KINDS))]
@@ -227,6 +228,43 @@ pub(crate) enum Command {
         #[arg(last = true, required = true, value_name = "PROGRAM", value_hint = ValueHint::CommandWithArguments)]
         program: Vec<OsString>,
     },
+    /// Print credentials with their values, for other programs
+    Export {
+        /// How they are written
+        #[arg(long, value_name = "FORMAT")]
+        format: Format,
+        /// Only credentials of these names
+        #[arg(long, value_name = "NAME", value_delimiter = ',')]
+        only: Vec<String>,
+        #[command(flatten)]
+        selection: Selection,
+        /// The name of the Kubernetes secret
+        #[arg(long, value_name = "NAME", default_value = "credentials")]
+        name: String,
+    },
+    /// Add or change credentials from another store; deletes nothing
+    Import {
+        /// What is read: `json` takes an object of names and values, nested or not, or what `export` prints
+        #[arg(long, value_name = "FORMAT")]
+        from: Source,
+        /// The file [default: standard input]
+        #[arg(value_hint = ValueHint::FilePath)]
+        path: Option<PathBuf>,
+        #[command(flatten)]
+        selection: Selection,
+        /// Only show what it would do
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print a text with the values of credentials in place of {{ omni://NAME }}
+    Inject {
+        /// The text [default: standard input]
+        #[arg(value_hint = ValueHint::FilePath)]
+        path: Option<PathBuf>,
+        /// Write it to this file, which no other user can read
+        #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        output: Option<PathBuf>,
+    },
     /// Add a data key and encrypt every value with it
     RotateKey,
     /// Replace the master secret
@@ -288,6 +326,28 @@ pub(crate) enum ModuleCommand {
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         path: Option<PathBuf>,
     },
+}
+
+/// What `export` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// NAME='value', a line each, as every reader of .env files understands it
+    Dotenv,
+    /// An array that `import` reads
+    Json,
+    /// export NAME='value', for a POSIX shell
+    Shell,
+    /// A Secret of Kubernetes, in YAML
+    K8sSecret,
+}
+
+/// What `import` reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Source {
+    /// A .env file
+    Dotenv,
+    /// JSON
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -194,7 +194,7 @@ mod tests {
             kind: "api_key".into(),
             principal: "app".into(),
             scope: r#"{"n":"it's"}"#.into(),
-            expires: (value.len() % 2 == 0).then_some(1_800_000_000),
+            expires: value.len().is_multiple_of(2).then_some(1_800_000_000),
             value: Zeroizing::new(value.to_vec()),
         }
     }

@@ -9,6 +9,7 @@ mod buffer;
 mod combine;
 mod commands;
 mod context;
+mod dotenv;
 mod environment;
 mod error;
 mod exit;
@@ -25,6 +26,7 @@ mod scratch;
 mod secret;
 mod store;
 mod terminal;
+mod variables;
 
 use std::process::ExitCode;
 

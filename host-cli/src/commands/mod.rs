@@ -4,8 +4,11 @@ mod compact;
 mod diff;
 mod edit;
 mod exec;
+mod export;
 mod get;
+mod import;
 mod init;
+mod inject;
 mod keygen;
 mod list;
 mod merge;
@@ -50,6 +53,13 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Error> {
         }
         Command::Merge { prefer, .. } => merge::finish(context, prefer),
         Command::Exec { only, selection, program } => exec::run(context, &only, &selection, &program),
+        Command::Export { format, only, selection, name } => {
+            export::run(context, format, &only, &selection, &name)
+        }
+        Command::Import { from, path, selection, dry_run } => {
+            import::run(context, from, path.as_deref(), &selection, dry_run)
+        }
+        Command::Inject { path, output } => inject::run(context, path.as_deref(), output.as_deref()),
         Command::RotateKey => rotate_key::run(context),
         Command::RotateMasterSecret { new_secret_env, generate, key_file } => {
             rotate_master_secret::run(context, &new_secret_env, generate.then_some(&*key_file))

@@ -1,0 +1,261 @@
+//! Credentials from other stores. What is read is shown, written, and read back; nothing is deleted.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use base64ct::{Base64, Encoding};
+use omni_credentials_host::{Entry, EntryRef, Identity, shared_file};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use crate::args::{Selection, Source};
+use crate::context::{Context, MAX_FILE};
+use crate::error::Error;
+use crate::expiry::{self, Expiry};
+use crate::identity::{DEFAULT_KIND, DEFAULT_SCOPE};
+use crate::output::{self, Done, IdentityFields};
+use crate::store::{self, Canonical, Store};
+use crate::{dotenv, identity, interrupt, terminal};
+
+/// What stands between the names of nested objects.
+const SEPARATOR: char = '.';
+
+pub(crate) fn run(
+    context: &Context,
+    from: Source,
+    path: Option<&Path>,
+    selection: &Selection,
+    dry_run: bool,
+) -> Result<(), Error> {
+    let text = read(path)?;
+    let given = match from {
+        Source::Dotenv => {
+            let found = dotenv::parse(&text).map_err(Error::Meaningless)?;
+            found
+                .into_iter()
+                .map(|(name, value)| Given::named(name, Zeroizing::new(value.as_bytes().to_vec())))
+                .collect()
+        }
+        Source::Json => json(&text)?,
+    };
+    let wanted = identified(context, given, selection)?;
+    let outcomes = store::change(context, |opened| {
+        let mut outcomes = Vec::with_capacity(wanted.len());
+        let mut records = Vec::new();
+        for (canonical, value) in &wanted {
+            let identity = canonical.identity();
+            let before = opened.store.live().find(|entry| entry.identity() == identity).cloned();
+            let result = match &before {
+                None => "added",
+                Some(before)
+                    if before.expires == canonical.expires
+                        && opened.value(before).is_ok_and(|known| known == *value) =>
+                {
+                    "unchanged"
+                }
+                Some(_) => "changed",
+            };
+            if result != "unchanged" {
+                let sealed = opened.seal(&identity, canonical.expires, value)?;
+                records.push(Entry { sealed, deleted: false, ..canonical.clone() });
+            }
+            outcomes.push((canonical, result));
+        }
+        let entries: Vec<EntryRef<'_>> = records.iter().map(Entry::as_ref).collect();
+        opened.put(&entries)?;
+        Ok((outcomes, !dry_run && !records.is_empty()))
+    })?;
+    if !dry_run {
+        read_back(context, &wanted)?;
+    }
+    report(context, &outcomes, dry_run)
+}
+
+/// What a credential is to be: its identity and expiry, and its value.
+type Wanted = (Entry, Zeroizing<Vec<u8>>);
+
+/// A credential as it stands in another store.
+struct Given {
+    name: String,
+    kind: Option<String>,
+    principal: Option<String>,
+    scope: Option<String>,
+    expires: Option<u64>,
+    value: Zeroizing<Vec<u8>>,
+}
+
+impl Given {
+    fn named(name: String, value: Zeroizing<Vec<u8>>) -> Self {
+        Self { name, kind: None, principal: None, scope: None, expires: None, value }
+    }
+}
+
+fn read(path: Option<&Path>) -> Result<Zeroizing<String>, Error> {
+    let bytes = match path {
+        Some(path) => shared_file::read(path, MAX_FILE)?,
+        None => {
+            let mut bytes = Vec::new();
+            let read = || io::stdin().take(MAX_FILE.saturating_add(1)).read_to_end(&mut bytes);
+            interrupt::blocking(read)?.map_err(Error::io("standard input"))?;
+            bytes
+        }
+    };
+    if bytes.is_empty() {
+        return Err(Error::NoValue);
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Zeroizing::new(text)),
+        Err(_) => Err(Error::Meaningless("what was read is not UTF-8".to_owned())),
+    }
+}
+
+/// An array of objects as `export` prints it, or an object of names and values.
+fn json(text: &str) -> Result<Vec<Given>, Error> {
+    // The message of serde_json can quote what it does not expect.
+    let parsed = serde_json::from_str(text)
+        .map_err(|error| wrong(&format!("line {}: it is not JSON", error.line())))?;
+    match parsed {
+        Value::Array(records) => records.into_iter().map(record).collect(),
+        Value::Object(object) if object.contains_key("sops") => {
+            Err(wrong("it is still encrypted: sops decrypt --output-type json FILE"))
+        }
+        Value::Object(object) => {
+            let mut found = Vec::new();
+            flatten("", object, &mut found)?;
+            Ok(found)
+        }
+        _ => Err(wrong("it is neither an object nor an array")),
+    }
+}
+
+fn record(record: Value) -> Result<Given, Error> {
+    let Value::Object(mut fields) = record else { return Err(wrong("what is in the array is no object")) };
+    let name = match fields.get("name") {
+        Some(Value::String(name)) => name.clone(),
+        _ => return Err(wrong("an object has no name")),
+    };
+    let value = match (fields.remove("value"), fields.remove("value_base64")) {
+        (Some(Value::String(text)), None) => text.into_bytes(),
+        (None, Some(Value::String(text))) => {
+            Base64::decode_vec(&text).map_err(|_| wrong(&format!("{name:?}: value_base64 is not base64")))?
+        }
+        _ => return Err(wrong(&format!("{name:?} has no value, or it is no text"))),
+    };
+    let text = |field: &str| match fields.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(wrong(&format!("{name:?}: {field} is no text"))),
+    };
+    let expires = match text("expires")? {
+        Some(when) => expiry::parse(&when).map_err(|what| wrong(&format!("{name:?}: expires: {what}")))?,
+        None => Expiry(None),
+    };
+    Ok(Given {
+        kind: text("kind")?,
+        principal: text("principal")?,
+        scope: fields.get("scope").map(Value::to_string),
+        expires: expires.0,
+        value: Zeroizing::new(value),
+        name,
+    })
+}
+
+fn flatten(before: &str, object: Map<String, Value>, found: &mut Vec<Given>) -> Result<(), Error> {
+    for (key, value) in object {
+        let name = if before.is_empty() { key } else { format!("{before}{SEPARATOR}{key}") };
+        let value = match value {
+            Value::Object(inner) => {
+                flatten(&name, inner, found)?;
+                continue;
+            }
+            Value::String(text) => text,
+            Value::Number(number) if !number.is_f64() => number.to_string(),
+            Value::Bool(truth) => truth.to_string(),
+            // A fraction might be written otherwise than it was.
+            Value::Null | Value::Array(_) | Value::Number(_) => {
+                return Err(wrong(&format!("{name:?} is neither text nor a whole number, true or false")));
+            }
+        };
+        found.push(Given::named(name, Zeroizing::new(value.into_bytes())));
+    }
+    Ok(())
+}
+
+/// What each is in the file. The options stand in for what is not said.
+fn identified(context: &Context, given: Vec<Given>, selection: &Selection) -> Result<Vec<Wanted>, Error> {
+    let mut canonical = Canonical::new(context, &Store::read(context)?)?;
+    let mut wanted: Vec<Wanted> = Vec::with_capacity(given.len());
+    for Given { name, kind, principal, scope, expires, value } in given {
+        let principal = match principal.or_else(|| selection.principal.clone()) {
+            Some(principal) => principal,
+            None => identity::default_principal()?,
+        };
+        let mut entry = canonical.form(Identity {
+            name: name.as_bytes(),
+            kind: kind.as_deref().or(selection.kind.as_deref()).unwrap_or(DEFAULT_KIND).as_bytes(),
+            principal: principal.as_bytes(),
+            scope: scope.as_deref().or(selection.scope.as_deref()).unwrap_or(DEFAULT_SCOPE).as_bytes(),
+        })?;
+        entry.expires = expires;
+        wanted.push((entry, value));
+    }
+    wanted.sort_by(|a, b| key(&a.0).cmp(&key(&b.0)));
+    if let Some([(twice, _), _]) =
+        wanted.windows(2).find(|pair| matches!(pair, [a, b] if key(&a.0) == key(&b.0)))
+    {
+        return Err(wrong(&format!("{} occurs twice", identity::shown(&twice.identity()))));
+    }
+    Ok(wanted)
+}
+
+fn key(entry: &Entry) -> (&[u8], &[u8], &[u8], &[u8]) {
+    (&entry.name, &entry.kind, &entry.principal, &entry.scope)
+}
+
+/// Whether the file says what was read.
+fn read_back(context: &Context, wanted: &[Wanted]) -> Result<(), Error> {
+    let mut opened = Store::read(context)?.unlock(context)?;
+    for (canonical, value) in wanted {
+        let found = opened.store.live().find(|entry| entry.identity() == canonical.identity()).cloned();
+        let same = match &found {
+            Some(entry) => entry.expires == canonical.expires && opened.value_of(entry)? == *value,
+            None => false,
+        };
+        if !same {
+            let shown = identity::shown(&canonical.identity());
+            return Err(Error::Meaningless(format!(
+                "{shown} is not in the file as it was read: another process changed it"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn report(context: &Context, outcomes: &[(&Entry, &'static str)], dry_run: bool) -> Result<(), Error> {
+    if context.json {
+        let done = outcomes
+            .iter()
+            .map(|(entry, result)| Ok(Done { identity: IdentityFields::new(&entry.identity())?, result }));
+        return output::json(&Imported { dry_run, credentials: done.collect::<Result<_, Error>>()? });
+    }
+    for (entry, result) in outcomes {
+        terminal::note(&format!("{result} {}", identity::shown(&entry.identity())));
+    }
+    let count = |result| outcomes.iter().filter(|outcome| outcome.1 == result).count();
+    let (added, changed, unchanged) = (count("added"), count("changed"), count("unchanged"));
+    let what = if dry_run { "nothing was written: it would be " } else { "" };
+    terminal::note(&format!("{what}{added} added, {changed} changed, {unchanged} unchanged"));
+    Ok(())
+}
+
+fn wrong(what: &str) -> Error {
+    Error::Meaningless(what.to_owned())
+}
+
+/// What `import` prints with `--json`.
+#[derive(Serialize)]
+struct Imported<'a> {
+    dry_run: bool,
+    credentials: Vec<Done<'a>>,
+}
