@@ -289,7 +289,10 @@ class TestOwnerOfACopy:
         session.execute("drop trigger encrypted_credentials_check on mine.encrypted_credentials")
         session.execute("drop policy encrypted_credentials_principal on mine.encrypted_credentials")
         session.execute(f"alter table mine.encrypted_credentials alter {column} drop default")
-        session.execute("drop function mine.set_credential")
+        for (function,) in session.execute(
+            "select oid::regprocedure::text from pg_proc where pronamespace = 'mine'::regnamespace and proname in ('get_credential', 'set_credential')"
+        ).fetchall():
+            session.execute(f"drop function if exists {function} cascade")
         session.execute(f"alter table mine.encrypted_credentials alter {column} type bigint using 1234567")
         for timing, table in (("before insert", "mine.encrypted_credentials"), ("before insert", "mine.other")):
             if table == "mine.other":

@@ -10,6 +10,11 @@ select omni_credentials.register_builtin_module();
 -- It sees to its own objects.
 select omni_credentials.instantiate();
 
+-- What drivers send for the column kind: parameters of type text or varchar. Only here: a cast has no owner, so that DROP
+-- OWNED by the owner of another instance would stop at it.
+create cast (text as omni_credentials.credential_kind) with inout as assignment;
+create cast (character varying as omni_credentials.credential_kind) with inout as assignment;
+
 select pg_catalog.pg_extension_config_dump('omni_credentials.crypto_modules', '');
 select pg_catalog.pg_extension_config_dump('omni_credentials.credentials_config', '');
 select pg_catalog.pg_extension_config_dump('omni_credentials.credentials_keyrings', '');
@@ -31,3 +36,9 @@ create event trigger omni_credentials_note_dropped_policies on sql_drop
     execute function omni_credentials.note_policies();
 comment on event trigger omni_credentials_note_dropped_policies is
 'Policies dropped from the credentials of the extension stay dropped after a restore.';
+
+create event trigger omni_credentials_keep_restorable on ddl_command_end
+    when tag in ('ALTER TABLE')
+    execute function omni_credentials.keep_restorable();
+comment on event trigger omni_credentials_keep_restorable is
+'Data can be restored over what CREATE EXTENSION and instantiate made, also with triggers disabled.';

@@ -71,6 +71,12 @@ as 'MODULE_PATHNAME', 'seal_credential_wrapper';
 comment on function omni_credentials.seal_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz) is
 'Seals a value for a row of encrypted_credentials. For roles that may insert into or update that table, and that have the rights of the principal or are past row-level security.';
 
+create function omni_credentials.text_of_one(name text, found bigint, value bytea) returns text
+language c stable parallel safe
+as 'MODULE_PATHNAME', 'text_of_one_wrapper';
+comment on function omni_credentials.text_of_one(text, bigint, bytea) is
+'The value of the one credential that was found, as text. What get_credential in each instance calls.';
+
 create function omni_credentials.credentials_write() returns trigger
 language c as 'MODULE_PATHNAME', 'credentials_write_wrapper';
 comment on function omni_credentials.credentials_write() is

@@ -131,3 +131,29 @@ create event trigger omni_credentials_guard_tables on sql_drop
     execute function omni_credentials.guard_tables();
 comment on event trigger omni_credentials_guard_tables is
 'The tables of an instance that holds credentials go together or not at all.';
+
+create function omni_credentials.keep_restorable() returns event_trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    forgiving record;
+begin
+    -- pg_restore --disable-triggers disables all triggers of a table, and enables them again as ordinary ones, which do not
+    -- fire under session_replication_role = replica. Without these, rows of the dump meet those that are there.
+    for forgiving in
+        select distinct t.tgrelid::regclass as of_table, t.tgname as name
+        from pg_event_trigger_ddl_commands() d
+        join pg_trigger t on t.tgrelid = d.objid
+        join pg_proc p on p.oid = t.tgfoid
+        join pg_depend e on e.classid = 'pg_proc'::regclass and e.objid = p.oid and e.deptype = 'e'
+        join pg_extension x on e.refclassid = 'pg_extension'::regclass and e.refobjid = x.oid
+        where d.classid = 'pg_class'::regclass and x.extname = 'omni_credentials' and t.tgenabled <> 'A'
+          and p.proname in ('replace_config', 'skip_known_module', 'restore_policy')
+    loop
+        execute format('alter table %s enable always trigger %I', forgiving.of_table, forgiving.name);
+    end loop;
+end
+$$;
+comment on function omni_credentials.keep_restorable() is
+'Keeps the triggers enabled that let data be restored over what CREATE EXTENSION and instantiate made.';

@@ -78,6 +78,7 @@ create trigger credentials_config_changed after insert or update or delete or tr
     for each statement execute function :extension.credentials_store_changed();
 create trigger credentials_config_replace before insert on :schema.credentials_config
     for each row execute function :extension.replace_config();
+alter table :schema.credentials_config enable always trigger credentials_config_replace;
 comment on trigger encrypted_credentials_check on :schema.encrypted_credentials is 'A sealed value must open for its row.';
 comment on trigger encrypted_credentials_changed on :schema.encrypted_credentials is 'File stores follow at commit.';
 comment on trigger credentials_keyrings_changed on :schema.credentials_keyrings is 'Every session reads the keyrings again. Keyrings stay where there are sealed values.';
@@ -131,27 +132,178 @@ comment on column :schema.credentials.principal is 'The role that it is for; by 
 comment on column :schema.credentials.scope is 'Where it is valid; by default everywhere.';
 comment on column :schema.credentials.expires_at is 'When it expires; NULL is never. It opens afterwards, too.';
 
+-- Setting and reading one credential. Literals and parameters without a type take the functions whose arguments are text,
+-- since Postgres prefers text. No two of them take the same arguments, whichever are left out: those with the types of the
+-- table have one that must be given.
 create function :schema.set_credential(
     name text,
     value bytea,
-    kind :schema.credential_kind default 'credential',
-    principal regrole default pg_catalog.quote_ident(current_user)::pg_catalog.regrole,
-    scope jsonb default '{"all": true}',
+    kind :schema.credential_kind,
+    principal regrole default null,
+    scope jsonb default null,
     expires_at timestamptz default null)
 returns void
 language sql
 begin atomic
     insert into :schema.encrypted_credentials as c (name, value, kind, principal, scope, expires_at)
-    values (
-        set_credential.name,
+    select n.name,
         :extension.seal_credential(
-            :table::pg_catalog.regclass,
-            set_credential.name, set_credential.kind, set_credential.principal, set_credential.scope, set_credential.value,
-            set_credential.expires_at::timestamptz(0)),
-        set_credential.kind, set_credential.principal, set_credential.scope, set_credential.expires_at::timestamptz(0))
+            :table::pg_catalog.regclass, n.name, n.kind, n.principal, n.scope, n.value, n.expires_at),
+        n.kind, n.principal, n.scope, n.expires_at
+    from (select
+        set_credential.name,
+        set_credential.value,
+        coalesce(set_credential.kind, 'credential') as kind,
+        coalesce(set_credential.principal, pg_catalog.quote_ident(current_user)::pg_catalog.regrole) as principal,
+        coalesce(set_credential.scope, '{"all": true}') as scope,
+        set_credential.expires_at::timestamptz(0) as expires_at) n
     on conflict (name, kind, principal, scope) do update set value = excluded.value, expires_at = excluded.expires_at;
 end;
-comment on function :schema.set_credential is 'Sets a credential, whether it exists or not. Without expires_at it does not expire, not even if it did before.';
+create function :schema.set_credential(
+    name text,
+    value bytea,
+    kind text default null,
+    principal text default null,
+    scope jsonb default null,
+    expires_at timestamptz default null)
+returns void
+language sql
+begin atomic
+    select :schema.set_credential(
+        set_credential.name,
+        set_credential.value,
+        cast(set_credential.kind as :schema.credential_kind),
+        -- The exact name of a role, such as current_user, or what a literal of type regrole may be.
+        coalesce(
+            (select r.oid from pg_catalog.pg_roles r where r.rolname operator(pg_catalog.=) set_credential.principal),
+            set_credential.principal::pg_catalog.regrole::pg_catalog.oid)::pg_catalog.regrole,
+        set_credential.scope,
+        set_credential.expires_at);
+end;
+create function :schema.set_credential(
+    name text,
+    value bytea,
+    principal regrole,
+    scope jsonb default null,
+    expires_at timestamptz default null)
+returns void
+language sql
+begin atomic
+    select :schema.set_credential(
+        set_credential.name, set_credential.value, cast(null as :schema.credential_kind), set_credential.principal, set_credential.scope,
+        set_credential.expires_at);
+end;
+create function :schema.set_credential(
+    name text,
+    value text,
+    kind text default null,
+    principal text default null,
+    scope jsonb default null,
+    expires_at timestamptz default null)
+returns void
+language sql
+begin atomic
+    select :schema.set_credential(
+        set_credential.name,
+        pg_catalog.convert_to(set_credential.value, 'UTF8'),
+        set_credential.kind,
+        set_credential.principal,
+        set_credential.scope,
+        set_credential.expires_at);
+end;
+create function :schema.set_credential(
+    name text,
+    value text,
+    kind :schema.credential_kind,
+    principal regrole default null,
+    scope jsonb default null,
+    expires_at timestamptz default null)
+returns void
+language sql
+begin atomic
+    select :schema.set_credential(
+        set_credential.name,
+        pg_catalog.convert_to(set_credential.value, 'UTF8'),
+        set_credential.kind,
+        set_credential.principal,
+        set_credential.scope,
+        set_credential.expires_at);
+end;
+create function :schema.set_credential(
+    name text,
+    value text,
+    principal regrole,
+    scope jsonb default null,
+    expires_at timestamptz default null)
+returns void
+language sql
+begin atomic
+    select :schema.set_credential(
+        set_credential.name,
+        pg_catalog.convert_to(set_credential.value, 'UTF8'),
+        cast(null as :schema.credential_kind),
+        set_credential.principal,
+        set_credential.scope,
+        set_credential.expires_at);
+end;
+comment on function :schema.set_credential(text, text, text, text, jsonb, timestamptz) is 'Sets a credential, whether it exists or not. The value is stored as its UTF-8 bytes, exactly as given. What is left out or NULL has the default of the view. Without expires_at it does not expire, not even if it did before.';
+comment on function :schema.set_credential(text, text, :schema.credential_kind, regrole, jsonb, timestamptz) is 'The same with the types of the view.';
+comment on function :schema.set_credential(text, text, regrole, jsonb, timestamptz) is 'The same for a principal, with the default kind.';
+comment on function :schema.set_credential(text, bytea, text, text, jsonb, timestamptz) is 'The same for a value of any bytes.';
+comment on function :schema.set_credential(text, bytea, :schema.credential_kind, regrole, jsonb, timestamptz) is 'The same for a value of any bytes, with the types of the view.';
+comment on function :schema.set_credential(text, bytea, regrole, jsonb, timestamptz) is 'The same for a value of any bytes and a principal, with the default kind.';
+
+create function :schema.get_credential(
+    name text,
+    kind text default null,
+    principal text default null,
+    scope jsonb default null)
+returns text
+language sql stable
+begin atomic
+    select :extension.text_of_one(get_credential.name, pg_catalog.count(*), (pg_catalog.array_agg(f.value))[1])
+    from (
+        select :extension.open_credential(c.tableoid, c.name, c.kind, c.principal, c.scope, c.value, c.expires_at) as value
+        from :schema.encrypted_credentials c
+        where c.name operator(pg_catalog.=) get_credential.name
+          and (get_credential.kind is null or c.kind operator(pg_catalog.=) cast(get_credential.kind as :schema.credential_kind))
+          and (get_credential.principal is null or c.principal operator(pg_catalog.=) (select coalesce(
+            (select r.oid from pg_catalog.pg_roles r where r.rolname operator(pg_catalog.=) get_credential.principal),
+            get_credential.principal::pg_catalog.regrole::pg_catalog.oid)))
+          and (get_credential.scope is null or c.scope operator(pg_catalog.=) get_credential.scope)
+        limit 2) f;
+end;
+create function :schema.get_credential(
+    name text,
+    kind :schema.credential_kind,
+    principal regrole default null,
+    scope jsonb default null)
+returns text
+language sql stable
+begin atomic
+    select :extension.text_of_one(get_credential.name, pg_catalog.count(*), (pg_catalog.array_agg(f.value))[1])
+    from (
+        select :extension.open_credential(c.tableoid, c.name, c.kind, c.principal, c.scope, c.value, c.expires_at) as value
+        from :schema.encrypted_credentials c
+        where c.name operator(pg_catalog.=) get_credential.name
+          and (get_credential.kind is null or c.kind operator(pg_catalog.=) get_credential.kind)
+          and (get_credential.principal is null or c.principal operator(pg_catalog.=) get_credential.principal)
+          and (get_credential.scope is null or c.scope operator(pg_catalog.=) get_credential.scope)
+        limit 2) f;
+end;
+create function :schema.get_credential(
+    name text,
+    principal regrole,
+    scope jsonb default null)
+returns text
+language sql stable
+begin atomic
+    select :schema.get_credential(
+        get_credential.name, cast(null as :schema.credential_kind), get_credential.principal, get_credential.scope);
+end;
+comment on function :schema.get_credential(text, text, text, jsonb) is 'The value of a credential as text: an error if there is none or if there are several, or if the value is not text. What is left out or NULL may be anything.';
+comment on function :schema.get_credential(text, :schema.credential_kind, regrole, jsonb) is 'The same with the types of the view.';
+comment on function :schema.get_credential(text, regrole, jsonb) is 'The same for a principal.';
 
 create function :schema.expiring(within interval default '30 days')
 returns table (name text, kind :schema.credential_kind, principal regrole, scope jsonb, expires_at timestamptz)
@@ -205,10 +357,28 @@ grant all on
     :schema.credentials, :schema.credential_file_stores
     to current_user;
 revoke all on function
-    :schema.set_credential, :schema.expiring, :schema.credential_file_store_reload, :schema.credential_file_store_sync
+    :schema.set_credential(text, text, text, text, jsonb, timestamptz),
+    :schema.set_credential(text, text, :schema.credential_kind, regrole, jsonb, timestamptz),
+    :schema.set_credential(text, text, regrole, jsonb, timestamptz),
+    :schema.set_credential(text, bytea, text, text, jsonb, timestamptz),
+    :schema.set_credential(text, bytea, :schema.credential_kind, regrole, jsonb, timestamptz),
+    :schema.set_credential(text, bytea, regrole, jsonb, timestamptz),
+    :schema.get_credential(text, text, text, jsonb),
+    :schema.get_credential(text, :schema.credential_kind, regrole, jsonb),
+    :schema.get_credential(text, regrole, jsonb),
+    :schema.expiring, :schema.credential_file_store_reload, :schema.credential_file_store_sync
     from :others;
 grant all on function
-    :schema.set_credential, :schema.expiring, :schema.credential_file_store_reload, :schema.credential_file_store_sync
+    :schema.set_credential(text, text, text, text, jsonb, timestamptz),
+    :schema.set_credential(text, text, :schema.credential_kind, regrole, jsonb, timestamptz),
+    :schema.set_credential(text, text, regrole, jsonb, timestamptz),
+    :schema.set_credential(text, bytea, text, text, jsonb, timestamptz),
+    :schema.set_credential(text, bytea, :schema.credential_kind, regrole, jsonb, timestamptz),
+    :schema.set_credential(text, bytea, regrole, jsonb, timestamptz),
+    :schema.get_credential(text, text, text, jsonb),
+    :schema.get_credential(text, :schema.credential_kind, regrole, jsonb),
+    :schema.get_credential(text, regrole, jsonb),
+    :schema.expiring, :schema.credential_file_store_reload, :schema.credential_file_store_sync
     to current_user;
 revoke all on type :schema.credential_kind from :others;
 grant all on type :schema.credential_kind to current_user;

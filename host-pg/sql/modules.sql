@@ -99,4 +99,5 @@ comment on function omni_credentials.prune_keyrings(regnamespace) is
 
 create trigger skip_known_module before insert on omni_credentials.crypto_modules
 for each row execute function omni_credentials.skip_known_module();
+alter table omni_credentials.crypto_modules enable always trigger skip_known_module;
 comment on trigger skip_known_module on omni_credentials.crypto_modules is 'A dump''s modules join those of CREATE EXTENSION.';

@@ -101,6 +101,7 @@ comment on function omni_credentials.restore_policy() is
 
 create trigger restore_policy before insert on omni_credentials.added_policies
 for each row execute function omni_credentials.restore_policy();
+alter table omni_credentials.added_policies enable always trigger restore_policy;
 comment on trigger restore_policy on omni_credentials.added_policies is 'A restored row becomes a policy again.';
 comment on column omni_credentials.added_policies.name is 'The policy.';
 comment on column omni_credentials.added_policies.permissive is 'True for a permissive policy, false for a restrictive one.';

@@ -51,6 +51,19 @@ end;
 comment on function omni_credentials.privileges_held(regrole, regnamespace) is
 'What a role was granted on the credentials view of an instance, or with NULL on that of any instance.';
 
+create function omni_credentials.functions_of(schema regnamespace, name name) returns text
+language sql stable
+begin atomic
+    -- Those that came with the instance, and not what another role gave the same name.
+    select pg_catalog.string_agg(p.oid::pg_catalog.regprocedure::text, ', ')
+    from pg_catalog.pg_proc p
+    join pg_catalog.pg_class c on c.relnamespace operator(pg_catalog.=) p.pronamespace and c.relowner operator(pg_catalog.=) p.proowner
+    where p.pronamespace operator(pg_catalog.=) functions_of.schema and p.proname operator(pg_catalog.=) functions_of.name
+      and c.relname operator(pg_catalog.=) 'encrypted_credentials' and c.relkind operator(pg_catalog.=) 'r';
+end;
+comment on function omni_credentials.functions_of(regnamespace, name) is
+'The functions of an instance that have a name, as GRANT takes them.';
+
 create function omni_credentials.grant_access(
     grantee regrole,
     privileges text default 'SELECT',
@@ -63,6 +76,7 @@ declare
     ours text := (select e.extnamespace::pg_catalog.regnamespace from pg_catalog.pg_extension e where e.extname = 'omni_credentials');
     list text[];
     held text[];
+    functions text;
 begin
     execute format('select %s.privilege_list($1, $2, $3)', ours) into list using grantee, privileges, schema;
     execute format('grant usage on schema %s, %s to %s', ours, schema, grantee);
@@ -76,15 +90,22 @@ begin
         execute format('grant execute on function %s.open_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz) to %s', ours, grantee);
     end if;
     if list && '{SELECT}' then
-        execute format('grant execute on function %s.verify(regnamespace) to %s', ours, grantee);
         execute format('grant execute on function %s.expiring(interval) to %s', schema, grantee);
+        execute format('grant execute on function %1$s.verify(regnamespace), %1$s.text_of_one(text, bigint, bytea) to %2$s', ours, grantee);
+        execute format('select %s.functions_of($1, $2)', ours) into functions using schema, 'get_credential'::name;
+        if functions is not null then
+            execute format('grant execute on function %s to %s', functions, grantee);
+        end if;
     end if;
     if list && '{INSERT, UPDATE}' then
         execute format('grant execute on function %s.seal_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz) to %s', ours, grantee);
     end if;
     execute format('select %s.privileges_held($1, $2)', ours) into held using grantee, schema;
     if held @> '{INSERT, UPDATE}' then
-        execute format('grant execute on function %1$s.set_credential(text, bytea, %1$s.credential_kind, regrole, jsonb, timestamptz) to %2$s', schema, grantee);
+        execute format('select %s.functions_of($1, $2)', ours) into functions using schema, 'set_credential'::name;
+        if functions is not null then
+            execute format('grant execute on function %s to %s', functions, grantee);
+        end if;
     end if;
 end
 $$;
@@ -103,6 +124,7 @@ declare
     ours text := (select e.extnamespace::pg_catalog.regnamespace from pg_catalog.pg_extension e where e.extname = 'omni_credentials');
     list text[];
     held text[];
+    functions text;
 begin
     execute format('select %s.privilege_list($1, $2, $3)', ours) into list using grantee, privileges, schema;
     execute format('revoke %s on %s.credentials, %s.encrypted_credentials from %s',
@@ -117,7 +139,16 @@ begin
         execute format('revoke execute on function %s.expiring(interval) from %s', schema, grantee);
     end if;
     if not held @> '{INSERT, UPDATE}' then
-        execute format('revoke execute on function %1$s.set_credential(text, bytea, %1$s.credential_kind, regrole, jsonb, timestamptz) from %2$s', schema, grantee);
+        execute format('select %s.functions_of($1, $2)', ours) into functions using schema, 'set_credential'::name;
+        if functions is not null then
+            execute format('revoke execute on function %s from %s', functions, grantee);
+        end if;
+    end if;
+    if not held && '{SELECT}' then
+        execute format('select %s.functions_of($1, $2)', ours) into functions using schema, 'get_credential'::name;
+        if functions is not null then
+            execute format('revoke execute on function %s from %s', functions, grantee);
+        end if;
     end if;
     if held = '{}' then
         execute format('revoke usage on type %s.credential_kind from %s', schema, grantee);
@@ -128,7 +159,7 @@ begin
         execute format('revoke execute on function %s.open_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz) from %s', ours, grantee);
     end if;
     if not held && '{SELECT}' then
-        execute format('revoke execute on function %s.verify(regnamespace) from %s', ours, grantee);
+        execute format('revoke execute on function %1$s.verify(regnamespace), %1$s.text_of_one(text, bigint, bytea) from %2$s', ours, grantee);
     end if;
     if not held && '{INSERT, UPDATE}' then
         execute format('revoke execute on function %s.seal_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz) from %s', ours, grantee);

@@ -60,15 +60,35 @@ pub(crate) enum Error {
     /// A table of an instance is not as it was made.
     #[error("table {table} does not have the shape that omni_credentials gave it: {problem}")]
     WrongShape { table: String, problem: String },
+    /// A dump without data has the tables of an instance and not its settings.
+    #[error("the instance in schema {schema} has no settings: credentials_config is empty")]
+    SettingsMissing { schema: String },
+    /// The snapshot of the transaction may lack rows that are committed.
+    #[error("maintenance of an instance needs a transaction with isolation level READ COMMITTED")]
+    NotReadCommitted,
     /// The schema has an instance already.
     #[error("schema {schema} already has an instance")]
     AlreadyInstantiated { schema: String },
     /// One row that does not open.
     #[error("credential {name} cannot be read: {reason}")]
     Unreadable { name: String, reason: Unreadable },
+    /// Nothing visible to the caller has that identity.
+    #[error(
+        "there is no credential {name} that you may read and that has the given kind, principal and scope"
+    )]
+    NoSuchCredential { name: String },
+    /// The identity that was asked for is that of several.
+    #[error("there are several credentials {name}")]
+    SeveralCredentials { name: String },
+    /// The value has bytes that text cannot hold.
+    #[error("the value of credential {name} is not text")]
+    NotText { name: String },
     /// A sealed value that does not open for the row it is written to.
     #[error("the sealed value for credential {name} was refused: {reason}")]
     SealedValueRefused { name: String, reason: Unreadable },
+    /// Bytes that are not a sealed value, such as a plain one.
+    #[error("the value for credential {name} was refused: it is not a sealed value that is known here")]
+    NotSealed { name: String },
     /// A field of the credential is outside the limits.
     #[error("{field} of credential {name} {problem}")]
     InvalidField { name: String, field: &'static str, problem: String },
@@ -87,6 +107,9 @@ pub(crate) enum Error {
     /// The caller may write the table, but does not have the rights of the principal.
     #[error("permission denied to seal credential {name} for its principal")]
     SealNotPermitted { name: String },
+    /// Rights on the view alone, such as a plain GRANT gives them.
+    #[error("permission denied for table {table}")]
+    NotGranted { table: String, privilege: &'static str, role: String, schema: String },
     /// A trigger that fires after ours can change a row that was checked.
     #[error("trigger {trigger:?} of table {table} fires after the check of sealed values")]
     LaterTrigger { trigger: String, table: String },
@@ -232,6 +255,21 @@ impl Error {
         unreachable!("an ERROR report does not return")
     }
 
+    /// Whether values do not open because of what this server has or permits, and not because of what the values are. What
+    /// a dump brings is kept then: reading says what is missing.
+    pub(crate) fn is_of_this_server(&self) -> bool {
+        matches!(
+            self,
+            Self::MasterSecretMissing { .. }
+                | Self::MasterSecretFile { .. }
+                | Self::MasterSecretInvalid { .. }
+                | Self::MasterSecretWrong { .. }
+                | Self::VariableNotAllowed { .. }
+                | Self::ModuleMissing { .. }
+                | Self::ModuleNotAllowed { .. }
+        )
+    }
+
     /// The SQLSTATE and the hint.
     fn classify(&self) -> (PgSqlErrorCode, Option<String>) {
         use PgSqlErrorCode as C;
@@ -292,6 +330,14 @@ impl Error {
                 C::ERRCODE_INVALID_TABLE_DEFINITION,
                 Some("Undo the change of the table. Columns, indexes, rules and triggers of your own belong on a table of your own.".into()),
             ),
+            Self::SettingsMissing { schema } => (
+                C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                Some(format!("Restore its row, or make it: select omni_credentials.instantiate({}, env_var => '...').", quote_schema(schema))),
+            ),
+            Self::NotReadCommitted => (
+                C::ERRCODE_ACTIVE_SQL_TRANSACTION,
+                Some("Run it in a transaction of its own: begin isolation level read committed; select ...; commit;".into()),
+            ),
             Self::AlreadyInstantiated { .. } => (
                 C::ERRCODE_DUPLICATE_OBJECT,
                 Some("Another instance needs a schema of its own: create schema ...; select omni_credentials.instantiate(schema => '...').".into()),
@@ -299,6 +345,22 @@ impl Error {
             Self::Unreadable { reason, .. } => (
                 reason.sqlstate(),
                 Some(format!("{} To read the other rows, or to delete this one: set omni_credentials.on_unreadable = 'null'.", reason.remedy())),
+            ),
+            Self::NoSuchCredential { .. } => (
+                C::ERRCODE_NO_DATA_FOUND,
+                Some("Names, kinds, principals and scopes of what you may read: select name, kind, principal, scope from the credentials view.".into()),
+            ),
+            Self::SeveralCredentials { .. } => (
+                C::ERRCODE_TOO_MANY_ROWS,
+                Some("Say which: get_credential(name, kind => '...', principal => '...', scope => '...').".into()),
+            ),
+            Self::NotText { .. } => (
+                C::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+                Some("Read its bytes: select value from the credentials view.".into()),
+            ),
+            Self::NotSealed { .. } => (
+                C::ERRCODE_CHECK_VIOLATION,
+                Some("Write through the credentials view, which seals the value. Only if a newer omni_credentials sealed it, update this one.".into()),
             ),
             Self::SealedValueRefused { reason, .. } => (
                 C::ERRCODE_CHECK_VIOLATION,
@@ -327,6 +389,10 @@ impl Error {
             Self::SealNotPermitted { .. } => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 Some("Seal it as a role that has the rights of the principal, or write it through the credentials view, where the policies decide.".into()),
+            ),
+            Self::NotGranted { privilege, role, schema, .. } => (
+                C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                Some(format!("Rights on the view alone are not enough. The owner gives them: select omni_credentials.grant_access({}, {}, {}).", quote(quote_identifier(role)), quote(privilege), quote_schema(schema))),
             ),
             Self::LaterTrigger { trigger, table } => (
                 C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -560,6 +626,15 @@ pub(crate) fn without_context<T>(run: impl FnOnce() -> T + UnwindSafe) -> T {
 /// An argument that must not be NULL. No function that does something is STRICT: it would do nothing, and not say so.
 pub(crate) fn given<T>(value: Option<T>, argument: &'static str) -> Result<T, Error> {
     value.ok_or(Error::NullArgument { argument })
+}
+
+/// The hint for Postgres's own error where a credential of that identity exists: the view takes no ON CONFLICT.
+pub(crate) fn credential_exists_hint(schema: &str) -> std::ffi::CString {
+    let hint = format!(
+        "To set it whether it exists or not: select {}.set_credential(name, value, kind, principal, scope).",
+        quote_identifier(schema)
+    );
+    std::ffi::CString::new(hint).unwrap_or_default()
 }
 
 /// A schema as a literal that regnamespace takes, for hints.

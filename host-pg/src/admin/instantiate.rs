@@ -5,8 +5,11 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
+use crate::admin::owner;
 use crate::error::{Error, given, or_raise, without_context};
+use crate::instance;
 use crate::keys::{allowed_variables, master_secret};
+use crate::postgres::as_owner::as_owner;
 use crate::postgres::catalog::{self, Extension};
 
 #[pg_extern(sql = false)]
@@ -28,7 +31,7 @@ fn run(schema: Option<pg_sys::Oid>, env_var: Option<&str>, costs: [Option<i32>; 
         )));
     }
     if catalog::relation_oid(schema, c"encrypted_credentials").is_some() {
-        return Err(Error::AlreadyInstantiated { schema: catalog::schema_name(schema) });
+        return complete(schema, env_var, costs);
     }
     may_use(env_var, costs, &catalog::schema_name(schema))?;
     let extension = Extension::find().ok_or_else(|| missing("extension omni_credentials"))?;
@@ -53,10 +56,39 @@ fn run(schema: Option<pg_sys::Oid>, env_var: Option<&str>, costs: [Option<i32>; 
     Ok(())
 }
 
+/// Gives an instance its settings, if it has none: a dump without data has its tables and not their rows.
+fn complete(schema: pg_sys::Oid, variable: &str, costs: [Option<i32>; 3]) -> Result<(), Error> {
+    let name = || catalog::schema_name(schema);
+    let exists = || Error::AlreadyInstantiated { schema: name() };
+    let parts = instance::parts(schema).ok_or_else(exists)?;
+    if instance::has_settings(parts.config)? {
+        return Err(exists());
+    }
+    let owner = owner::must_own(parts.config)?;
+    may_use_as(owner, variable, costs, &name())?;
+    // The table may have triggers of its owner.
+    let costs = costs.map(|cost| cost.map_or("null".to_owned(), |cost| cost.to_string())).join(", ");
+    let sql = format!(
+        "insert into {} (environment_variable, kdf_memory_kib, kdf_passes, kdf_lanes) values ({}, {costs})",
+        catalog::qualified(parts.config)?,
+        quote_literal(variable)
+    );
+    as_owner(owner, || Ok(without_context(|| Spi::run(&sql))?))
+}
+
 /// Fails unless the caller, who will own the instance, may use that variable and such costs.
 fn may_use(variable: &str, costs: [Option<i32>; 3], schema: &str) -> Result<(), Error> {
     // SAFETY: a variable of the session.
-    let owner = [unsafe { pg_sys::GetUserId() }];
+    may_use_as(unsafe { pg_sys::GetUserId() }, variable, costs, schema)
+}
+
+fn may_use_as(
+    owner: pg_sys::Oid,
+    variable: &str,
+    costs: [Option<i32>; 3],
+    schema: &str,
+) -> Result<(), Error> {
+    let owner = [owner];
     allowed_variables::must_be_allowed(variable, &owner)?;
     // Costs that are not all given, or negative, are left to the table's constraints and to the module.
     let costs = costs.map(|cost| cost.and_then(|cost| u32::try_from(cost).ok()));

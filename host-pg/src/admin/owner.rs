@@ -18,9 +18,7 @@ pub(crate) fn locked(schema: pg_sys::Oid) -> Result<Handle, Error> {
     must_own(table)?;
     // SAFETY: a variable of the running transaction.
     if unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as core::ffi::c_int {
-        return Err(Error::InvalidArgument(
-            "this needs a READ COMMITTED transaction: the snapshot of this one may lack rows".to_owned(),
-        ));
+        return Err(Error::NotReadCommitted);
     }
     // The lock stays to the end of the transaction. The role that owned the table may have lost it while we waited.
     drop(heap::Table::open(table, pg_sys::ShareRowExclusiveLock)?);

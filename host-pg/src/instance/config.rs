@@ -25,9 +25,15 @@ pub(crate) fn configured_module(config: pg_sys::Oid) -> Result<Option<Digest>, E
 
 /// Reads the settings.
 pub(super) fn read_settings(config: pg_sys::Oid, seen: Visibility) -> Result<Settings, Error> {
-    find_settings(config, seen)?.ok_or_else(|| Error::NotAnInstance {
-        relation: format!("{} (empty)", catalog::relation_name(config)),
+    find_settings(config, seen)?.ok_or_else(|| Error::SettingsMissing {
+        // SAFETY: a syscache lookup by oid; InvalidOid where there is no such relation.
+        schema: catalog::schema_name(unsafe { pg_sys::get_rel_namespace(config) }),
     })
+}
+
+/// Whether the settings are there.
+pub(crate) fn has_settings(config: pg_sys::Oid) -> Result<bool, Error> {
+    Ok(find_settings(config, Visibility::Now)?.is_some())
 }
 
 /// Reads the settings; `None` where the table has none.

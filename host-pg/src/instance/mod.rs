@@ -10,8 +10,8 @@ mod keyring_writes;
 mod triggers;
 
 pub(crate) use cache::{Handle, of_schema, of_table, of_table_now};
-pub(crate) use config::configured_module;
 use config::{Settings, read_settings};
+pub(crate) use config::{configured_module, has_settings};
 
 use omni_credentials_host::{self as host, Digest, Identity, Kek, Module};
 use pgrx::pg_sys;

@@ -7,4 +7,5 @@ pub(crate) mod open;
 pub(crate) mod scan;
 pub(crate) mod statement;
 pub(crate) mod table_triggers;
+pub(crate) mod text;
 pub(crate) mod view_triggers;
