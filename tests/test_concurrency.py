@@ -235,3 +235,147 @@ def test_readers_and_writers_during_a_rotation(filled: Database) -> None:
     waiting.finish()
     assert waiting.error is None
     assert reader.execute(f"select name, value from {VIEW} order by 1").fetchall() == [("m", b"w"), ("n", b"")]
+
+
+class TestBlindUpdates:
+    """An update that does not depend on what it replaces is made to the row as it is now."""
+
+    @pytest.mark.parametrize(
+        "update",
+        [
+            f"update {VIEW} set value = 'b' where name = 'n'",
+            f"update {VIEW} set value = convert_to('b', 'UTF8') where name = any (array['n', 'm']) and kind = 'credential'",
+            f"update {VIEW} set value = 'b', kind = 'token' where principal = current_user::regrole",
+            f"update {VIEW} set value = 'b'",
+            f"do $$ begin update {VIEW} set value = 'b' where name = 'n'; end $$",
+        ],
+        ids=["by name", "list", "with the kind", "all", "in a function"],
+    )
+    @pytest.mark.parametrize("level", ["read committed", "repeatable read"])
+    def test_the_last_one_stays(self, filled: Database, sessions, update: str, level: str) -> None:
+        one, two = sessions
+        two.execute(f"set default_transaction_isolation = '{level}'")
+        one.execute(f"update {VIEW} set value = 'a'")
+        other = Background(filled, two, update)
+        one.commit()
+        other.finish()
+        if level == "read committed":
+            assert other.error is None and filled.run(f"select value from {VIEW}") == [(b"b",)]
+        else:
+            assert serialization_failure(other.error) and filled.run(f"select value from {VIEW}") == [(b"a",)]
+
+    @pytest.mark.parametrize(
+        "update",
+        [
+            f"update {VIEW} set value = value || 'b' where name = 'n'",
+            f"update {VIEW} set value = 'b' where name = 'n' and value = ''",
+            f"update {VIEW} set value = 'b' where name = 'n' and omni_credentials.get_credential('n') = ''",
+            f"update {VIEW} set value = (select value || 'b' from {VIEW} where name = 'n')",
+            f"update {VIEW} c set value = 'b' from {VIEW} d where d.name = c.name and d.value = ''",
+            f"update {VIEW} set name = convert_from(value, 'UTF8') || 'b'",
+            f"update {VIEW} set value = convert_to(omni_credentials.get_credential('n') || 'b', 'UTF8')",
+            f"update {VIEW} set value = 'b' where exists (select from {VIEW} where value = '')",
+        ],
+        ids=["appended", "compared", "compared by a function", "subquery", "joined", "renamed to it", "read by a function", "exists"],
+    )
+    def test_one_that_depends_on_it_is_not_lost(self, filled: Database, sessions, update: str) -> None:
+        one, two = sessions
+        one.execute(f"update {VIEW} set value = 'a'")
+        other = Background(filled, two, update)
+        one.commit()
+        other.finish()
+        assert serialization_failure(other.error)
+        assert filled.run(f"select name, value from {VIEW}") == [("n", b"a")]
+
+    def test_another_update_with_its_own_value_inside(self, filled: Database, sessions) -> None:
+        """What counts is the statement that updates the row, not the one around it."""
+        one, two = sessions
+        filled.run(
+            "create function append() returns text language plpgsql as $$ begin"
+            f" update {VIEW} set value = value || 'b' where name = 'n'; return 'm'; end $$"
+        )
+        filled.run(f"insert into {VIEW} (name, value) values ('m', '')")
+        one.execute(f"update {VIEW} set value = 'a' where name = 'n'")
+        other = Background(filled, two, f"update {VIEW} set value = 'c' where name = append()")
+        one.commit()
+        other.finish()
+        assert serialization_failure(other.error)
+        assert filled.run(f"select name, value from {VIEW} order by 1") == [("m", b""), ("n", b"a")]
+
+    def test_the_value_set_meanwhile_goes_with_the_new_name(self, filled: Database, sessions) -> None:
+        one, two = sessions
+        one.execute(f"update {VIEW} set value = 'a'")
+        other = Background(filled, two, f"update {VIEW} set name = 'm', kind = 'token' where name = 'n'")
+        one.commit()
+        other.finish()
+        assert other.error is None
+        assert filled.run(f"select name, value, kind::text from {VIEW}") == [("m", b"a", "token")]
+        assert filled.run("select * from omni_credentials.verify()") == []
+
+    def test_returning_shows_what_is_stored(self, filled: Database, sessions) -> None:
+        one, two = sessions
+        one.execute(f"update {VIEW} set value = 'a'")
+        returned = []
+
+        class Returning:
+            info = two.info
+
+            @staticmethod
+            def execute(statement: str):
+                cursor = two.execute(statement)
+                returned.extend(cursor.fetchall())
+                return cursor
+
+        other = Background(filled, Returning, f"update {VIEW} set name = 'm' where name = 'n' returning name, value")
+        one.commit()
+        other.finish()
+        assert other.error is None and returned == [("m", b"a")]
+
+    def test_many_sessions(self, filled: Database) -> None:
+        """With parameters, as drivers send them: no one fails, and each value is a whole one."""
+        failures = []
+
+        def work(letter: str) -> None:
+            session = filled.connect()
+            try:
+                for _ in range(10):
+                    session.execute(f"update {VIEW} set value = %s where name = %s", (letter.encode() * 40, "n"))
+            except errors.Error as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(letter,)) for letter in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert filled.run(f"select value from {VIEW}")[0][0] in [letter.encode() * 40 for letter in "abcd"]
+
+
+class TestRotationMeanwhile:
+    """A writer that waited for a rotation finds other sealed bytes and the same value."""
+
+    @pytest.mark.parametrize("rotation", ["rotate_key()", "use_module()"])
+    @pytest.mark.parametrize(
+        ("change", "after"),
+        [
+            (f"update {VIEW} set value = value || 'b'", [(b"b",)]),
+            (f"update {VIEW} set value = 'c'", [(b"c",)]),
+            (f"delete from {VIEW}", []),
+        ],
+        ids=["computed", "blind", "delete"],
+    )
+    @pytest.mark.parametrize("privileges", ["SELECT, INSERT, UPDATE, DELETE", "INSERT, UPDATE, DELETE"])
+    def test_no_writer_fails(self, role, db: Database, rotation: str, change: str, after: list, privileges: str) -> None:
+        app = role("app")
+        db.grant(app, privileges)
+        db.run(f"insert into {VIEW} (name, value, principal) values ('n', '', '{app}')")
+        if "SELECT" not in privileges and "||" in change:
+            pytest.skip("without SELECT the value to add to is the sealed one")
+        rotating, writer = db.connect(autocommit=False), db.connect(app)
+        rotating.execute(f"select omni_credentials.{rotation}")
+        waiting = Background(db, writer, change)
+        rotating.commit()
+        waiting.finish()
+        assert waiting.error is None and waiting.count == 1
+        assert db.run(f"select value from {VIEW}") == after

@@ -99,7 +99,7 @@ def write_in_every_way(db: Database, canary: bytes) -> None:
     # Ways that fail.
     for statement in (
         f"insert into {VIEW} (name, value) values ('a', %b)",
-        f"insert into {VIEW} (name, value, kind) values ('x', %b, null)",
+        f"insert into {VIEW} (name, value, kind) values (null, %b, null)",
         f"insert into {VIEW} (name, value, principal) values ('', %b, default)",
         f"insert into {TABLE} (name, value) values ('x', %b)",
         f"update {VIEW} set value = %b, name = 'a'",

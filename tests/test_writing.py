@@ -60,8 +60,9 @@ def test_several_rows_and_returning(session) -> None:
 
 
 def test_one_bad_row_undoes_the_statement(session) -> None:
-    with refused("23505", "encrypted_credentials_uniq"):
+    with refused("23505", "encrypted_credentials_uniq", hint="select omni_credentials.set_credential") as twice:
         session.execute(f"insert into {VIEW} (name, value) values ('a', '1'), ('a', '2')")
+    assert twice.error.diag.constraint_name == "encrypted_credentials_uniq"
     assert session.execute(ALL).fetchall() == []
 
 
@@ -90,18 +91,42 @@ def test_copy_into_the_view(session, app: str, binary: bool) -> None:
         assert sorted(copy.rows()) == [("a", b"\x00\xff"), ("b", b"")]
 
 
-@pytest.mark.parametrize("column", ["name", "value", "kind", "principal", "scope"])
+@pytest.mark.parametrize("column", ["name", "value"])
 def test_null_is_refused(session, column: str) -> None:
-    session.execute(f"insert into {VIEW} (name, value) values ('a', 'v')")
-    fields = {"name": "'n'", "value": "'v'", "kind": "'token'", "principal": "current_user::regrole", "scope": "'1'"}
-    fields[column] = "null"
+    fields = {"name": "'n'", "value": "'v'"} | {column: "null"}
     with refused("23502", f'"{column}"', hint="DEFAULT"):
         session.execute(f"insert into {VIEW} ({', '.join(fields)}) values ({', '.join(fields.values())})")
-    with refused("23502", f'"{column}"', hint="DEFAULT"):
-        session.execute(f"update {VIEW} set {column} = null")
     with refused("23502", f'"{column}"'):
         session.execute(f"select omni_credentials.set_credential({', '.join(f'{k} => {v}' for k, v in fields.items())})")
+    assert session.execute(ALL).fetchall() == []
+
+
+@pytest.mark.parametrize("column", ["name", "value", "kind", "principal", "scope"])
+def test_null_is_refused_in_an_update(session, column: str) -> None:
+    session.execute(f"insert into {VIEW} (name, value) values ('a', 'v')")
+    with refused("23502", f'"{column}"', hint="DEFAULT"):
+        session.execute(f"update {VIEW} set {column} = null")
     assert session.execute(f"select name, value from {VIEW}").fetchall() == [("a", b"v")]
+
+
+def test_null_in_an_insert_is_the_default(session, granted: Database, app: str) -> None:
+    """As Sequelize, TypeORM and foreign tables write columns that a program left out."""
+    expected = ("a", b"v", "credential", app, EVERYWHERE)
+    returned = session.execute(
+        f"insert into {VIEW} (name, value, kind, principal, scope) values ('a', 'v', null, null, null)"
+        " returning name, value, kind::text, principal::text, scope"
+    ).fetchall()
+    assert returned == [expected] == session.execute(ALL).fetchall()
+    with session.cursor() as cursor, cursor.copy(f"copy {VIEW} (name, value, kind, principal, scope) from stdin") as copy:
+        copy.write_row(("b", "v", None, None, None))
+    session.execute("select omni_credentials.set_credential('c', 'v', null, null, null)")
+    assert session.execute(ALL).fetchall() == [expected, ("b", *expected[1:]), ("c", *expected[1:])]
+    # The defaults are those of the view, which its owner may have changed.
+    granted.run(f"alter view {VIEW} alter column kind set default 'token', alter column scope drop default")
+    session.execute(f"insert into {VIEW} (name, value, kind) values ('d', 'v', null)".replace("kind)", "kind, scope)").replace("null)", "null, '1')"))
+    assert session.execute(f"select kind::text, scope from {VIEW} where name = 'd'").fetchall() == [("token", 1)]
+    with refused("23502", '"scope"'):
+        session.execute(f"insert into {VIEW} (name, value) values ('e', 'v')")
 
 
 def test_value_or_name_left_out(session) -> None:
@@ -121,7 +146,7 @@ def test_identity_changes(role, granted: Database, app: str) -> None:
     session.execute(f"update {VIEW} set name = 'c', value = 'w', kind = default, principal = default, scope = default")
     assert session.execute(ALL).fetchall() == [("c", b"w", "credential", app, EVERYWHERE)]
     session.execute(f"insert into {VIEW} (name, value) values ('d', 'x')")
-    with refused("23505", "encrypted_credentials_uniq"):
+    with refused("23505", "encrypted_credentials_uniq", hint="select omni_credentials.set_credential"):
         session.execute(f"update {VIEW} set name = 'd' where name = 'c'")
     assert granted.run("select * from omni_credentials.verify()") == []
 
@@ -213,3 +238,46 @@ def test_updating_a_row_twice_in_one_statement(session) -> None:
     with refused("40001", "twice by this statement"):
         session.execute(f"update {VIEW} c set value = c.value || s.x from (values ('2'::bytea), ('3')) s (x)")
     assert session.execute(f"select value from {VIEW}").fetchall() == [(b"1",)]
+
+
+def test_a_unique_index_of_the_owners_own_gets_no_hint(session, granted: Database) -> None:
+    """The hint is for the credential that exists, not for what a trigger does elsewhere."""
+    granted.run("create table seen (name text primary key)")
+    granted.run("insert into seen values ('a')")
+    granted.run("grant insert on seen to public")
+    granted.run("create function note() returns trigger language plpgsql as $$ begin insert into public.seen values (new.name); return null; end $$")
+    granted.run(f"create trigger note after insert on {TABLE} for each row execute function note()")
+    with refused("23505", "seen_pkey") as other:
+        session.execute(f"insert into {VIEW} (name, value) values ('a', '1')")
+    assert other.error.diag.message_hint is None
+    session.execute(f"insert into {VIEW} (name, value) values ('b', '1')")
+    # An error of something else afterwards has nothing of it either.
+    with refused("23505", "seen_pkey") as other:
+        granted.run("insert into seen values ('b')")
+    assert other.error.diag.message_hint is None
+
+
+def test_rights_on_the_view_alone(role, db: Database) -> None:
+    """What a plain GRANT gives: the error says how rights are given."""
+    app = role("plain")
+    db.run(f"grant usage on schema omni_credentials to {app}")
+    db.run(f"grant all on {VIEW} to {app}")
+    with refused("42501", "encrypted_credentials", hint=f"grant_access\\('{app}', 'INSERT', 'omni_credentials'\\)"):
+        db.run(f"insert into {VIEW} (name, value) values ('n', 'v')", user=app)
+    db.run(f"grant select on {TABLE} to {app}")
+    db.run(f"insert into {VIEW} (name, value, principal) values ('n', 'v', '{app}')")
+    db.run(f"grant execute on function omni_credentials.open_credential to {app}")
+    for statement, privilege in ((f"update {VIEW} set value = 'w'", "UPDATE"), (f"delete from {VIEW}", "DELETE")):
+        with refused("42501", "encrypted_credentials", hint=f"grant_access\\('{app}', '{privilege}'"):
+            db.run(statement, user=app)
+    assert db.run(f"select value from {VIEW}") == [(b"v",)]
+
+
+@pytest.mark.parametrize("plain", [b"hunter2", b"\\x01", b"", b"\x01\x01plain", b"\x02"])
+def test_plain_bytes_written_to_the_table(session, plain: bytes) -> None:
+    """Their first byte says nothing about versions of the format."""
+    for statement in (f"insert into {TABLE} (name, value) values ('n', %b)",):
+        with refused("23514", "refused: it is not a sealed value|refused: it was sealed", hint="Write through the credentials view") as error:
+            session.execute(statement, (plain,))
+        assert "version 104" not in error.error.diag.message_primary
+        assert "Update omni_credentials" not in error.error.diag.message_hint

@@ -28,6 +28,7 @@ pub extern "C-unwind" fn _PG_init() {
     settings::register();
     rows::identity::register();
     postgres::invalidation::register();
+    postgres::running::register();
     file_store::register();
     keys::kek_cache_shared::register();
 }

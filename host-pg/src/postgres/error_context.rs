@@ -4,7 +4,7 @@
 //! to the client and into the server's log. With `log_parameter_max_length_on_error` an error carries bound parameters,
 //! and one inside PL/pgSQL the text of the statement.
 
-use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, pg_sys};
 
 /// The callers' part of an error's CONTEXT, set aside.
 ///
@@ -29,4 +29,57 @@ impl Hidden {
         // SAFETY: the callbacks are in frames of our callers, which are still there.
         unsafe { pg_sys::error_context_stack = self.0 }
     }
+}
+
+/// Runs SQL. If the server refuses it with that SQLSTATE while it executes the statement itself, the error gets the hint. An
+/// error of what the statement calls, such as a trigger of the table's owner, stays as it is.
+pub(crate) fn with_hint<T>(code: PgSqlErrorCode, hint: &core::ffi::CStr, run: impl FnOnce() -> T) -> T {
+    let mut hint = Hint { callback: pg_sys::ErrorContextCallback::default(), code, text: hint.as_ptr() };
+    // SAFETY: a variable of a backend, which has one thread. The entry lives on this frame, which `Popped` outlives
+    // neither after a return nor where an error unwinds.
+    let _popped = unsafe {
+        let callers = pg_sys::error_context_stack;
+        hint.callback.previous = callers;
+        hint.callback.callback = Some(add_hint);
+        hint.callback.arg = (&raw mut hint).cast();
+        pg_sys::error_context_stack = &raw mut hint.callback;
+        Popped(callers)
+    };
+    run()
+}
+
+/// An entry of the server's list, first, with what belongs to it.
+#[repr(C)]
+struct Hint {
+    callback: pg_sys::ErrorContextCallback,
+    code: PgSqlErrorCode,
+    text: *const core::ffi::c_char,
+}
+
+struct Popped(*mut pg_sys::ErrorContextCallback);
+
+impl Drop for Popped {
+    fn drop(&mut self) {
+        // SAFETY: the entries from here on are in frames of our callers, which are still there.
+        unsafe { pg_sys::error_context_stack = self.0 }
+    }
+}
+
+/// Runs while the server puts an error together, and must not fail.
+unsafe extern "C-unwind" fn add_hint(hint: *mut core::ffi::c_void) {
+    // SAFETY: `with_hint` is still running, since its entry is in the list. Between it and the error there is the entry of
+    // SPI, and where something else is running inside the statement, more than that.
+    unsafe {
+        let hint = hint.cast::<Hint>();
+        let newest = pg_sys::error_context_stack;
+        let direct = !newest.is_null() && core::ptr::eq((*newest).previous.cast(), hint);
+        if direct && usize::try_from(pg_sys::geterrcode()) == Ok((*hint).code as usize) {
+            errhint(c"%s".as_ptr(), (*hint).text);
+        }
+    }
+}
+
+unsafe extern "C-unwind" {
+    /// Not among the bindings of pgrx: a function with a variable number of arguments.
+    fn errhint(format: *const core::ffi::c_char, ...) -> core::ffi::c_int;
 }

@@ -149,6 +149,55 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// The default of a column, counted from 0, as an INSERT without the column has it; `None` where it has none, or NULL.
+    pub(crate) fn default_of(&self, column: usize) -> Option<pg_sys::Datum> {
+        let number = i32::try_from(column.checked_add(1)?).ok()?;
+        // SAFETY: the relation of a running trigger is open, and has that column: the caller checked its columns. The
+        // expression is evaluated as the server does it for an INSERT, and its result copied before the state is freed,
+        // into the memory of the caller.
+        unsafe {
+            let expression = pg_sys::build_column_default(self.data.tg_relation, number);
+            if expression.is_null() {
+                return None;
+            }
+            let (mut length, mut by_value) = (0_i16, false);
+            pg_sys::get_typlenbyval(pg_sys::exprType(expression), &raw mut length, &raw mut by_value);
+            let state = pg_sys::CreateExecutorState();
+            let prepared = pg_sys::ExecPrepareExpr(expression.cast(), state);
+            let context = pg_sys::MakePerTupleExprContext(state);
+            let mut null = true;
+            let value = (*prepared).evalfunc?(prepared, context, &raw mut null);
+            let value = (!null).then(|| pg_sys::datumCopy(value, by_value, i32::from(length)));
+            pg_sys::FreeExecutorState(state);
+            value
+        }
+    }
+
+    /// A row of the relation with some columns, counted from 0, replaced.
+    pub(crate) fn with_columns(
+        &self,
+        row: pg_sys::HeapTuple,
+        columns: &[(usize, Option<pg_sys::Datum>)],
+    ) -> pg_sys::HeapTuple {
+        // SAFETY: the row is of the relation's descriptor, as those of this call are; the arrays have one entry for each of
+        // its attributes.
+        unsafe {
+            let descriptor = (*self.data.tg_relation).rd_att;
+            let natts = usize::try_from((*descriptor).natts).unwrap_or(0);
+            let mut values = vec![pg_sys::Datum::null(); natts];
+            let mut replaced = vec![false; natts];
+            let mut nulls = vec![false; natts];
+            for (column, value) in columns {
+                if let (Some(slot), Some(null), Some(flag)) =
+                    (values.get_mut(*column), nulls.get_mut(*column), replaced.get_mut(*column))
+                {
+                    (*slot, *null, *flag) = (value.unwrap_or(pg_sys::Datum::null()), value.is_none(), true);
+                }
+            }
+            pg_sys::heap_modify_tuple(row, descriptor, values.as_ptr(), nulls.as_ptr(), replaced.as_ptr())
+        }
+    }
+
     /// All columns of the row before the change.
     pub(crate) fn old_values(&self) -> Result<(pg_sys::HeapTuple, Vec<Option<pg_sys::Datum>>), Error> {
         self.values(self.data.tg_trigtuple)

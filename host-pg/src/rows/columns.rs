@@ -112,6 +112,36 @@ impl Columns {
         Self::of(call, call.new_values()?)
     }
 
+    /// The row of an INSERT: NULL for kind, principal or scope stands for the default of the column, as many drivers write
+    /// it. What RETURNING shows is the row with its defaults.
+    pub(crate) fn inserted(call: &Call<'_>) -> Result<Self, Error> {
+        let given = Self::new(call)?;
+        let columns = [
+            (credentials::KIND, given.kind),
+            (credentials::PRINCIPAL, given.principal),
+            (credentials::SCOPE, given.scope),
+        ];
+        let defaults: Vec<_> = columns
+            .into_iter()
+            .filter(|(_, given)| given.is_none())
+            .filter_map(|(column, _)| Some((column, call.default_of(column)?)))
+            .collect();
+        if defaults.is_empty() {
+            return Ok(given);
+        }
+        let replaced: Vec<_> = defaults.iter().map(|(column, value)| (*column, Some(*value))).collect();
+        let filled = |column, given: Option<pg_sys::Datum>| {
+            given.or_else(|| defaults.iter().find(|(of, _)| *of == column).map(|(_, value)| *value))
+        };
+        Ok(Self {
+            tuple: call.with_columns(given.tuple, &replaced),
+            kind: filled(credentials::KIND, given.kind),
+            principal: filled(credentials::PRINCIPAL, given.principal),
+            scope: filled(credentials::SCOPE, given.scope),
+            ..given
+        })
+    }
+
     /// The identity and the expiry; no column of the identity may be NULL.
     pub(crate) fn fields(&self) -> Result<Fields, Error> {
         let present = |datum: Option<pg_sys::Datum>, field| datum.ok_or(Error::NullField { field });

@@ -11,6 +11,7 @@ use pgrx::pg_sys;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient};
 
 use crate::error::{Error, or_raise};
+use crate::postgres::fmgr::AnyDatum;
 use crate::postgres::plan::Question;
 use crate::postgres::{as_owner, catalog};
 use crate::rows::columns::Fields;
@@ -69,6 +70,23 @@ pub(crate) fn change(
 ) -> Result<usize, Error> {
     let plan = plan(client, sql, arguments)?;
     Ok(client.update(&*plan, None, arguments)?.len())
+}
+
+/// Runs a query of a bytea and another column, prepared once per backend, with a snapshot that sees what is committed now, and
+/// gives its first row. The other column is of a type that is passed by value.
+pub(crate) fn first_row(
+    client: &mut SpiClient<'_>,
+    sql: &str,
+    arguments: &[DatumWithOid<'_>],
+) -> Result<Option<(Vec<u8>, Option<pg_sys::Datum>)>, Error> {
+    let plan = plan(client, sql, arguments)?;
+    let rows = client.update(&*plan, None, arguments)?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let row = rows.first();
+    let Some(bytes) = row.get::<Vec<u8>>(1)? else { return Ok(None) };
+    Ok(Some((bytes, row.get::<AnyDatum>(2)?.map(|datum| datum.0))))
 }
 
 /// Runs a statement, prepared once per backend, with a snapshot that sees what is committed now, and gives the first
