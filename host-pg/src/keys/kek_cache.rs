@@ -6,7 +6,7 @@
 //! its bytes, whoever unlocked it before.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use omni_credentials_host::{Digest, Kek};
 use zeroize::Zeroizing;
@@ -18,6 +18,7 @@ pub(crate) struct KeyId(Digest);
 
 thread_local! {
     static OWN: RefCell<HashMap<Digest, Kek>> = RefCell::default();
+    static WRONG: RefCell<HashSet<Digest>> = RefCell::default();
 }
 
 impl KeyId {
@@ -51,6 +52,21 @@ pub(crate) fn known(id: &KeyId) -> Option<Kek> {
 pub(crate) fn remember(id: &KeyId, kek: &Kek) {
     kek_cache_shared::keep(&id.0, kek);
     keep(id, kek);
+}
+
+/// Whether this backend knows that the keyring is of another secret.
+pub(crate) fn is_wrong(id: &KeyId) -> bool {
+    WRONG.with_borrow(|wrong| wrong.contains(&id.0))
+}
+
+/// Remembers that. A restore onto a server with another secret asks for each row.
+pub(crate) fn remember_wrong(id: &KeyId) {
+    WRONG.with_borrow_mut(|wrong| {
+        if wrong.len() >= KEPT {
+            wrong.clear();
+        }
+        wrong.insert(id.0);
+    });
 }
 
 /// More keyrings than a session works with. With one more all are forgotten, and those in use found or derived again.

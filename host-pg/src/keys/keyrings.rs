@@ -207,6 +207,9 @@ impl Keyrings {
         if let Some(kek) = kek_cache::known(&id) {
             return Ok(kek);
         }
+        if kek_cache::is_wrong(&id) {
+            return Err(self.secret_wrong(what));
+        }
         let lock = kek_cache::is_shared().then(|| DerivationLock::acquire(module.digest(), keyring));
         // Another session may have derived it while this one waited.
         let derived = match kek_cache::known(&id) {
@@ -216,7 +219,13 @@ impl Keyrings {
         if let Some(lock) = lock {
             lock.release();
         }
-        derived.map_err(|error| self.secret_error(error, what))
+        derived.map_err(|error| {
+            let error = self.secret_error(error, what);
+            if matches!(error, Error::MasterSecretWrong { .. }) {
+                kek_cache::remember_wrong(&id);
+            }
+            error
+        })
     }
 
     /// What a failure of key derivation means to the person who set the secret.
@@ -225,7 +234,7 @@ impl Keyrings {
         let variable = self.variable.name.clone();
         match error {
             host::Error::Refused(failure) => match failure.code {
-                E::WrongMasterSecret => Error::MasterSecretWrong { variable, what: what.to_owned() },
+                E::WrongMasterSecret => self.secret_wrong(what),
                 E::InvalidMasterSecret => Error::MasterSecretInvalid { variable },
                 E::KdfOutOfBounds => Error::InvalidArgument(
                     "the key derivation costs are outside the module's limits".to_owned(),
@@ -234,6 +243,10 @@ impl Keyrings {
             },
             other => modules::module_error(other),
         }
+    }
+
+    fn secret_wrong(&self, what: &str) -> Error {
+        Error::MasterSecretWrong { variable: self.variable.name.clone(), what: what.to_owned() }
     }
 
     fn loaded_mut(&mut self, index: usize) -> Result<&mut LoadedKeyring, Error> {

@@ -3,7 +3,7 @@
 
 use pgrx::pg_sys;
 
-use crate::error::{Error, or_raise};
+use crate::error::{Error, Unreadable, or_raise};
 use crate::instance::{self, OpenError};
 use crate::postgres::catalog;
 use crate::postgres::fmgr::raw_function;
@@ -50,20 +50,20 @@ fn check(call: &Call<'_>) -> Result<pg_sys::HeapTuple, Error> {
     }
     match open::open_unchecked(&handle, &fields, sealed) {
         Ok(_) => Ok(new.tuple),
-        Err(OpenError::Store(Error::MasterSecretMissing { .. } | Error::VariableNotAllowed { .. }))
-            if restoring =>
-        {
-            Ok(new.tuple)
-        }
+        Err(OpenError::Store(error)) if restoring && error.is_of_this_server() => Ok(new.tuple),
         Err(OpenError::Store(error)) => Err(error),
+        // Most often plain bytes, whatever their first one would mean in a sealed value.
+        Err(OpenError::Value(Unreadable::Malformed | Unreadable::UnknownVersion(_))) => {
+            Err(Error::NotSealed { name: fields.display_name() })
+        }
         Err(OpenError::Value(reason)) => {
             Err(Error::SealedValueRefused { name: fields.display_name(), reason })
         }
     }
 }
 
-/// Whether the caller may restore a dump, whose rows can come before the keyring, and on a server that does not know the
-/// secret: a role that can act as the owner of the table, or that bypasses row-level security everywhere. Not
+/// Whether the caller may restore a dump, whose rows can come before the keyring, and on a server that has another secret or
+/// none: a role that can act as the owner of the table, or that bypasses row-level security everywhere. Not
 /// anyone whom the table happens to let past: rows that do not open would keep all others from writing.
 fn may_restore(table: pg_sys::Oid) -> bool {
     // SAFETY: catalog lookups by oid.
