@@ -28,7 +28,7 @@ pub(super) fn export(
     let mut instance = handle.borrow_mut();
     let schema = instance.schema;
     if file.is_none() && instance.current().is_none() {
-        // No credential was ever sealed, so there is nothing to show and no key to show it with.
+        // Registering a file makes a keyring. It was removed since, together with all values, and the file as well.
         return Ok(None);
     }
     // 1 to 4.

@@ -71,7 +71,11 @@ fn register(
     let note = registry.note(&store);
     let outcomes = match &file {
         Some(bytes) => import(&handle, &mut store, &note, bytes, prefer, false)?,
-        None => Vec::new(),
+        None => {
+            // A file is sealed with the keyring that it carries, also while it has no records.
+            handle.borrow_mut().have_keyring()?;
+            Vec::new()
+        }
     };
     registry.insert(&store)?;
     transaction::changed(table);

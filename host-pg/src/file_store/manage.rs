@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::registry::Registry;
-use super::{check_rights, required, status, transaction};
+use super::{check_rights, read, required, status, transaction};
 use crate::error::{Error, given, or_raise};
 use crate::instance;
 
@@ -60,6 +60,9 @@ fn sync(schema: Option<pg_sys::Oid>, filename: Option<&str>) -> Result<(), Error
     if Registry::look(schema)?.registered(filename, schema)?.suspended {
         let registry = Registry::lock(schema)?;
         registry.resume(&mut registry.registered(filename, schema)?)?;
+    }
+    if read(filename)?.is_none() {
+        handle.borrow_mut().have_keyring()?;
     }
     transaction::changed(handle.borrow().table);
     Ok(())

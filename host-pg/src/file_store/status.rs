@@ -58,10 +58,10 @@ fn behind(handle: &Handle, registry: &Registry, store: &Store) -> Result<Option<
     let Some(file) = file else {
         let instance = handle.borrow();
         return match instance.current() {
-            Some(_) => Ok(Some(format!("the file is missing; to write it: select {}", call("sync")))),
-            // No credential was ever sealed: there is nothing to show.
-            None if instance.holds_nothing()? => Ok(None),
-            None => Err(Error::KeyringMissing { schema: instance.schema_name() }),
+            None if !instance.holds_nothing()? => {
+                Err(Error::KeyringMissing { schema: instance.schema_name() })
+            }
+            _ => Ok(Some(format!("the file is missing; to write it: select {}", call("sync")))),
         };
     };
     let digest = Digest::of(&file).as_bytes().to_vec();

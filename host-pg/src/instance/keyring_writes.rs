@@ -140,6 +140,11 @@ impl Instance {
         }
     }
 
+    /// Makes the instance's first keyring, unless it has one.
+    pub(crate) fn have_keyring(&mut self) -> Result<(), Error> {
+        if self.current().is_none() { self.create_first_keyring() } else { Ok(()) }
+    }
+
     /// Makes the instance's first keyring, unless another session just did. An instance that holds sealed values gets none:
     /// a fresh key would hide that theirs is lost.
     pub(super) fn create_first_keyring(&mut self) -> Result<(), Error> {
