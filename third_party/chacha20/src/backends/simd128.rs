@@ -55,10 +55,7 @@ impl<R: Rounds, V: Variant> Backend<R, V> {
     #[inline(always)]
     fn new(state: &[u32; STATE_WORDS]) -> Self {
         let row = |i: usize| u32x4(state[i], state[i + 1], state[i + 2], state[i + 3]);
-        Self {
-            v: [row(0), row(4), row(8), row(12)],
-            _pd: PhantomData,
-        }
+        Self { v: [row(0), row(4), row(8), row(12)], _pd: PhantomData }
     }
 
     #[inline(always)]
