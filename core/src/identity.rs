@@ -24,11 +24,19 @@ impl<'a> Identity<'a> {
     /// [`Error::InvalidName`], [`Error::InvalidKind`], [`Error::InvalidPrincipal`], [`Error::InvalidScope`],
     /// [`Error::ScopeTooLarge`].
     pub fn canonical(&self) -> Result<CanonicalIdentity<'a>, Failure> {
+        self.canonical_by(scope::canonical)
+    }
+
+    /// The same, with another way to the canonical form of the scope.
+    pub(crate) fn canonical_by(
+        &self,
+        scope: impl FnOnce(&'a [u8]) -> Result<Cow<'a, str>, Failure>,
+    ) -> Result<CanonicalIdentity<'a>, Failure> {
         Ok(CanonicalIdentity {
             name: text(self.name, limits::NAME_BYTES).ok_or(Error::InvalidName)?,
             kind: text(self.kind, limits::KIND_BYTES).ok_or(Error::InvalidKind)?,
             principal: text(self.principal, limits::PRINCIPAL_BYTES).ok_or(Error::InvalidPrincipal)?,
-            scope: scope::canonical(self.scope)?,
+            scope: scope(self.scope)?,
         })
     }
 }

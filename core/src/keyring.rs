@@ -9,9 +9,10 @@ use crate::bytes::push_lp;
 use crate::derive::{Key, derive, label};
 use crate::entropy::random;
 use crate::kdf::{Costs, MasterSecret};
+use crate::scope::LastScope;
 use crate::slots::{self, KeyId, Protection, Slot, StoredKeyring, WRAPPED};
 use crate::suite::{Cipher, KEY, Suite, TAG};
-use crate::{Document, Entropy, Error, Failure, limits, value};
+use crate::{CanonicalIdentity, Document, Entropy, Error, Failure, Identity, limits, value};
 
 /// What a sealed value's key is to a keyring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,7 @@ pub struct Keyring<S: Suite> {
     current: KeyId,
     /// Sorted by id, never empty.
     keys: Vec<DataKey<S>>,
+    last_scope: LastScope,
 }
 
 impl<S: Suite> Keyring<S> {
@@ -46,7 +48,16 @@ impl<S: Suite> Keyring<S> {
         let (protection, kek) = protect(secret, costs, entropy)?;
         let wrap = Wrap::new(&kek)?;
         let key = wrap.fresh_key(&[], entropy)?;
-        Ok((Self { protection, wrap, current: key.slot.id, keys: vec![key] }, kek))
+        Ok((
+            Self {
+                protection,
+                wrap,
+                current: key.slot.id,
+                keys: vec![key],
+                last_scope: LastScope::default(),
+            },
+            kek,
+        ))
     }
 
     /// Unlocks a stored keyring.
@@ -65,7 +76,7 @@ impl<S: Suite> Keyring<S> {
             return Err(Error::KeyringTampered.into());
         }
         let keys = stored.slots.into_iter().map(|slot| wrap.unwrap(slot)).collect::<Result<_, _>>()?;
-        Ok(Self { protection: stored.protection, wrap, current, keys })
+        Ok(Self { protection: stored.protection, wrap, current, keys, last_scope: LastScope::default() })
     }
 
     /// The KEK of a stored keyring.
@@ -97,7 +108,7 @@ impl<S: Suite> Keyring<S> {
             .iter()
             .map(|key| wrap.wrap(key.slot.number, key.slot.id, &key.secret, entropy))
             .collect::<Result<_, _>>()?;
-        Ok((Self { protection, wrap, current: self.current, keys }, kek))
+        Ok((Self { protection, wrap, current: self.current, keys, last_scope: LastScope::default() }, kek))
     }
 
     /// The keyring, to be stored. Slots that were there before keep their bytes.
@@ -192,6 +203,11 @@ impl<S: Suite> Keyring<S> {
         })
     }
 
+    /// As [`Identity::canonical`], and quicker where the scope is the one of the call before.
+    pub(crate) fn canonical<'a>(&self, identity: &Identity<'a>) -> Result<CanonicalIdentity<'a>, Failure> {
+        identity.canonical_by(|scope| self.last_scope.canonical(scope))
+    }
+
     /// The id of the current key.
     pub(crate) fn current_id(&self) -> &KeyId {
         &self.current
@@ -254,7 +270,8 @@ fn protect(
 impl<S: Suite> Clone for Keyring<S> {
     fn clone(&self) -> Self {
         let (protection, wrap) = (self.protection.clone(), self.wrap.clone());
-        Self { protection, wrap, current: self.current, keys: self.keys.clone() }
+        let last_scope = self.last_scope.clone();
+        Self { protection, wrap, current: self.current, keys: self.keys.clone(), last_scope }
     }
 }
 

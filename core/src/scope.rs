@@ -1,6 +1,7 @@
 //! The canonical form of a scope (§6.2): equal for two scopes exactly when jsonb calls them equal.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -28,7 +29,7 @@ const ALL_AS_JSONB: &str = r#"{"all": true}"#;
 /// [`Error::InvalidScope`] for what is not JSON, contains U+0000, nests too deep or has a number out of range;
 /// [`Error::ScopeTooLarge`].
 pub fn canonical(scope: &[u8]) -> Result<Cow<'_, str>, Failure> {
-    if scope == ALL_AS_JSONB.as_bytes() || scope == ALL.as_bytes() {
+    if is_all(scope) {
         return Ok(Cow::Borrowed(ALL));
     }
     if scope.len() > limits::SCOPE_GIVEN_BYTES {
@@ -42,6 +43,33 @@ pub fn canonical(scope: &[u8]) -> Result<Cow<'_, str>, Failure> {
         return Err(Failure::found(Error::ScopeTooLarge, out.len() as u64));
     }
     Ok(if out == text { Cow::Borrowed(text) } else { Cow::Owned(out) })
+}
+
+/// The scope met last and its canonical form. Rows that are opened one after another have few scopes, and to find the
+/// canonical form takes as long as to open a short value.
+#[derive(Clone, Default)]
+pub(crate) struct LastScope(RefCell<Option<(Vec<u8>, String)>>);
+
+impl LastScope {
+    /// The same as [`canonical`].
+    pub(crate) fn canonical<'a>(&self, scope: &'a [u8]) -> Result<Cow<'a, str>, Failure> {
+        if is_all(scope) {
+            return canonical(scope);
+        }
+        let mut last = self.0.borrow_mut();
+        if let Some((given, found)) = &*last
+            && given == scope
+        {
+            return Ok(Cow::Owned(found.clone()));
+        }
+        let found = canonical(scope)?;
+        *last = Some((scope.to_vec(), found.clone().into_owned()));
+        Ok(found)
+    }
+}
+
+fn is_all(scope: &[u8]) -> bool {
+    scope == ALL_AS_JSONB.as_bytes() || scope == ALL.as_bytes()
 }
 
 /// Appends a value; `None` for one that is refused. The type to read is chosen by the first character, so

@@ -31,7 +31,7 @@ impl<S: Suite> Keyring<S> {
         value: &[u8],
         entropy: &mut impl Entropy,
     ) -> Result<Vec<u8>, Failure> {
-        let identity = identity.canonical()?;
+        let identity = self.canonical(identity)?;
         expiry::check(expires)?;
         if value.len() > limits::VALUE_BYTES {
             return Err(Failure::found(Error::ValueTooLarge, value.len() as u64));
@@ -54,9 +54,22 @@ impl<S: Suite> Keyring<S> {
         expires: Option<u64>,
         sealed: &[u8],
     ) -> Result<Vec<u8>, Failure> {
-        let identity = identity.canonical()?;
+        self.open_owned(identity, expires, sealed.to_vec())
+    }
+
+    /// The same in the buffer of the sealed value.
+    ///
+    /// # Errors
+    /// As [`Keyring::open`].
+    pub fn open_owned(
+        &self,
+        identity: &Identity<'_>,
+        expires: Option<u64>,
+        sealed: Vec<u8>,
+    ) -> Result<Vec<u8>, Failure> {
+        let identity = self.canonical(identity)?;
         expiry::check(expires)?;
-        self.open_canonical(&identity, expires, sealed)
+        self.open_in_place(&identity, expires, sealed)
     }
 
     /// Seals again, under the current key, what was sealed for this identity and expiry. It stays the same version of the
@@ -72,7 +85,7 @@ impl<S: Suite> Keyring<S> {
         expires: Option<u64>,
         sealed: &[u8],
     ) -> Result<Vec<u8>, Failure> {
-        let identity = identity.canonical()?;
+        let identity = self.canonical(identity)?;
         expiry::check(expires)?;
         let value = Zeroizing::new(self.open_canonical(&identity, expires, sealed)?);
         let parts = Parts::parse::<S>(sealed)?;
@@ -111,21 +124,34 @@ impl<S: Suite> Keyring<S> {
         expires: Expires,
         sealed: &[u8],
     ) -> Result<Vec<u8>, Failure> {
-        let parts = Parts::parse::<S>(sealed)?;
-        let cipher = self.value_cipher(parts.key_id)?;
-        let mut value = parts.ciphertext.to_vec();
-        let aad = aad(&header::<S>(parts.key_id), identity, expires);
-        cipher.open(parts.nonce, &aad, &mut value, parts.tag)?;
-        match unpadded(&value) {
-            Some(len) => {
-                value.truncate(len);
-                Ok(value)
-            }
-            None => {
-                value.zeroize();
-                Err(Error::Malformed.into())
-            }
+        self.open_in_place(identity, expires, sealed.to_vec())
+    }
+
+    fn open_in_place(
+        &self,
+        identity: &CanonicalIdentity<'_>,
+        expires: Expires,
+        mut sealed: Vec<u8>,
+    ) -> Result<Vec<u8>, Failure> {
+        let key_id = Parts::parse::<S>(&sealed)?.key_id;
+        let cipher = self.value_cipher(key_id)?;
+        let aad = aad(&header::<S>(key_id), identity, expires);
+        // The shape is as it should be; so none of these is missing.
+        let start = HEADER + Cipher::<S>::NONCE;
+        let (before, rest) = sealed.split_at_mut_checked(start).ok_or(Error::Malformed)?;
+        let nonce = before.get(HEADER..).ok_or(Error::Malformed)?;
+        let (buffer, tag) = rest.split_last_chunk_mut().ok_or(Error::Malformed)?;
+        cipher.open(nonce, &aad, buffer, tag)?;
+        let length = unpadded(buffer);
+        // The value goes to the front; what it was copied from is wiped.
+        if let Some(length) = length {
+            sealed.copy_within(start..start + length, 0);
         }
+        if let Some(rest) = sealed.get_mut(length.unwrap_or(0)..) {
+            rest.zeroize();
+        }
+        sealed.truncate(length.unwrap_or(0));
+        if length.is_some() { Ok(sealed) } else { Err(Error::Malformed.into()) }
     }
 }
 
@@ -145,12 +171,10 @@ pub(crate) fn version<S: Suite>(sealed: &[u8]) -> &[u8] {
     Parts::parse::<S>(sealed).map_or(sealed, |parts| parts.nonce)
 }
 
-/// A sealed value taken apart.
+/// What stands before the ciphertext of a sealed value.
 struct Parts<'a> {
     key_id: &'a KeyId,
     nonce: &'a [u8],
-    ciphertext: &'a [u8],
-    tag: &'a [u8; TAG],
 }
 
 impl<'a> Parts<'a> {
@@ -166,14 +190,14 @@ impl<'a> Parts<'a> {
         }
         let key_id = reader.array()?;
         let nonce = reader.take(Cipher::<S>::NONCE)?;
-        let (ciphertext, tag) = reader.0.split_last_chunk().ok_or(Error::Malformed)?;
+        let (ciphertext, _): (_, &[u8; TAG]) = reader.0.split_last_chunk().ok_or(Error::Malformed)?;
         let shape = !ciphertext.is_empty()
             && ciphertext.len().is_multiple_of(BUCKET)
             && ciphertext.len() <= limits::VALUE_BYTES + BUCKET;
         if !shape {
             return Err(Error::Malformed.into());
         }
-        Ok(Self { key_id, nonce, ciphertext, tag })
+        Ok(Self { key_id, nonce })
     }
 }
 

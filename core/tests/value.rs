@@ -49,6 +49,30 @@ fn every_changed_byte_is_refused_aes256gcmsiv() {
     every_changed_byte_is_refused::<Aes256GcmSiv>();
 }
 
+/// The scope of the call before must not stand for another.
+#[test]
+fn scopes_in_any_order() {
+    let (keys, _) = keyring::<XChaCha20Poly1305>(5);
+    let scopes = [
+        [r#"{"env": "prod"}"#, r#"{ "env":"prod" }"#],
+        [r#"{"env": "test"}"#, r#"{"env":"test"}"#],
+        [ALL, r#"{"all": true}"#],
+        [r#"{"b": 1.0, "a": 2}"#, r#"{"a":2,"b":1}"#],
+    ];
+    let sealed = scopes
+        .map(|[scope, _]| keys.seal(&identity("stripe", scope), None, b"v", &mut Fixed::new(6)).unwrap());
+    for (i, j) in (0..64).map(|n| (n / 4 % 4, n % 4)) {
+        for scope in scopes[i] {
+            let opened =
+                keys.open(&identity("stripe", scope), None, &sealed[j]).map_err(|failure| failure.error);
+            let expected = if i == j { Ok(b"v".to_vec()) } else { Err(Error::NotAuthentic) };
+            assert_eq!(opened, expected, "{scope} {j}");
+            let refused = keys.open(&identity("stripe", "{"), None, &sealed[j]).expect_err("not JSON");
+            assert_eq!(refused.error, Error::InvalidScope);
+        }
+    }
+}
+
 #[test]
 fn a_moved_value_does_not_open() {
     let (keys, _) = keyring::<XChaCha20Poly1305>(3);

@@ -40,7 +40,7 @@ impl<S: Suite> GuestKeyring for KeyringResource<S> {
     }
 
     fn open(&self, identity: Identity, expires: Option<u64>, sealed: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        self.0.borrow().open(&convert::identity(&identity), expires, &sealed).map_err(convert::failure)
+        self.0.borrow().open_owned(&convert::identity(&identity), expires, sealed).map_err(convert::failure)
     }
 
     fn reseal(&self, identity: Identity, expires: Option<u64>, sealed: Vec<u8>) -> Result<Vec<u8>, Failure> {

@@ -49,7 +49,7 @@ macro_rules! export_module {
     ($suite:ident) => {
         #[cfg(target_arch = "wasm32")]
         #[global_allocator]
-        static ALLOCATOR: $crate::Wiping = $crate::Wiping;
+        static ALLOCATOR: $crate::Wiping = $crate::Wiping::new();
 
         #[cfg(target_arch = "wasm32")]
         type Exports = $crate::Module<$crate::core::$suite>;
