@@ -32,6 +32,32 @@ def test_memory_after_a_derivation(own_db: Database) -> None:
     assert after - before < DERIVATION / 8, f"{after - before} KiB are kept"
 
 
+def address_space(session: psycopg.Connection) -> int:
+    """GiB; every sandbox reserves four."""
+    status = Path(f"/proc/{session.info.backend_pid}/status").read_text()
+    return int(re.search(r"VmSize:\s+(\d+)", status)[1]) >> 20
+
+
+def test_memory_after_large_values(db: Database) -> None:
+    """One sandbox serves the large values of a transaction, whatever keyrings they have, and does not outlive it."""
+    session = db.connect()
+    session.execute("create schema other; select omni_credentials.instantiate('other')")
+    for schema in ("omni_credentials", "other"):
+        session.execute(
+            f"insert into {schema}.credentials (name, value) select 'n' || i, repeat('x', 300000)::bytea from generate_series(1, 3) i"
+        )
+    read = "select sum(length(value)) from {}.credentials"
+    session.execute(read.format("omni_credentials"))
+    before = address_space(session)
+    for end in ("commit", "rollback"):
+        session.execute("begin")
+        for schema in ("omni_credentials", "other", "omni_credentials"):
+            assert session.execute(read.format(schema)).fetchall() == [(900_000,)]
+            assert address_space(session) - before in (4, 5)
+        session.execute(end)
+        assert address_space(session) - before in (0, 1)
+
+
 def test_memory_after_a_scope_of_any_size(db: Database) -> None:
     """A scope is an argument of the function, and its text can be far longer than it is: none of it is kept."""
     opened = (

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use wasmtime::component::ResourceAny;
 use zeroize::Zeroizing;
 
@@ -8,7 +10,7 @@ use crate::sandbox::Sandbox;
 use crate::{Error, Identity, Kek, KeyOf};
 
 /// Values longer than this, in bytes, are sealed and opened in a work store: a row store would keep
-/// the memory for good.
+/// the memory permanently.
 const LARGE: usize = 64 << 10;
 
 /// An unlocked keyring in a row store of its own.
@@ -16,7 +18,12 @@ const LARGE: usize = 64 << 10;
 /// When a call traps or is interrupted its store is dropped; the next call makes a new one from the
 /// keyring and the KEK, which are remembered here. Dropping the keyring returns its memory, keys
 /// included, to the system.
+///
+/// A value of more than 64 KiB goes through a *work store*, which the runtime keeps for the next one until
+/// [`Runtime::release_large`](crate::Runtime::release_large).
 pub struct Keyring {
+    /// Among the keyrings of this process.
+    id: u64,
     module: Module,
     bytes: Vec<u8>,
     kek: Kek,
@@ -25,7 +32,7 @@ pub struct Keyring {
 }
 
 /// A sandbox and the keyring unlocked in it.
-struct Unlocked {
+pub(crate) struct Unlocked {
     sandbox: Sandbox,
     keyring: ResourceAny,
 }
@@ -34,8 +41,14 @@ type Store = wasmtime::Store<State>;
 
 impl Keyring {
     pub(crate) fn unlock(module: Module, bytes: &[u8], kek: &Kek) -> Result<Self, Error> {
-        let mut keyring =
-            Self { module, bytes: bytes.to_vec(), kek: kek.clone(), row: None, instantiations: 0 };
+        let mut keyring = Self {
+            id: new_id(),
+            module,
+            bytes: bytes.to_vec(),
+            kek: kek.clone(),
+            row: None,
+            instantiations: 0,
+        };
         keyring.row()?;
         Ok(keyring)
     }
@@ -177,14 +190,21 @@ impl Keyring {
         >,
     ) -> Result<T, Error> {
         if length > LARGE {
-            let mut work = Unlocked::new(&self.module, Kind::Work, &self.bytes, &self.kek)?;
+            let mut work = match self.module.large().take(self.id) {
+                Some(work) => work,
+                None => Unlocked::new(&self.module, Kind::Work, &self.bytes, &self.kek)?,
+            };
             let keyring = work.keyring;
-            return work.sandbox.call(export, |module, store| call(module, store, keyring));
+            let result = work.sandbox.call(export, |module, store| call(module, store, keyring));
+            if is_sound(&result) {
+                self.module.large().keep(self.id, work);
+            }
+            return result;
         }
         let row = self.row()?;
         let keyring = row.keyring;
         let result = row.sandbox.call(export, |module, store| call(module, store, keyring));
-        if !matches!(result, Ok(_) | Err(Error::Refused(_))) {
+        if !is_sound(&result) {
             self.row = None;
         }
         result
@@ -201,9 +221,27 @@ impl Keyring {
     }
 
     fn remember(&mut self) -> Result<(), Error> {
+        // A work store that is kept has the keys of before.
+        drop(self.module.large().take(self.id));
         self.bytes = self.to_bytes()?;
         Ok(())
     }
+}
+
+impl Drop for Keyring {
+    fn drop(&mut self) {
+        drop(self.module.large().take(self.id));
+    }
+}
+
+/// Whether the store can be used again.
+fn is_sound<T>(result: &Result<T, Error>) -> bool {
+    matches!(result, Ok(_) | Err(Error::Refused(_)))
+}
+
+fn new_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Unlocked {

@@ -33,6 +33,7 @@ mod documents;
 mod engine;
 mod error;
 mod keyring;
+mod large;
 mod limits;
 mod loaded;
 mod memory;

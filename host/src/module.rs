@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 
 use crate::bindings::exports::omni::credentials::key_derivation;
 use crate::error::wrong_contract;
+use crate::large::LastLarge;
 use crate::limits::Kind;
 use crate::loaded::Loaded;
 use crate::runtime::Shared;
@@ -155,6 +156,10 @@ impl Module {
             }
         }
         found
+    }
+
+    pub(crate) fn large(&self) -> &LastLarge {
+        &self.shared.large
     }
 
     pub(crate) fn sandbox(&self, kind: Kind) -> Result<Sandbox, Error> {

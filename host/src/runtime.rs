@@ -6,6 +6,7 @@ use wasmtime::component::{Component, HasSelf, Linker};
 
 use crate::bindings::CryptoModule;
 use crate::cache::Cache;
+use crate::large::LastLarge;
 use crate::limits::State;
 use crate::loaded::Loaded;
 use crate::{Digest, Error, Module, engine};
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) cache: Option<Cache>,
     pub(crate) interrupt: Option<fn() -> bool>,
     pub(crate) before_call: Option<fn()>,
+    pub(crate) large: LastLarge,
 }
 
 /// Makes the runtime ask [`Config::interrupt`].
@@ -58,7 +60,8 @@ impl Runtime {
             .map_err(|error| Error::Engine(error.to_string()))?;
         let cache = config.cache_dir.map(|folder| Cache::new(folder, &engine, config.warn));
         let Config { interrupt, before_call, .. } = config;
-        Ok(Self { shared: Arc::new(Shared { engine, linker, cache, interrupt, before_call }) })
+        let large = LastLarge::default();
+        Ok(Self { shared: Arc::new(Shared { engine, linker, cache, interrupt, before_call, large }) })
     }
 
     /// Loads a module from its bytes.
@@ -69,7 +72,7 @@ impl Runtime {
     /// [`Error::NotAComponent`], [`Error::ForbiddenImport`], [`Error::WrongContract`].
     pub fn load(&self, wasm: &[u8], digest: &Digest) -> Result<Module, Error> {
         check_digest(wasm, digest)?;
-        match self.cached(digest) {
+        match self.load_cached(digest) {
             Some(module) => Ok(module),
             None => self.compile(wasm, digest),
         }
@@ -85,7 +88,7 @@ impl Runtime {
         digest: &Digest,
         fetch: impl FnOnce() -> Result<Vec<u8>, Error>,
     ) -> Result<Module, Error> {
-        match self.cached(digest) {
+        match self.load_cached(digest) {
             Some(module) => Ok(module),
             None => {
                 let wasm = fetch()?;
@@ -95,14 +98,21 @@ impl Runtime {
         }
     }
 
+    /// A module that is in the cache. Compiles nothing, and no code of a module runs; so this may be done before a process
+    /// forks.
+    pub fn load_cached(&self, digest: &Digest) -> Option<Module> {
+        let component = self.shared.cache.as_ref()?.load(&self.shared.engine, digest)?;
+        self.module(&component, digest).ok()
+    }
+
+    /// Gives back the memory that is kept for the next large value (see [`Keyring`](crate::Keyring)).
+    pub fn release_large(&self) {
+        self.shared.large.release();
+    }
+
     /// A ticker for this runtime.
     pub fn ticker(&self) -> Ticker {
         Ticker { engine: self.shared.engine.clone() }
-    }
-
-    fn cached(&self, digest: &Digest) -> Option<Module> {
-        let component = self.shared.cache.as_ref()?.load(&self.shared.engine, digest)?;
-        self.module(&component, digest).ok()
     }
 
     fn compile(&self, wasm: &[u8], digest: &Digest) -> Result<Module, Error> {

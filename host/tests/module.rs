@@ -6,8 +6,8 @@ mod common;
 
 use common::{CHEAP, MODULES, STRIPE, load, wasm};
 use omni_credentials_host::{
-    Digest, EntryRef, Error, ErrorCode, Failure, Identity, Kek, KeyOf, Preference, Reason, Rows, Side,
-    Wrapping,
+    Config, Digest, EntryRef, Error, ErrorCode, Failure, Identity, Kek, KeyOf, Preference, Reason, Rows,
+    Runtime, Side, Wrapping,
 };
 
 fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> Failure {
@@ -88,6 +88,29 @@ fn seals_and_opens() {
 }
 
 #[test]
+fn keyrings_take_turns_with_large_values() {
+    let runtime = Runtime::new(Config::default()).unwrap();
+    let wasm = wasm(MODULES[0]);
+    let module = runtime.load(&wasm, &Digest::of(&wasm)).unwrap();
+    let [mut one, mut two] = [b"one", b"two"].map(|secret| {
+        let made = module.create_keyring(secret, CHEAP).unwrap();
+        module.unlock(&made.keyring, &made.kek).unwrap()
+    });
+    for turn in 0..3_u8 {
+        for keyring in [&mut one, &mut two] {
+            let sealed = keyring.seal(&STRIPE, None, &[turn; 100_000]).unwrap();
+            assert_eq!(*keyring.open(&STRIPE, None, &sealed).unwrap(), [turn; 100_000]);
+            runtime.release_large();
+            assert_eq!(*keyring.open(&STRIPE, None, &sealed).unwrap(), [turn; 100_000]);
+        }
+    }
+    let sealed = one.seal(&STRIPE, None, &[1; 100_000]).unwrap();
+    assert_eq!(refusal(two.open(&STRIPE, None, &sealed)).code, ErrorCode::UnknownKey);
+    drop(one);
+    assert_eq!(refusal(two.open(&STRIPE, None, &sealed)).code, ErrorCode::UnknownKey);
+}
+
+#[test]
 fn refusals_cost_no_instance() {
     let module = load(MODULES[0]);
     let made = module.create_keyring(b"correct horse", CHEAP).unwrap();
@@ -133,6 +156,12 @@ fn keys_are_added_united_and_rewrapped() {
     assert_eq!(*keyring.open(&STRIPE, None, &theirs).unwrap(), b"theirs");
     // Large values go to another store, which has to know the new keys too.
     let large = keyring.seal(&STRIPE, None, &[7; 100_000]).unwrap();
+    assert_eq!(*keyring.open(&STRIPE, None, &large).unwrap(), [7; 100_000]);
+
+    // One that is kept for the next large value as well.
+    keyring.add_key().unwrap();
+    let newer = keyring.seal(&STRIPE, None, &[8; 100_000]).unwrap();
+    assert_eq!((keyring.key_of(&large), keyring.key_of(&newer)), (Ok(KeyOf::Known), Ok(KeyOf::Current)));
     assert_eq!(*keyring.open(&STRIPE, None, &large).unwrap(), [7; 100_000]);
 
     let stored = keyring.to_bytes().unwrap();
