@@ -31,4 +31,5 @@ pub extern "C-unwind" fn _PG_init() {
     postgres::running::register();
     file_store::register();
     keys::kek_cache_shared::register();
+    keys::modules::register();
 }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use omni_credentials_host::{self as host, Config, Digest, Module, Runtime};
 use pgrx::pg_sys;
@@ -20,11 +21,28 @@ const BUILTIN_DIGEST: &str = env!("OMNI_CREDENTIALS_BUILTIN_DIGEST");
 
 struct Modules {
     runtime: Runtime,
+    /// Where the runtime keeps what is compiled.
+    cache: PathBuf,
     loaded: HashMap<Digest, Module>,
     builtin: Digest,
+    /// Whether this backend uses them: what the server made ready before it forked has nothing of a backend yet.
+    in_use: bool,
 }
 
 impl Modules {
+    fn new() -> Result<Self, Error> {
+        let cache = settings::cache_directory();
+        let runtime = Runtime::new(Config {
+            cache_dir: Some(cache.clone()),
+            interrupt: Some(interrupt::wanted),
+            before_call: Some(interrupt::arm),
+            warn: Some(|message| pgrx::log!("omni_credentials: {message}")),
+        })
+        .map_err(module_error)?;
+        let builtin = BUILTIN_DIGEST.parse().map_err(module_error)?;
+        Ok(Self { runtime, cache, loaded: HashMap::new(), builtin, in_use: false })
+    }
+
     fn release_unused(&mut self) {
         self.loaded.retain(|_, module| module.is_shared());
     }
@@ -32,6 +50,56 @@ impl Modules {
 
 thread_local! {
     static MODULES: RefCell<Option<Modules>> = const { RefCell::new(None) };
+}
+
+/// Called once, when the library is loaded.
+pub(crate) fn register() {
+    // SAFETY: called from _PG_init, in the only thread; the callback is a plain C function that calls nothing of the server.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(on_transaction), core::ptr::null_mut());
+        if pg_sys::process_shared_preload_libraries_in_progress {
+            make_ready();
+        }
+    }
+}
+
+/// Makes what no session has a part in before the server forks: the engine, and the code of the default module if the cache
+/// has it. Nothing is compiled and no module runs, so there is no timeout to register; and there is no thread. The engine keeps
+/// the copy of the artifact open, which is sealed against any change and read through its mapping only. A failure does not
+/// stop the server: every backend tries again, and says what is wrong.
+fn make_ready() {
+    let made = std::panic::catch_unwind(|| {
+        let mut modules = Modules::new().ok()?;
+        if settings::require_allowed(&modules.builtin).is_ok()
+            && let Some(module) = modules.runtime.load_cached(&modules.builtin)
+        {
+            modules.loaded.insert(modules.builtin, module);
+        }
+        Some(modules)
+    });
+    MODULES.set(made.ok().flatten());
+}
+
+/// Memory for large values is kept for the next one of the same transaction.
+unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *mut core::ffi::c_void) {
+    use pg_sys::XactEvent as E;
+    let ends = [
+        E::XACT_EVENT_COMMIT,
+        E::XACT_EVENT_ABORT,
+        E::XACT_EVENT_PREPARE,
+        E::XACT_EVENT_PARALLEL_COMMIT,
+        E::XACT_EVENT_PARALLEL_ABORT,
+    ];
+    if ends.contains(&event) {
+        // Nothing here may fail. Modules are in use only where an error is on its way out, and then the next end does it.
+        let _ = MODULES.try_with(|slot| {
+            if let Ok(slot) = slot.try_borrow()
+                && let Some(modules) = &*slot
+            {
+                modules.runtime.release_large();
+            }
+        });
+    }
 }
 
 /// The digest of the default module.
@@ -117,21 +185,18 @@ pub(crate) fn module_error(error: host::Error) -> Error {
 
 fn with_modules<T>(f: impl FnOnce(&mut Modules) -> Result<T, Error>) -> Result<T, Error> {
     MODULES.with_borrow_mut(|slot| {
+        // What was made ready is of no use where the setting has changed since.
+        if slot.as_ref().is_some_and(|made| !made.in_use && made.cache != settings::cache_directory()) {
+            *slot = None;
+        }
         let modules = match slot {
             Some(modules) => modules,
-            None => {
-                let runtime = Runtime::new(Config {
-                    cache_dir: Some(settings::cache_directory()),
-                    interrupt: Some(interrupt::wanted),
-                    before_call: Some(interrupt::arm),
-                    warn: Some(|message| pgrx::log!("omni_credentials: {message}")),
-                })
-                .map_err(module_error)?;
-                interrupt::register(runtime.ticker());
-                let builtin = BUILTIN_DIGEST.parse().map_err(module_error)?;
-                slot.insert(Modules { runtime, loaded: HashMap::new(), builtin })
-            }
+            None => slot.insert(Modules::new()?),
         };
+        if !modules.in_use {
+            interrupt::register(modules.runtime.ticker());
+            modules.in_use = true;
+        }
         f(modules)
     })
 }
