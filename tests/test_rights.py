@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import psycopg
 import pytest
 from conftest import Database, drop_database, refused
 
@@ -401,3 +402,44 @@ def test_definer_rights_are_pinned(db: Database) -> None:
         "and prosqlbody is null and not coalesce(proconfig @> array['search_path=pg_catalog, pg_temp'], false)"
     )
     assert loose == []
+
+
+
+TAKEN = {
+    "SELECT on the view": f"revoke select on {VIEW} from {{app}}",
+    "membership in the principal": "revoke {owner} from {app}",
+    "bypassing policies": "alter role {app} nobypassrls",
+}
+
+
+@pytest.mark.parametrize("what", TAKEN)
+def test_a_right_that_ends_between_two_reads(role, db: Database, what: str) -> None:
+    """The same role asks for the same bytes in one transaction, and what it may do changes."""
+    owner = role("owner")
+    app = role("app", "bypassrls" if what == "bypassing policies" else f"in role {owner}")
+    db.run(f"insert into {VIEW} (name, value, principal) values ('own', 'secret', %s::regrole)", owner)
+    db.grant(app)
+    with db.connect(autocommit=False) as session:
+        row = session.execute(f"select tableoid, name, kind::text, principal::text, scope::text, value from {TABLE}").fetchone()
+
+        def opened() -> bytes | None:
+            session.execute("savepoint before")
+            session.execute(f"set local role {app}")
+            try:
+                (value,) = session.execute(
+                    "select omni_credentials.open_credential"
+                    "(%s, %s, %s::omni_credentials.credential_kind, %s::regrole, %s::jsonb, %s)",
+                    row,
+                ).fetchone()
+                session.execute("reset role")
+            except psycopg.errors.InsufficientPrivilege:
+                session.execute("rollback to before")
+                return None
+            return bytes(value)
+
+        for _ in range(2):
+            assert opened() == opened() == b"secret"
+            session.execute(TAKEN[what].format(app=app, owner=owner))
+            # Without the view, the sealed value.
+            assert opened() == (bytes(row[5]) if what == "SELECT on the view" else None)
+            session.execute("rollback")

@@ -27,6 +27,7 @@ pgrx::pg_module_magic!(name, version);
 pub extern "C-unwind" fn _PG_init() {
     settings::register();
     rows::identity::register();
+    rows::last_right::register();
     postgres::invalidation::register();
     postgres::running::register();
     file_store::register();

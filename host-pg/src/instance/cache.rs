@@ -1,7 +1,7 @@
 //! The instances that this backend knows, found by their tables.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use pgrx::pg_sys;
@@ -15,7 +15,8 @@ use crate::postgres::{catalog, invalidation};
 pub(crate) type Handle = Rc<RefCell<Instance>>;
 
 thread_local! {
-    static INSTANCES: RefCell<HashMap<pg_sys::Oid, Handle>> = RefCell::default();
+    /// By the oid of the table.
+    static INSTANCES: RefCell<BTreeMap<u32, Handle>> = RefCell::default();
 }
 
 /// The instance that a table belongs to.
@@ -23,12 +24,12 @@ pub(crate) fn of_table(table: pg_sys::Oid) -> Result<Handle, Error> {
     if invalidation::take() {
         look_again();
     }
-    let known = INSTANCES.with_borrow(|known| known.get(&table).cloned());
+    let known = INSTANCES.with_borrow(|known| known.get(&table.to_u32()).cloned());
     let handle = match known {
         Some(handle) => handle,
         None => {
             let handle = Rc::new(RefCell::new(Instance::locate(table)?));
-            INSTANCES.with_borrow_mut(|known| known.insert(table, Rc::clone(&handle)));
+            INSTANCES.with_borrow_mut(|known| known.insert(table.to_u32(), Rc::clone(&handle)));
             handle
         }
     };
@@ -47,7 +48,7 @@ fn look_again() {
     let dropped = INSTANCES.with_borrow_mut(|known| {
         let before = known.len();
         // SAFETY: a syscache lookup by oid; InvalidOid where there is no such relation.
-        known.retain(|table, _| unsafe { pg_sys::get_rel_namespace(*table) } != pg_sys::InvalidOid);
+        known.retain(|table, _| unsafe { pg_sys::get_rel_namespace((*table).into()) } != pg_sys::InvalidOid);
         for instance in known.values() {
             instance.borrow_mut().stale = true;
         }

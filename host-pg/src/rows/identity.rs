@@ -5,7 +5,8 @@
 //! scopes again and again.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use omni_credentials_host::Identity;
 use pgrx::pg_sys;
@@ -36,17 +37,19 @@ pub(crate) fn with_identity<T>(
         let principal = fields.principal_oid();
         let role = match as_principal {
             Some(role) => role,
-            None => match cache.roles.entry(principal) {
-                std::collections::hash_map::Entry::Occupied(entry) => &*entry.into_mut(),
-                std::collections::hash_map::Entry::Vacant(entry) => match catalog::role_name(principal) {
+            None => match cache.roles.entry(principal.to_u32()) {
+                Entry::Occupied(entry) => &*entry.into_mut(),
+                Entry::Vacant(entry) => match catalog::role_name(principal) {
                     Some(role) => &*entry.insert(role),
                     None => return Err(Unreadable::PrincipalDropped(principal.to_u32())),
                 },
             },
         };
         let label = catalog::oid(fields.kind);
-        let kind =
-            cache.labels.entry(label).or_insert_with(|| catalog::enum_label(label).unwrap_or_default());
+        let kind = cache
+            .labels
+            .entry(label.to_u32())
+            .or_insert_with(|| catalog::enum_label(label).unwrap_or_default());
         if cache.scope.raw != scope.bytes() {
             // Made before either half is replaced: an error on the way must not pair one scope with another's text.
             let text = encoding::to_utf8(&jsonb_text(&scope)).into_owned();
@@ -104,8 +107,9 @@ const MAX_INDEXED_BYTES: usize = 2_600;
 
 #[derive(Default)]
 struct Cache {
-    roles: HashMap<pg_sys::Oid, Vec<u8>>,
-    labels: HashMap<pg_sys::Oid, Vec<u8>>,
+    /// By the oids of roles and of labels.
+    roles: BTreeMap<u32, Vec<u8>>,
+    labels: BTreeMap<u32, Vec<u8>>,
     scope: LastScope,
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod columns;
 pub(crate) mod every;
 pub(crate) mod identity;
+pub(crate) mod last_right;
 pub(crate) mod open;
 pub(crate) mod scan;
 pub(crate) mod statement;

@@ -11,6 +11,7 @@ use crate::postgres::varlena::Detoasted;
 use crate::postgres::{catalog, plan};
 use crate::rows::columns::Fields;
 use crate::rows::identity;
+use crate::rows::last_right::Right;
 use crate::rows::statement::{IDENTITY_MATCHES, arguments, qualified, question};
 use crate::settings::{self, OnUnreadable};
 
@@ -94,11 +95,18 @@ fn not_for(fields: &Fields, reason: Unreadable) -> Error {
 /// view computes the whole old row. It gets the sealed value, which tells it nothing.
 fn open(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<Option<pg_sys::Datum>, Error> {
     let handle = instance::of_table(store)?;
-    if !may_see_values(&handle) {
-        // SAFETY: the datum of a bytea that is not NULL.
-        return Ok(Some(bytea(unsafe { Detoasted::new(sealed) }.bytes())));
+    let right = Right::new(store, handle.borrow().view, fields.principal_oid());
+    if !right.is_known() {
+        if !may_see_values(&handle) {
+            // SAFETY: the datum of a bytea that is not NULL.
+            return Ok(Some(bytea(unsafe { Detoasted::new(sealed) }.bytes())));
+        }
+        if acts_for_principal(store, fields) {
+            right.granted();
+        } else {
+            must_see(store, fields, sealed)?;
+        }
     }
-    may_read(store, fields, sealed)?;
     match open_as_seen(&handle, fields, sealed) {
         Ok(value) => {
             if settings::warn_expired() && fields.has_expired() {
@@ -203,8 +211,8 @@ const VALUE_COLUMN: pg_sys::AttrNumber = 2;
 /// Keeps `open_credential` from being an oracle: whoever holds sealed bytes from elsewhere, such as the file in a
 /// repository, may open them only with the rights of the principal, past row-level security, or where the policies of the
 /// table show them this very row.
-fn may_read(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<(), Error> {
-    if acts_for_principal(store, fields) || sees_row(store, fields, sealed)? {
+fn must_see(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<(), Error> {
+    if sees_row(store, fields, sealed)? {
         Ok(())
     } else {
         Err(Error::NotPermitted { name: fields.display_name() })
