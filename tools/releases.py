@@ -72,8 +72,8 @@ def notes(changelog: str, version: str) -> str:
 
 def version_problems(root: Path) -> Iterator[str]:
     """Where a file of the repository gives another version than Cargo.toml, which is the only place to change."""
-    workspace = tomllib.loads((root / "Cargo.toml").read_text())["workspace"]["package"]
-    version = workspace["version"]
+    manifest = tomllib.loads((root / "Cargo.toml").read_text())
+    workspace, version = manifest["workspace"]["package"], manifest["workspace"]["package"]["version"]
     changelog = (root / "CHANGELOG.md").read_text()
     if History.read(changelog).current != version:
         yield f"CHANGELOG.md: the newest version is {History.read(changelog).current}, in Cargo.toml it is {version}"
@@ -83,9 +83,10 @@ def version_problems(root: Path) -> Iterator[str]:
     groups = re.findall(r"^### (.*)$", section, re.M)
     if not groups or not set(groups) <= set(GROUPS) or not re.search(r"^- ", section, re.M):
         yield f"CHANGELOG.md: version {version} needs entries below headings such as {', '.join(GROUPS)}"
+    others = manifest.get("patch", {}).get("crates-io", {})
     for package in tomllib.loads((root / "Cargo.lock").read_text())["package"]:
-        # What has no source is a member of this workspace.
-        if "source" not in package and package["version"] != version:
+        # What has no source is a member of this workspace, or a changed crate of others.
+        if "source" not in package and package["name"] not in others and package["version"] != version:
             yield f"Cargo.lock: {package['name']} is {package['version']}, in Cargo.toml it is {version}"
     for page in sorted([*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("host-*/README.md")]):
         if page.name != "CHANGELOG.md":
