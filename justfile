@@ -7,11 +7,11 @@ target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 python := env("OMNI_PYTHON", "run-this-as-./just")
 pg := "pg" + env("OMNI_PG_MAJOR", "18")
 prettier := target / "node/package/node_modules/prettier/bin/prettier.cjs"
-javascript := "--log-level warn --config host-node/package.json host-node/{build.mjs,src,test} conformance/hosts/node_host.mjs"
+javascript := "--log-level warn --config host-node/package.json host-node/{build.mjs,src,test} conformance/hosts/node_host.mjs packaging/check/first.{mjs,ts}"
 throwaway := python + " tools/throwaway.py"
 # Programs that came with the pinned Python packages.
 venv := parent_directory(python)
-scripts := "just .ci/run fuzz/run.sh fuzz/ciphers/run.sh tools/*.sh tools/setup/*.sh"
+scripts := "just .ci/run fuzz/run.sh fuzz/ciphers/run.sh tools/*.sh tools/setup/*.sh packaging/*.sh"
 
 # What is built and tested together, always in one selection: with another, cargo would choose other features for shared
 # dependencies and compile wasmtime a second time. What makes modules has target folders of its own.
@@ -168,6 +168,11 @@ deny:
     @tools/deny.sh
 
 # ---- Release
+
+# Checks the Python and Node packages as registries and their users do: twine, publint, types, a fresh install.
+[group('release')]
+check-packages: wheel npm
+    @packaging/check-packages.sh
 
 # On release day: keeps this version's install script permanently, in host-pg/upgrade.
 [group('release')]
