@@ -169,6 +169,11 @@ deny:
 
 # ---- Release
 
+# Packs the sources for PGXN into <target>/package.
+[group('release')]
+package-sources:
+    @packaging/pgxn.sh
+
 # Checks the Python and Node packages as registries and their users do: twine, publint, types, a fresh install.
 [group('release')]
 check-packages: wheel npm

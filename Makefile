@@ -1,0 +1,26 @@
+# For those who install extensions with `make`, as PGXN's client does. It needs only the Postgres that PG_CONFIG names;
+# ./just brings in what else is missing.
+#
+#   make PG_CONFIG=/usr/lib/postgresql/17/bin/pg_config
+#   sudo make install PG_CONFIG=…
+#   make installcheck PG_CONFIG=… PGUSER=postgres   against a running server whose environment has
+#                                                   OMNI_CREDENTIALS_MASTER_PASSWORD
+
+PG_CONFIG ?= pg_config
+export PG_CONFIG
+
+all:
+	./just build
+
+install:
+	./just install
+
+installcheck:
+	$$($(PG_CONFIG) --pkglibdir)/pgxs/src/test/regress/pg_regress --bindir="$$($(PG_CONFIG) --bindir)" \
+	    --inputdir=tests/pg_regress --outputdir="$${TMPDIR:-/tmp}/omni_credentials-installcheck" \
+	    --dbname=contrib_regression_omni_credentials omni_credentials
+
+clean:
+	./just clean
+
+.PHONY: all install installcheck clean
