@@ -169,15 +169,21 @@ deny:
 
 # ---- Release
 
-# Packs the sources for PGXN into <target>/package.
+# Packs the sources for PGXN, and the lists of components of the Python and Node packages, into <target>/package.
 [group('release')]
-package-sources:
+package-sources: wheel npm
     @packaging/pgxn.sh
+    @packaging/sbom.sh wheel npm
 
 # Checks the Python and Node packages as registries and their users do: twine, publint, types, a fresh install.
 [group('release')]
 check-packages: wheel npm
     @packaging/check-packages.sh
+
+# Builds the crypto modules twice in clean folders, as two users where it may, and compares their digests.
+[group('release')]
+reproduce: modules
+    @packaging/reproduce.sh
 
 # On release day: keeps this version's install script permanently, in host-pg/upgrade.
 [group('release')]
