@@ -7,7 +7,7 @@ target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 python := env("OMNI_PYTHON", "run-this-as-./just")
 pg := "pg" + env("OMNI_PG_MAJOR", "18")
 prettier := target / "node/package/node_modules/prettier/bin/prettier.cjs"
-javascript := "--log-level warn --config host-node/package.json host-node/{build.mjs,src,test} conformance/hosts/node_host.mjs packaging/check/first.{mjs,ts}"
+javascript := "--log-level warn --config host-node/package.json host-node/{build.mjs,src,test} conformance/hosts/node_host.mjs tools/lint-workflows.mjs packaging/check/first.{mjs,ts}"
 throwaway := python + " tools/throwaway.py"
 # Programs that came with the pinned Python packages.
 venv := parent_directory(python)
@@ -157,6 +157,8 @@ lint: modules npm
     @{{ venv }}/ruff check --quiet --no-cache .
     @{{ venv }}/shellcheck -x {{ scripts }}
     @{{ venv }}/typos
+    @node tools/lint-workflows.mjs "$(tools/node-tools.sh)" .github/workflows/*.yml
+    @{{ venv }}/zizmor --quiet --offline --config .github/zizmor.yml .github/workflows .github/dependabot.yml
     @CARGO_TARGET_DIR={{ target / "lint" }} cargo clippy --workspace --all-targets --locked --no-default-features \
         --features omni_credentials/{{ pg }} -- --deny warnings
     @CARGO_TARGET_DIR={{ target / "lint" }} RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --quiet --locked \
