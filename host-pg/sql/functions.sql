@@ -173,6 +173,63 @@ as 'MODULE_PATHNAME', 'verify_wrapper';
 comment on function omni_credentials.verify(regnamespace) is
 'The credentials of an instance that do not open, and why. Looks at the rows that the caller may see.';
 
+create function omni_credentials.instance_status(schema regnamespace)
+returns table (
+    variable text, secret text, unlocks boolean, keyrings integer, module text,
+    credentials bigint, expired bigint, due bigint, unknown_principals bigint, problem text)
+language c volatile
+as 'MODULE_PATHNAME', 'instance_status_wrapper';
+comment on function omni_credentials.instance_status(regnamespace) is
+'What status() says of one instance.';
+
+create function omni_credentials.status()
+returns table (
+    schema text, version text, variable text, secret text, unlocks boolean, keyrings integer, module text,
+    credentials bigint, expired bigint, due bigint, unknown_principals bigint,
+    file_stores bigint, file_stores_behind bigint, preloaded boolean, problem text)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    ours text := (select e.extnamespace::pg_catalog.regnamespace from pg_catalog.pg_extension e where e.extname = 'omni_credentials');
+    found record;
+    behind text;
+begin
+    for found in execute format('select i.schema as place, i.version from %s.instances i order by i.schema::text', ours)
+    loop
+        schema := (select n.nspname from pg_namespace n where n.oid = found.place);
+        version := found.version;
+        variable := null; secret := null; unlocks := null; keyrings := null; module := null;
+        credentials := null; expired := null; due := null; unknown_principals := null;
+        file_stores := null; file_stores_behind := null; problem := null;
+        preloaded := exists (
+            select from regexp_split_to_table(current_setting('shared_preload_libraries', true), '[\s,]+') l
+            where btrim(l, '"') ~ '(^|/)omni_credentials$');
+        -- Whatever is wrong with one instance is told of that one. What ends the statement is not caught here.
+        begin
+            execute format('select s.variable, s.secret, s.unlocks, s.keyrings, s.module, s.credentials, s.expired, s.due,
+                s.unknown_principals, s.problem from %s.instance_status($1) s', ours)
+            into variable, secret, unlocks, keyrings, module, credentials, expired, due, unknown_principals, problem
+            using found.place;
+        exception when others then
+            problem := sqlerrm;
+        end;
+        begin
+            execute format('select count(*), count(*) filter (where f.in_step is false), string_agg(f.filename || '': '' || f.reason, ''; '')
+                filter (where f.in_step is false) from %s.file_store_status($1) f', ours)
+            into file_stores, file_stores_behind, behind using found.place;
+            problem := concat_ws('; ', problem, behind);
+        exception when others then
+            problem := concat_ws('; ', problem, sqlerrm);
+        end;
+        problem := nullif(problem, '');
+        return next;
+    end loop;
+end
+$$;
+comment on function omni_credentials.status() is
+'How each instance of the database is, on any node: one row each, with what is wrong as problem. Derives keys, opens no value, and needs no rights on the instances: grant EXECUTE on it, on instance_status and file_store_status to a role that monitors.';
+
 create function omni_credentials.rotate_key(schema regnamespace default 'omni_credentials')
 returns bigint
 language c volatile

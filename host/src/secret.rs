@@ -10,6 +10,29 @@ use crate::{Error, shared_file};
 /// The longest file that is read, in bytes: the longest secret and a line end.
 const MAX_FILE: u64 = 4096 + 2;
 
+/// Where a secret comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The variable itself.
+    Variable,
+    /// The file that the variable with `_FILE` names.
+    File,
+}
+
+/// Where [`from_environment`] takes the secret from; none where neither variable is set.
+pub fn source(variable: &str) -> Option<Source> {
+    if !is_variable_name(variable) {
+        return None;
+    }
+    let value = std::env::var_os(variable);
+    let path = std::env::var_os(format!("{variable}_FILE")).filter(|path| !path.is_empty());
+    match (value, path) {
+        (Some(value), path) if !value.is_empty() || path.is_none() => Some(Source::Variable),
+        (_, Some(_)) => Some(Source::File),
+        _ => None,
+    }
+}
+
 /// The secret in environment variable `variable`, or in the file that `variable`_FILE names; none where
 /// neither is set. An empty variable counts as unset where `variable`_FILE is set. Whether it is a secret that a module takes is not looked at.
 ///
@@ -17,17 +40,11 @@ const MAX_FILE: u64 = 4096 + 2;
 ///
 /// [`Error::File`] for a file that cannot be read or is longer than a secret can be.
 pub fn from_environment(variable: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
-    if !is_variable_name(variable) {
-        return Ok(None);
-    }
-    let value = std::env::var_os(variable);
-    let path = std::env::var_os(format!("{variable}_FILE")).filter(|path| !path.is_empty());
-    match (value, path) {
-        (Some(value), path) if !value.is_empty() || path.is_none() => {
-            Ok(Some(Zeroizing::new(value.into_vec())))
-        }
-        (_, Some(path)) => from_file(Path::new(&path)).map(Some),
-        _ => Ok(None),
+    let named = |variable: &str| std::env::var_os(variable).unwrap_or_default();
+    match source(variable) {
+        Some(Source::Variable) => Ok(Some(Zeroizing::new(named(variable).into_vec()))),
+        Some(Source::File) => from_file(Path::new(&named(&format!("{variable}_FILE")))).map(Some),
+        None => Ok(None),
     }
 }
 

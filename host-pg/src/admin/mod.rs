@@ -10,4 +10,5 @@ mod owner;
 mod prune_keyrings;
 mod rename_principal;
 mod rotate;
+mod status;
 mod verify;

@@ -87,6 +87,29 @@ impl Instance {
         self.keyrings.loaded.first().map(|keyring| &keyring.stored)
     }
 
+    /// The variable of the server's environment that holds the master secret.
+    pub(crate) fn variable(&self) -> &str {
+        &self.settings.variable
+    }
+
+    /// How many keyrings the instance has.
+    pub(crate) fn keyrings(&self) -> usize {
+        self.keyrings.loaded.len()
+    }
+
+    /// Unlocks the current keyring.
+    pub(crate) fn unlock_current(&mut self) -> Result<(), Error> {
+        self.keyrings.unlocked(0).map(drop)
+    }
+
+    /// The module of the current keyring, or the one that a new keyring is made with.
+    pub(crate) fn current_digest(&self) -> Result<Digest, Error> {
+        match self.current() {
+            Some(current) => Ok(current.module),
+            None => self.module_for_new_keyring(),
+        }
+    }
+
     /// The bytes of the current keyring; an error where there is none.
     pub(crate) fn current_bytes(&self) -> Result<Vec<u8>, Error> {
         self.current()
@@ -222,10 +245,7 @@ impl Instance {
 
     /// The module of the current keyring.
     pub(crate) fn current_module(&self) -> Result<Module, Error> {
-        match self.current() {
-            Some(current) => modules::module(&current.module),
-            None => modules::module(&self.module_for_new_keyring()?),
-        }
+        modules::module(&self.current_digest()?)
     }
 
     /// The module that a new keyring of this instance is made with.
