@@ -60,6 +60,30 @@ def test_the_page_of_expiry(db: Database, tmp_path: Path) -> None:
     assert done.stdout.count("expires 20") >= 2
 
 
+def test_the_page_of_status() -> None:
+    server = new_server("status")
+    try:
+        server.start({VARIABLE: MASTER_KEY})
+        Database(server, "postgres").run("create extension omni_credentials")
+        blocks = re.findall(r"```sql\n(.*?)```", (TUTORIAL.parent / "status.md").read_text(), re.S)
+        done = subprocess.run(
+            server.program("psql", "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1"),
+            input="".join(blocks), env=server.client_environment(), capture_output=True, text=True, check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == ["omni_credentials|0|0|0|"]
+    finally:
+        server.remove()
+
+
+def test_the_columns_of_status_are_documented(db: Database) -> None:
+    page = (TUTORIAL.parent / "status.md").read_text()
+    documented = re.findall(r"`(\w+)`", " ".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `")))
+    assert documented == db.run("select string_agg(key, ' ' order by n) from (select * from"
+                                " json_object_keys((select to_json(s) from omni_credentials.status() s)) with ordinality as k(key, n)) k"
+                                )[0][0].split()
+
+
 def test_the_sql_of_the_readme() -> None:
     server = new_server("readme")
     try:

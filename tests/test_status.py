@@ -34,7 +34,8 @@ def test_an_instance_from_its_first_day(own_db: Database) -> None:
     assert [(row["module"],)] == module
     own_db.close()
 
-    own_db.server.restart({VARIABLE: "another secret"}, {"shared_preload_libraries": "omni_credentials"})
+    own_db.server.settings["shared_preload_libraries"] = "omni_credentials"
+    own_db.server.restart({VARIABLE: "another secret"})
     row = status(own_db)["omni_credentials"]
     assert row["unlocks"] is False and row["credentials"] == 3 and row["preloaded"] is True
     assert f"the master secret in environment variable {VARIABLE} is not the one" in row["problem"]
