@@ -128,15 +128,11 @@ fuzz *arguments:
     @fuzz/run.sh "$@"
     @fuzz/ciphers/run.sh
 
-# Measures the core in the sandbox against the same core natively, and what users of a server wait for; `--rows N`.
+# Measures what users wait for beside what they would use otherwise, as one table; `--rows N`, `--vault FOLDER`, `--readme`.
 [group('test')]
 bench *arguments: build
     @cargo build --release --locked {{ packages }} -p omni-credentials-bench-native-vs-component --bins
-    @{{ target / "release/omni-credentials-bench-native-vs-component" }} {{ target / "modules" }}
-    @echo
     @{{ python }} bench/run.py "$@"
-    @echo
-    @{{ python }} bench/file_store.py
 
 # ---- Keep it clean
 

@@ -1,16 +1,13 @@
-"""What a file store costs: the same transactions with and without one, as ratios. Each number is the best of several.
-
-Run it as: $OMNI_PYTHON bench/file_store.py
-"""
+"""What a file store costs: the same transactions with and without one. Each number is the best of several."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("tests/support", "tools")]
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("tests", "tests/support", "tools")]
 
 import psycopg  # noqa: E402
 from conftest import MASTER_KEY, VARIABLE, drop_database, fresh_database, new_server  # noqa: E402
@@ -94,22 +91,14 @@ def measure(server, full: bool, mirrored: bool, run: Callable[[psycopg.Connectio
         drop_database(db)
 
 
-def main() -> None:
+def measured() -> Iterator[tuple[str, float, float, float | None]]:
+    """For each case its name, seconds without and with a file store, and the ratio to reach if there is one."""
     server = new_server("bench-file-store").start({VARIABLE: MASTER_KEY})
     try:
-        print(f"{'':45} {'without':>10} {'with':>10} {'ratio':>7} {'target':>7}")
         for name, (full, run, target) in CASES.items():
             # In turns, so that a busy machine disturbs both alike.
             rounds = [[measure(server, full, on, run) for on in (False, True)] for _ in range(REPEAT)]
             without, mirrored = (min(column) for column in zip(*rounds, strict=True))
-            wanted = f"{target:.0f}x" if target else "50 ms"
-            print(
-                f"{name:45} {without * 1e3:7.1f} ms {mirrored * 1e3:7.1f} ms {mirrored / without:6.2f}x {wanted:>7}",
-                flush=True,
-            )
+            yield name, without, mirrored, target
     finally:
         server.remove()
-
-
-if __name__ == "__main__":
-    main()

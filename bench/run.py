@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measures what a user of the extension waits for, side by side in one run, and prints one table of ratios.
 
-Every pair of things compared takes turns, so that a busy machine disturbs both alike; each figure is a median. pgcrypto is
-measured where a Postgres with it is at hand: the chosen one, one below the target folder, or the one that
-OMNI_BENCH_PGCRYPTO (a pg_config) names.
+Every pair of things compared takes turns, so that a busy machine disturbs both alike; each figure is a median, and for rows
+the best. pgcrypto is measured where a Postgres with it is at hand: the chosen one, one below the target folder, or the one
+that OMNI_BENCH_PGCRYPTO (a pg_config) names; supabase/vault where `--vault` says (bench/vault.py). `--readme` writes the table
+into README.md.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -21,7 +23,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
+import file_store
 import psycopg
+import vault
+from report import Report, seconds
 from throwaway import Installation, Server, ServerError
 
 VARIABLE = "OMNI_CREDENTIALS_MASTER_PASSWORD"
@@ -70,20 +75,84 @@ OPENED = "select sum(length(value)) from omni_credentials.credentials"
 FIRST = "select value from omni_credentials.credentials where name = 'n1'"
 
 
-class Table:
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, str]] = []
-
-    def add(self, what: str, figure: str, ratio: str) -> None:
-        self.lines.append((what, figure, ratio))
-
-    def show(self) -> None:
-        widths = [max(len(line[n]) for line in self.lines) for n in range(3)]
-        for what, figure, ratio in self.lines:
-            print(f"{what:<{widths[0]}}  {figure:>{widths[1]}}  {ratio}")
+SANDBOX = "the same code without a sandbox"
+VAULT = "supabase/vault, native libsodium"
 
 
-def scans(table: Table, server: Server, rows: int) -> None:
+def component(report: Report) -> None:
+    """The core in the sandbox against the core natively."""
+    target = Path(os.environ["CARGO_TARGET_DIR"])
+    program = target / "release/omni-credentials-bench-native-vs-component"
+    done = subprocess.run([program, target / "modules"], check=True, capture_output=True, text=True)
+    targets = {"open 40 B": 1.05, "open 16 KiB": 2.0, "open 1 MiB": 2.5, "Argon2id 64 MiB, 3 passes, 4 lanes": 1.3}
+    for line in done.stdout.splitlines()[2:]:
+        what, native, inside, _ = (cell.strip() for cell in line.strip("|").split("|"))
+        wanted = targets.get(what.removeprefix("xchacha20poly1305: "))
+        report.ratio(what, seconds(inside), SANDBOX, seconds(native), wanted, readme=wanted is not None)
+
+
+# Bytes, rows, and the ratio to reach.
+SIZES = ((40, 20_000, 0.7), (1 << 10, 4_000, 1.0), (16 << 10, 400, 1.0), (256 << 10, 30, 1.5))
+
+
+def against_vault(report: Report, key: str, folder: Path | None) -> None:
+    server = Server.create(f"bench-{os.getpid()}-vault")
+    try:
+        server.settings |= vault.settings(server, folder)
+        server.start({VARIABLE: key})
+        with connect(server) as session:
+            session.execute("create extension omni_credentials")
+            session.execute("create extension supabase_vault cascade")
+            session.execute("set max_parallel_workers_per_gather = 0")
+            rows_against_vault(report, session)
+        # What is preloaded is loaded at the start.
+        server.restart()
+        ones, theirs = "select value from omni_credentials.credentials where name = '40-1'", \
+            "select decrypted_secret from vault.decrypted_secrets where name = '40-1'"
+        nothing, our_first, their_first = in_turns(
+            25, fresh(server, "select 1"), fresh(server, ones), fresh(server, theirs)
+        )
+        report.ratio(
+            "first read of a session, over connecting and `select 1`", (our_first - nothing) / 1e3, VAULT,
+            (their_first - nothing) / 1e3, readme=True,
+        )
+    except vault.NotThere as reason:
+        report.figure(VAULT, str(reason))
+    finally:
+        server.remove()
+
+
+def rows_against_vault(report: Report, session: psycopg.Connection) -> None:
+    for size, count, target in SIZES:
+        value = f"repeat(chr(97 + i % 26), {size})"
+        ours = run(session, (
+            f"insert into omni_credentials.credentials (name, value) select '{size}-' || i, convert_to({value}, 'UTF8') "
+            f"from generate_series(1, {count}) i returning 1"
+        ))
+        theirs = run(session, (
+            f"select count(vault.create_secret({value}, '{size}-' || i)) from generate_series(1, {count}) i"
+        ))
+        session.execute("vacuum analyze")
+        if size == 40:
+            report.ratio("insert, per row of 40 bytes", ours / count / 1e3, VAULT, theirs / count / 1e3, 1.0, readme=True)
+        view = f"select sum(octet_length(value)) from omni_credentials.credentials where name like '{size}-%'"
+        their_view = f"select sum(octet_length(decrypted_secret)) from vault.decrypted_secrets where name like '{size}-%'"
+        best = [min(times) for times in zip(*((run(session, view), run(session, their_view)) for _ in range(15)), strict=True)]
+        name = f"{size} bytes" if size < 1024 else f"{size >> 10} KiB"
+        report.ratio(
+            f"query of the view, per row of {name}", best[0] / count / 1e3, VAULT, best[1] / count / 1e3, target, readme=True
+        )
+
+
+def files(report: Report) -> None:
+    for name, without, mirrored, target in file_store.measured():
+        if target:
+            report.ratio(name + ", file store", mirrored, "no file store", without, target)
+        else:
+            report.more(name + ", file store", mirrored, "no file store", without, 0.015, readme=True)
+
+
+def scans(report: Report, server: Server, rows: int) -> None:
     one, two = connect(server), connect(server)
     for session in (one, two):
         session.execute("set max_parallel_workers_per_gather = 0")
@@ -100,14 +169,12 @@ def scans(table: Table, server: Server, rows: int) -> None:
 
     alone, together = in_turns(3, lambda: run(one, OPENED), both)
     each = (opened - sealed) / rows * 1000
-    table.add(f"scan of {rows} rows, decrypting nothing", f"{sealed:.1f} ms", "1")
-    table.add("  the same through the view", f"{opened:.1f} ms", f"{opened / sealed:.1f} times")
-    table.add("  decryption of a row of 40 bytes", f"{each:.2f} µs", "")
-    table.add("  two sessions at once", f"{together:.1f} ms", f"{together / alone:.2f} times one session")
-    pgcrypto(table, each, rows // 20)
+    report.ratio(f"scan of {rows} rows through the view", opened / 1e3, "the same, decrypting nothing", sealed / 1e3)
+    report.ratio("two sessions at once", together / 1e3, "one session", alone / 1e3)
+    pgcrypto(report, each, rows // 20)
 
 
-def pgcrypto(table: Table, each: float, rows: int) -> None:
+def pgcrypto(report: Report, each: float, rows: int) -> None:
     """What a user of pgcrypto would write: a table with encrypted values, and a view over it."""
     for installation in with_pgcrypto():
         server = None
@@ -130,15 +197,15 @@ def pgcrypto(table: Table, each: float, rows: int) -> None:
                     lambda: run(session, "select sum(length(value)) from opened"),
                 )
             theirs = (opened - sealed) / rows * 1000
-            name = f"  pgcrypto's pgp_sym_decrypt (Postgres {installation.major})"
-            table.add(name, f"{theirs:.2f} µs", f"{theirs / each:.0f} times ours (target: 40 or more)")
+            against = f"pgcrypto's `pgp_sym_decrypt`, Postgres {installation.major}"
+            report.ratio("decryption of a row of 40 bytes", each / 1e6, against, theirs / 1e6, 0.025, readme=True)
             return
         except (ServerError, psycopg.Error, OSError) as error:
             print(f"pgcrypto of {installation.pg_config}: {error}", file=sys.stderr)
         finally:
             if server is not None:
                 server.remove()
-    table.add("  pgcrypto's pgp_sym_decrypt", "not measured", "no Postgres with pgcrypto is at hand")
+    report.figure("pgcrypto's pgp_sym_decrypt", "not measured", "no Postgres with pgcrypto is at hand")
 
 
 def with_pgcrypto() -> Iterator[Installation]:
@@ -172,7 +239,7 @@ def fresh(server: Server, statement: str) -> Callable[[], float]:
     return measure
 
 
-def connections(table: Table, key: str) -> None:
+def connections(report: Report, key: str) -> None:
     password = "correct horse battery staple"
     cases = (
         ("generated key, library preloaded", key, {"shared_preload_libraries": "omni_credentials"}),
@@ -184,14 +251,20 @@ def connections(table: Table, key: str) -> None:
     for name, secret, settings in cases:
         with running("connect", secret, settings) as server:
             fill(server, 10)
+            # What is preloaded is what the cache has when the server starts.
+            server.restart()
             nothing, first = in_turns(15, fresh(server, "select 1"), fresh(server, FIRST))
-            table.add(f"connect and first read: {name}", f"{first:.1f} ms", f"{first - nothing:+.1f} ms over select 1")
+            target = {"generated key, library preloaded": 0.0009, "generated key": 0.002}.get(name)
+            report.more(
+                f"connect and first read: {name}", first / 1e3, "connect and `select 1`", nothing / 1e3, target,
+                readme=target is not None,
+            )
             if name == "generated key":
-                compiled(table, server)
-                memory(table, server)
+                compiled(report, server)
+                memory(report, server)
 
 
-def compiled(table: Table, server: Server) -> None:
+def compiled(report: Report, server: Server) -> None:
     folder = server.data / "pgsql_tmp_omni_credentials"
 
     def without() -> float:
@@ -199,10 +272,10 @@ def compiled(table: Table, server: Server) -> None:
         return fresh(server, FIRST)()
 
     cached, anew = in_turns(5, fresh(server, FIRST), without)
-    table.add("  with the module compiled anew", f"{anew:.1f} ms", f"{anew - cached:+.1f} ms over a cached one")
+    report.more("first read, with the module compiled again", anew / 1e3, "a cached one", cached / 1e3)
 
 
-def memory(table: Table, server: Server) -> None:
+def memory(report: Report, server: Server) -> None:
     def private(session: psycopg.Connection) -> int:
         rollup = Path(f"/proc/{session.info.backend_pid}/smaps_rollup").read_text()
         return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_"))
@@ -214,19 +287,19 @@ def memory(table: Table, server: Server) -> None:
         for session in (another, reader):
             session.execute(FIRST).fetchall()
         kept = (private(reader) - private(plain)) / 1024
-    table.add("memory that a backend keeps after it", f"{kept:.1f} MiB", "private, over one that read sealed rows only (target: 4)")
+    report.figure("memory that a backend keeps after it", f"{kept:.1f} MiB", "private, over one that read sealed rows only (target: 2)")
 
 
-def swap(table: Table, server: Server, rows: int) -> None:
+def swap(report: Report, server: Server, rows: int) -> None:
     wasm = (Path(os.environ["OMNI_CREDENTIALS_MODULES"]) / "aes256gcmsiv.wasm").read_bytes()
     with connect(server) as session:
         session.execute("select omni_credentials.install_module('aes', %s, sha256(%s))", (wasm, wasm))
         there = run(session, "select omni_credentials.use_module(module => 'aes')")
         back = run(session, "select omni_credentials.use_module(module => 'xchacha20poly1305')")
-    table.add(f"use_module with {rows} rows, there and back", f"{there / 1000:.1f} s, {back / 1000:.1f} s", "")
+    report.figure(f"use_module with {rows} rows, there and back", f"{there / 1000:.1f} s, {back / 1000:.1f} s")
 
 
-def cancellation(table: Table, server: Server) -> None:
+def cancellation(report: Report, server: Server) -> None:
     """How long a module that loops goes on after it was asked to stop."""
     wasm = (Path(os.environ["OMNI_CREDENTIALS_MODULES"]) / "hostile" / "loop.wasm").read_bytes()
     with connect(server) as admin:
@@ -265,7 +338,7 @@ def cancellation(table: Table, server: Server) -> None:
         for how in ("timeout", "pg_cancel_backend", "pg_terminate_backend"):
             times = [stopped(how) for _ in range(7)]
             name = "statement_timeout" if how == "timeout" else how
-            table.add(
+            report.figure(
                 f"a looping module ends after {name}", f"{statistics.median(times):.0f} ms",
                 f"at most {max(times):.0f} ms (target: 200)",
             )
@@ -274,17 +347,25 @@ def cancellation(table: Table, server: Server) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
-    rows = parser.parse_args().rows
-    table = Table()
+    parser.add_argument("--vault", type=Path, help="the folder in which supabase/vault was built")
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
+    options = parser.parse_args()
+    report = Report()
+    component(report)
     with running("scan", "correct horse battery staple") as server:
-        fill(server, rows)
+        fill(server, options.rows)
         with connect(server) as session:
             key = session.execute("select omni_credentials.generate_master_key()").fetchone()[0]
-        scans(table, server, rows)
-        swap(table, server, rows)
-        cancellation(table, server)
-    connections(table, key)
-    table.show()
+        scans(report, server, options.rows)
+        swap(report, server, options.rows)
+        cancellation(report, server)
+    connections(report, key)
+    against_vault(report, key, options.vault)
+    files(report)
+    print()
+    report.show()
+    if options.readme:
+        report.write()
 
 
 if __name__ == "__main__":
