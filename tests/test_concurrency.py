@@ -312,6 +312,38 @@ class TestBlindUpdates:
         assert filled.run(f"select name, value, kind::text from {VIEW}") == [("m", b"a", "token")]
         assert filled.run("select * from omni_credentials.verify()") == []
 
+    @pytest.mark.parametrize(
+        ("first", "second", "expiry", "value"),
+        [
+            ("expires_at = '2040-01-01Z'", "value = 'b'", "2040", b"b"),
+            ("value = 'a'", "expires_at = '2041-01-01Z'", "2041", b"a"),
+            ("value = 'a', expires_at = '2040-01-01Z'", "value = 'b', expires_at = null", None, b"b"),
+            ("value = 'a', expires_at = '2040-01-01Z'", "kind = 'token'", "2040", b"a"),
+        ],
+        ids=["expiry, then value", "value, then expiry", "both, then both", "both, then kind"],
+    )
+    def test_what_it_does_not_assign_stays(
+        self, filled: Database, sessions, first: str, second: str, expiry: str | None, value: bytes
+    ) -> None:
+        """The expiry is bound into the value, and is another session's as much as the value is."""
+        one, two = sessions
+        one.execute(f"update {VIEW} set {first}")
+        other = Background(filled, two, f"update {VIEW} set {second} where name = 'n'")
+        one.commit()
+        other.finish()
+        assert other.error is None
+        assert filled.run(f"select value, to_char(expires_at, 'YYYY') from {VIEW}") == [(value, expiry)]
+        assert filled.run("select * from omni_credentials.verify()") == []
+
+    def test_a_computed_expiry_is_not_lost(self, filled: Database, sessions) -> None:
+        one, two = sessions
+        filled.run(f"update {VIEW} set expires_at = '2040-01-01Z'")
+        one.execute(f"update {VIEW} set expires_at = expires_at + interval '1 year'")
+        other = Background(filled, two, f"update {VIEW} set expires_at = expires_at + interval '1 year'")
+        one.commit()
+        other.finish()
+        assert serialization_failure(other.error)
+
     def test_returning_shows_what_is_stored(self, filled: Database, sessions) -> None:
         one, two = sessions
         one.execute(f"update {VIEW} set value = 'a'")

@@ -62,6 +62,7 @@ def test_bytes_are_stored_as_they_are(session) -> None:
 KINDS = ["'token'", "'token'::text", "'token'::varchar", f"'token'::{SCHEMA}.credential_kind", "null"]
 PRINCIPALS = ["'{app}'", "'{app}'::text", "'{app}'::regrole", "'{app}'::regrole::oid", "current_user", "null"]
 SCOPES = ["'{{\"all\": true}}'", "'{{\"all\": true}}'::jsonb", "null"]
+EXPIRIES = ["'2040-01-01Z'", "'2040-01-01Z'::timestamptz"]
 VALUES = ["'v'", "'v'::text", "'v'::bytea"]
 
 
@@ -86,6 +87,14 @@ def test_every_way_to_call_set_credential(session, app: str, value: str) -> None
             session.execute(f"select {SCHEMA}.set_credential({call})")
             expected = ("n", b"v", "token" if kind and kind != "null" else "credential", app, EVERYWHERE)
             assert stored(session) == [expected], call
+            session.execute(f"delete from {VIEW}")
+        expiry = EXPIRIES[len(named) % 2]
+        calls = [", ".join(["'n'", value, *named, f"expires_at => {expiry}"])]
+        if None not in given.values():
+            calls.append(", ".join(["'n'", value, *(a.format(app=app) for a in given.values() if a), expiry]))
+        for call in calls:
+            session.execute(f"select {SCHEMA}.set_credential({call})")
+            assert session.execute(f"select expires_at = {EXPIRIES[1]} from {VIEW}").fetchall() == [(True,)], call
             session.execute(f"delete from {VIEW}")
 
 

@@ -134,7 +134,8 @@ comment on column :schema.credentials.expires_at is 'When it expires; NULL is ne
 
 -- Setting and reading one credential. Literals and parameters without a type take the functions whose arguments are text,
 -- since Postgres prefers text. No two of them take the same arguments, whichever are left out: those with the types of the
--- table have one that must be given.
+-- table have one that must be given. And where one takes text in a place, the others take whatever they like, but a place
+-- without text has one type in all of them: that is why the scope of some comes last.
 create function :schema.set_credential(
     name text,
     value bytea,
@@ -184,8 +185,8 @@ create function :schema.set_credential(
     name text,
     value bytea,
     principal regrole,
-    scope jsonb default null,
-    expires_at timestamptz default null)
+    expires_at timestamptz default null,
+    scope jsonb default null)
 returns void
 language sql
 begin atomic
@@ -233,8 +234,8 @@ create function :schema.set_credential(
     name text,
     value text,
     principal regrole,
-    scope jsonb default null,
-    expires_at timestamptz default null)
+    expires_at timestamptz default null,
+    scope jsonb default null)
 returns void
 language sql
 begin atomic
@@ -248,10 +249,10 @@ begin atomic
 end;
 comment on function :schema.set_credential(text, text, text, text, jsonb, timestamptz) is 'Sets a credential, whether it exists or not. The value is stored as its UTF-8 bytes, exactly as given. What is left out or NULL has the default of the view. Without expires_at it does not expire, not even if it did before.';
 comment on function :schema.set_credential(text, text, :schema.credential_kind, regrole, jsonb, timestamptz) is 'The same with the types of the view.';
-comment on function :schema.set_credential(text, text, regrole, jsonb, timestamptz) is 'The same for a principal, with the default kind.';
+comment on function :schema.set_credential(text, text, regrole, timestamptz, jsonb) is 'The same for a principal, with the default kind.';
 comment on function :schema.set_credential(text, bytea, text, text, jsonb, timestamptz) is 'The same for a value of any bytes.';
 comment on function :schema.set_credential(text, bytea, :schema.credential_kind, regrole, jsonb, timestamptz) is 'The same for a value of any bytes, with the types of the view.';
-comment on function :schema.set_credential(text, bytea, regrole, jsonb, timestamptz) is 'The same for a value of any bytes and a principal, with the default kind.';
+comment on function :schema.set_credential(text, bytea, regrole, timestamptz, jsonb) is 'The same for a value of any bytes and a principal, with the default kind.';
 
 create function :schema.get_credential(
     name text,
@@ -359,10 +360,10 @@ grant all on
 revoke all on function
     :schema.set_credential(text, text, text, text, jsonb, timestamptz),
     :schema.set_credential(text, text, :schema.credential_kind, regrole, jsonb, timestamptz),
-    :schema.set_credential(text, text, regrole, jsonb, timestamptz),
+    :schema.set_credential(text, text, regrole, timestamptz, jsonb),
     :schema.set_credential(text, bytea, text, text, jsonb, timestamptz),
     :schema.set_credential(text, bytea, :schema.credential_kind, regrole, jsonb, timestamptz),
-    :schema.set_credential(text, bytea, regrole, jsonb, timestamptz),
+    :schema.set_credential(text, bytea, regrole, timestamptz, jsonb),
     :schema.get_credential(text, text, text, jsonb),
     :schema.get_credential(text, :schema.credential_kind, regrole, jsonb),
     :schema.get_credential(text, regrole, jsonb),
@@ -371,10 +372,10 @@ revoke all on function
 grant all on function
     :schema.set_credential(text, text, text, text, jsonb, timestamptz),
     :schema.set_credential(text, text, :schema.credential_kind, regrole, jsonb, timestamptz),
-    :schema.set_credential(text, text, regrole, jsonb, timestamptz),
+    :schema.set_credential(text, text, regrole, timestamptz, jsonb),
     :schema.set_credential(text, bytea, text, text, jsonb, timestamptz),
     :schema.set_credential(text, bytea, :schema.credential_kind, regrole, jsonb, timestamptz),
-    :schema.set_credential(text, bytea, regrole, jsonb, timestamptz),
+    :schema.set_credential(text, bytea, regrole, timestamptz, jsonb),
     :schema.get_credential(text, text, text, jsonb),
     :schema.get_credential(text, :schema.credential_kind, regrole, jsonb),
     :schema.get_credential(text, regrole, jsonb),
