@@ -18,7 +18,7 @@ def test_tutorial() -> None:
     try:
         server.start({VARIABLE: PASSWORD})
         blocks = re.findall(r"```sql\n(.*?)```", TUTORIAL.read_text(), re.S)
-        assert len(blocks) == 6
+        assert len(blocks) == 7
         script = "".join(blocks).replace("/srv/app/", f"{server.data}/")
         if server.installation.major < 16:
             # psql before 16 has no \bind.
@@ -30,7 +30,7 @@ def test_tutorial() -> None:
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()
         assert "stripe|api_key|postgres|sk_test_4f9Zk2" in lines
-        assert lines.count("stripe") == 1
+        assert lines.count("stripe") == 1 and "sk_test_4f9Zk2" in lines
         mirrored = (server.data / "credentials.omni").read_text()
         assert 'credential "smtp"' in mirrored and 'credential "stripe"' in mirrored
         assert Database(server, "postgres").run(
@@ -95,7 +95,7 @@ def test_the_sql_of_the_readme() -> None:
             input=script, env=server.client_environment(), capture_output=True, text=True, check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[0] == "sk_…"
+        assert "sk_…" in done.stdout.splitlines()
         assert (server.data / "credentials.omni").exists()
     finally:
         server.remove()
