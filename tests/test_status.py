@@ -62,9 +62,12 @@ def test_what_is_wrong_with_one_is_told_of_that_one(role, db: Database) -> None:
     assert list(rows) == ["broken", "omni_credentials", "whole"]
     assert "keyring" in rows["broken"]["problem"] and rows["broken"]["credentials"] is None
     assert rows["whole"]["problem"] is None and rows["whole"]["credentials"] == 1
-    db.run(f"reassign owned by {app} to current_user; drop owned by {app}")
-    db.run(f"drop role {app}")
-    assert status(db)["whole"]["unknown_principals"] == 1
+    # A row keeps no role from being dropped.
+    gone = role("gone")
+    db.run("insert into whole.credentials (name, value, principal) values ('o', 'v', %s::regrole)", gone)
+    db.run(f"drop role {gone}; create role {gone}")
+    row = status(db)["whole"]
+    assert (row["credentials"], row["unknown_principals"], row["problem"]) == (2, 1, None)
 
 
 def test_file_stores(db: Database) -> None:

@@ -176,7 +176,7 @@ comment on function omni_credentials.verify(regnamespace) is
 create function omni_credentials.instance_status(schema regnamespace)
 returns table (
     variable text, secret text, unlocks boolean, keyrings integer, module text,
-    credentials bigint, expired bigint, due bigint, unknown_principals bigint, problem text)
+    credentials bigint, expired bigint, due bigint, unknown_principals bigint, preloaded boolean, problem text)
 language c volatile
 as 'MODULE_PATHNAME', 'instance_status_wrapper';
 comment on function omni_credentials.instance_status(regnamespace) is
@@ -201,15 +201,12 @@ begin
         version := found.version;
         variable := null; secret := null; unlocks := null; keyrings := null; module := null;
         credentials := null; expired := null; due := null; unknown_principals := null;
-        file_stores := null; file_stores_behind := null; problem := null;
-        preloaded := exists (
-            select from regexp_split_to_table(current_setting('shared_preload_libraries', true), '[\s,]+') l
-            where btrim(l, '"') ~ '(^|/)omni_credentials$');
+        file_stores := null; file_stores_behind := null; preloaded := null; problem := null;
         -- Whatever is wrong with one instance is told of that one. What ends the statement is not caught here.
         begin
             execute format('select s.variable, s.secret, s.unlocks, s.keyrings, s.module, s.credentials, s.expired, s.due,
-                s.unknown_principals, s.problem from %s.instance_status($1) s', ours)
-            into variable, secret, unlocks, keyrings, module, credentials, expired, due, unknown_principals, problem
+                s.unknown_principals, s.preloaded, s.problem from %s.instance_status($1) s', ours)
+            into variable, secret, unlocks, keyrings, module, credentials, expired, due, unknown_principals, preloaded, problem
             using found.place;
         exception when others then
             problem := sqlerrm;

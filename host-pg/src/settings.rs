@@ -4,6 +4,7 @@ use omni_credentials_host::Digest;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use std::ffi::CString;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use crate::error::Error;
 use crate::postgres::invalidation;
@@ -22,6 +23,7 @@ pub(crate) enum OnUnreadable {
 static ON_UNREADABLE: GucSetting<OnUnreadable> = GucSetting::<OnUnreadable>::new(OnUnreadable::Error);
 static CACHE_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ALLOWED_MODULES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static PRELOADED: OnceLock<bool> = OnceLock::new();
 static WARN_EXPIRED: GucSetting<bool> = GucSetting::<bool>::new(false);
 static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
 
@@ -46,6 +48,7 @@ pub(crate) fn register() {
     // A library that is loaded by a session is too late for settings of the postmaster.
     // SAFETY: a flag of the server, read in its only thread.
     let starting = unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress };
+    PRELOADED.get_or_init(|| starting);
     let when =
         c"With the library in shared_preload_libraries it changes with a restart only; otherwise it takes a reload.";
     // SAFETY: the hook only sets a flag.
@@ -93,6 +96,11 @@ unsafe extern "C-unwind" fn on_allowed_modules(_: *const core::ffi::c_char, _: *
 /// What to give for a row that does not open.
 pub(crate) fn on_unreadable() -> OnUnreadable {
     ON_UNREADABLE.get()
+}
+
+/// Whether the library was loaded before the server forked.
+pub(crate) fn is_preloaded() -> bool {
+    PRELOADED.get() == Some(&true)
 }
 
 /// Whether to warn of what has expired.

@@ -13,11 +13,23 @@ use crate::instance::{self, Handle};
 use crate::postgres::catalog;
 use crate::postgres::heap::Visibility;
 use crate::rows::every::every_row;
+use crate::settings;
 
 /// Variable, where its secret is, whether that opens the keyring, keyrings, module, credentials, expired, due within 30
-/// days, of roles that do not exist, problem.
-type Line =
-    (String, Option<&'static str>, Option<bool>, i32, Option<String>, i64, i64, i64, i64, Option<String>);
+/// days, of roles that do not exist, whether the library was loaded before the server forked, problem.
+type Line = (
+    String,
+    Option<&'static str>,
+    Option<bool>,
+    i32,
+    Option<String>,
+    i64,
+    i64,
+    i64,
+    i64,
+    bool,
+    Option<String>,
+);
 
 type Lines = TableIterator<'static, Line>;
 
@@ -41,7 +53,19 @@ fn line(schema: pg_sys::Oid) -> Result<Line, Error> {
         secret::Source::File => "file",
     });
     let Counts { credentials, expired, due, unknown_principals } = counts;
-    Ok((variable, source, unlocks, keyrings, module, credentials, expired, due, unknown_principals, problem))
+    Ok((
+        variable,
+        source,
+        unlocks,
+        keyrings,
+        module,
+        credentials,
+        expired,
+        due,
+        unknown_principals,
+        settings::is_preloaded(),
+        problem,
+    ))
 }
 
 /// Whether the master secret opens the current keyring, and what keeps it from that; neither where there is no keyring.
