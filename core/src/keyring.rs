@@ -1,5 +1,7 @@
 //! An unlocked keyring (§4).
 
+use std::collections::BTreeSet;
+
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -178,15 +180,14 @@ impl<S: Suite> Keyring<S> {
     /// # Errors
     /// Those of a sealed value's bytes; the keyring is as before then.
     pub fn retire(&mut self, document: &Document<S>) -> Result<u32, Failure> {
-        let mut used = vec![self.current];
+        let mut used = BTreeSet::from([self.current]);
         for record in document.records() {
             if let Some(sealed) = &record.sealed {
-                used.push(*value::key_id::<S>(sealed)?);
+                used.insert(*value::key_id::<S>(sealed)?);
             }
         }
-        used.sort_unstable();
         let before = self.keys.len();
-        self.keys.retain(|key| used.binary_search(&key.slot.id).is_ok());
+        self.keys.retain(|key| used.contains(&key.slot.id));
         Ok(u32::try_from(before.saturating_sub(self.keys.len())).unwrap_or(u32::MAX))
     }
 

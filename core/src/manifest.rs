@@ -28,12 +28,9 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    pub(crate) fn new(
-        wrapping: Hash,
-        generation: u64,
-        entries: impl IntoIterator<Item = (Hash, Hash)>,
-    ) -> Self {
-        let mut entries: Vec<_> = entries.into_iter().collect();
+    /// Of two entries of one identity the first counts. Takes a list, and no iterator of every kind: sorting is a large part of
+    /// a module's code already.
+    pub(crate) fn new(wrapping: Hash, generation: u64, mut entries: Vec<(Hash, Hash)>) -> Self {
         entries.sort_by_key(|entry| entry.0);
         entries.dedup_by_key(|entry| entry.0);
         Self { wrapping, generation, entries }

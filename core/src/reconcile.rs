@@ -3,10 +3,11 @@
 mod keyrings;
 mod records;
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::file::{Deletion, Record};
-use crate::manifest::{self, Hash, Manifest};
+use crate::manifest::{self, Manifest};
 use crate::suite::Suite;
 use crate::{Document, Entropy, Entry, Failure, Keyring, OwnedIdentity};
 
@@ -136,21 +137,21 @@ pub fn agreed<S: Suite>(
     generation: u64,
 ) -> Result<Vec<u8>, Failure> {
     let before = if ancestor.is_empty() { Vec::new() } else { Manifest::parse(ancestor)?.entries };
-    let mut agreements: Vec<(Hash, Option<Hash>)> = Pairs::of(ours, theirs)
-        .filter_map(|pair| {
-            let version = match (pair.ours.and_then(|record| record.value()), pair.theirs?.value()) {
-                (Some(ours), Some(theirs)) if ours == theirs => Some(manifest::version::<S>(ours.sealed)),
-                (None, None) => None,
-                _ => return None,
-            };
-            Some((manifest::identity_hash(pair.identity()), version))
-        })
-        .collect();
-    agreements.sort_unstable();
-    let kept =
-        before.iter().filter(|entry| agreements.binary_search_by(|other| other.0.cmp(&entry.0)).is_err());
-    let entries =
-        kept.copied().chain(agreements.iter().filter_map(|&(identity, version)| Some((identity, version?))));
+    let (mut entries, mut gone) = (Vec::new(), BTreeSet::new());
+    for pair in Pairs::of(ours, theirs) {
+        let Some(theirs) = pair.theirs else { continue };
+        match (pair.ours.and_then(|record| record.value()), theirs.value()) {
+            (Some(ours), Some(theirs)) if ours == theirs => {
+                entries.push((manifest::identity_hash(pair.identity()), manifest::version::<S>(ours.sealed)));
+            }
+            (None, None) => {
+                gone.insert(manifest::identity_hash(pair.identity()));
+            }
+            _ => {}
+        }
+    }
+    // What is agreed now comes first, and the first of two counts.
+    entries.extend(before.into_iter().filter(|(identity, _)| !gone.contains(identity)));
     Ok(Manifest::new(manifest::wrapping(theirs.protection()), generation, entries).to_bytes())
 }
 
@@ -180,6 +181,6 @@ pub fn settled<S: Suite>(confirmed: &[u8], pending: &[u8], file: &Document<S>) -
     }
     let kept = now.iter().filter(|(identity, version)| before.version(identity) == Some(version));
     // Those that are kept come first, and the first of two counts.
-    let entries = kept.chain(&after.entries).copied();
+    let entries = kept.chain(&after.entries).copied().collect();
     Ok(Manifest::new(after.wrapping, after.generation, entries).to_bytes())
 }

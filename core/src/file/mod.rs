@@ -320,8 +320,7 @@ impl<S: Suite> Document<S> {
     /// What the document holds (§8.1): an ancestor for reconciling later.
     #[must_use]
     pub fn manifest(&self) -> Vec<u8> {
-        let entries = self.entries_of_manifest();
-        Manifest::new(manifest::wrapping(&self.protection), self.generation, entries).to_bytes()
+        self.manifest_of_now().to_bytes()
     }
 
     /// Whether the document holds the versions of a manifest, and no others.
@@ -329,9 +328,12 @@ impl<S: Suite> Document<S> {
     /// # Errors
     /// [`Error::Malformed`] for what is not a manifest.
     pub fn matches(&self, manifest: &[u8]) -> Result<bool, Failure> {
-        let mut held = self.entries_of_manifest();
-        held.sort_unstable();
-        Ok(Manifest::parse(manifest)?.entries == held)
+        Ok(Manifest::parse(manifest)?.entries == self.manifest_of_now().entries)
+    }
+
+    fn manifest_of_now(&self) -> Manifest {
+        let entries = self.entries_of_manifest();
+        Manifest::new(manifest::wrapping(&self.protection), self.generation, entries)
     }
 
     /// Identity and version of each live record, in the order of the records.
