@@ -72,13 +72,16 @@ pub(crate) fn change(
     Ok(client.update(&*plan, None, arguments)?.len())
 }
 
+/// A bytea, and the datum of another column, which may be NULL.
+pub(crate) type BytesAndMore = (Vec<u8>, Option<pg_sys::Datum>);
+
 /// Runs a query of a bytea and another column, prepared once per backend, with a snapshot that sees what is committed now, and
 /// gives its first row. The other column is of a type that is passed by value.
 pub(crate) fn first_row(
     client: &mut SpiClient<'_>,
     sql: &str,
     arguments: &[DatumWithOid<'_>],
-) -> Result<Option<(Vec<u8>, Option<pg_sys::Datum>)>, Error> {
+) -> Result<Option<BytesAndMore>, Error> {
     let plan = plan(client, sql, arguments)?;
     let rows = client.update(&*plan, None, arguments)?;
     if rows.is_empty() {
