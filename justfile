@@ -113,11 +113,11 @@ test-node *arguments: build npm
 test-sql *arguments: build wheel npm
     @{{ python }} -m pytest "$@"
 
-# The examples of docs/languages.md with real drivers, which it installs; JDBC and pgbouncer where the system has them.
+# The examples of docs/languages.md and docs/production.md with real drivers and launchers; it installs what pip and npm have.
 [group('test')]
 test-clients *arguments: build
     @tools/clients.sh
-    @{{ python }} -m pytest tests/clients/languages.py "$@"
+    @{{ python }} -m pytest tests/clients/*.py "$@"
 
 # Exactly what CI runs: all tests, then those of pytest on the oldest Postgres as well. Arguments go to pytest.
 [group('test')]
