@@ -64,7 +64,7 @@ begin
             from pg_event_trigger_dropped_objects() d
             where d.object_type in ('table', 'table column', 'trigger') and not d.is_temporary
         ), ours (name, trigger_name, columns) as (
-            values ('encrypted_credentials', 'encrypted_credentials_check', 5), ('credentials_keyrings', 'credentials_keyrings_changed', 3),
+            values ('encrypted_credentials', 'encrypted_credentials_check', 6), ('credentials_keyrings', 'credentials_keyrings_changed', 3),
                 ('credentials_config', 'credentials_config_changed', 6), ('credentials_files', null, 9)
         )
         -- A table is known by its name, or by the trigger that goes with it: it may have been renamed before.
@@ -157,3 +157,59 @@ end
 $$;
 comment on function omni_credentials.keep_restorable() is
 'Keeps the triggers enabled that let data be restored over what CREATE EXTENSION and instantiate made.';
+
+create function omni_credentials.guard_default() returns event_trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    made record;
+    problem text;
+begin
+    -- A dump has the rows of an extension's tables and not their shape: a row with a kind or a column that CREATE EXTENSION does
+    -- not make stops the restore.
+    for made in
+        select d.objid, d.classid, c.relname, c.relforcerowsecurity, c.relreplident, d.object_identity,
+            coalesce(t.tgrelid, i.indrelid, c.oid) as of_table, d.object_type
+        from pg_event_trigger_ddl_commands() d
+        left join pg_trigger t on d.classid = 'pg_trigger'::regclass and t.oid = d.objid
+        left join pg_index i on d.classid = 'pg_class'::regclass and i.indexrelid = d.objid
+        left join pg_class c on d.classid = 'pg_class'::regclass and c.oid = d.objid and c.relkind = 'r'
+        where not d.in_extension and d.object_type in ('table', 'type', 'trigger', 'index')
+          and exists (
+            select from pg_depend e
+            join pg_extension x on e.refclassid = 'pg_extension'::regclass and e.refobjid = x.oid
+            where x.extname = 'omni_credentials' and e.deptype = 'e'
+              and ((e.classid = 'pg_class'::regclass and e.objid in (t.tgrelid, i.indrelid, c.oid))
+                or (e.classid = 'pg_type'::regclass and d.classid = 'pg_type'::regclass and e.objid = d.objid)))
+    loop
+        if made.classid = 'pg_type'::regclass then
+            problem := case when array(select enumlabel::text from pg_enum where enumtypid = made.objid order by enumsortorder) <> array[
+                'credential', 'api_key', 'api_secret', 'password', 'token', 'token[jwt]', 'token[oauth]',
+                'ssh', 'certificate', 'otp', 'saml_assertion'] then 'other kinds' end;
+        elsif made.object_type in ('trigger', 'index') then
+            problem := null;
+            raise warning using
+                message = format('pg_dump does not carry %s %s: its table belongs to an extension', made.object_type, made.object_identity),
+                hint = 'Create it again after a restore, or use an instance of your own: omni_credentials.instantiate().';
+        else
+            problem := case
+                when made.relforcerowsecurity then 'FORCE ROW LEVEL SECURITY'
+                when exists (
+                    select from pg_attribute a
+                    join (values ('encrypted_credentials', 6), ('credentials_keyrings', 3), ('credentials_config', 6),
+                        ('credentials_files', 9)) as ours (name, columns) on ours.name = made.relname
+                    where a.attrelid = made.objid and a.attnum > ours.columns and not a.attisdropped) then 'other columns'
+            end;
+        end if;
+        if problem is not null then
+            raise exception using
+                errcode = 'feature_not_supported',
+                message = format('cannot give %s %s: it belongs to the extension, and pg_dump would not carry that', made.object_identity, problem),
+                hint = 'Use an instance of your own: create schema ...; select omni_credentials.instantiate(schema => ''...'').';
+        end if;
+    end loop;
+end
+$$;
+comment on function omni_credentials.guard_default() is
+'Refuses changes of the default instance that a dump would lose together with rows or a security setting, and warns of others.';

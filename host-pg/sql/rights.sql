@@ -71,6 +71,7 @@ create function omni_credentials.grant_access(
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set client_min_messages = error
 as $$
 declare
     ours text := (select e.extnamespace::pg_catalog.regnamespace from pg_catalog.pg_extension e where e.extname = 'omni_credentials');
@@ -106,6 +107,24 @@ begin
         if functions is not null then
             execute format('grant execute on function %s to %s', functions, grantee);
         end if;
+    end if;
+    -- A GRANT of what the caller may not give is a warning of Postgres.
+    select string_agg(needed.what, '; ') into functions
+    from (
+        select format('grant usage on schema %s to %I with grant option', ours, current_user) as what
+        where not has_schema_privilege(grantee, ours, 'USAGE')
+        union all
+        select format('grant execute on function %s to %I with grant option', p.oid::regprocedure, current_user)
+        from pg_proc p
+        join (values ('open_credential', '{SELECT, UPDATE, DELETE}'::text[]), ('seal_credential', '{INSERT, UPDATE}'),
+            ('verify', '{SELECT}'), ('text_of_one', '{SELECT}')) as shared (name, privileges) on shared.name = p.proname
+        where p.pronamespace = ours::regnamespace and list && shared.privileges and not has_function_privilege(grantee, p.oid, 'EXECUTE')
+    ) needed;
+    if functions is not null then
+        raise exception using
+            errcode = 'insufficient_privilege',
+            message = format('role %I cannot give role %s access: it may not give the rights to what all instances share', current_user, grantee),
+            hint = format('A superuser runs: %s.', functions);
     end if;
 end
 $$;

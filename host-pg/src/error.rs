@@ -51,6 +51,9 @@ pub(crate) enum Error {
     /// No more keys fit.
     #[error("the keyring of schema {schema} is full")]
     KeyringFull { schema: String },
+    /// Another node makes the keys.
+    #[error("this server makes no keys, and schema {schema} needs one")]
+    KeysMadeElsewhere { schema: String },
     /// Without their keyrings, sealed values are lost.
     #[error("cannot remove keyrings of schema {schema} while it holds sealed credentials")]
     KeyringsNeeded { schema: String },
@@ -314,6 +317,10 @@ impl Error {
                 C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
                 Some(format!("In a transaction before this one, write the file: select {}.credential_file_store_sync({}). Or give it up: omni_credentials.detach_file_store().", quote_identifier(schema), quote(filename))),
             ),
+            Self::KeysMadeElsewhere { .. } => (
+                C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                Some("Do this on the server that makes the keys, and let replication bring the keyring. Or set omni_credentials.create_keys = on in postgresql.conf.".into()),
+            ),
             Self::KeyringsNeeded { schema } => (
                 C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
                 Some(format!("To remove superseded keyrings: select omni_credentials.prune_keyrings({0}). To destroy the credentials: truncate {1}.encrypted_credentials, {1}.credentials_keyrings.", quote_schema(schema), quote_identifier(schema))),
@@ -344,7 +351,7 @@ impl Error {
             ),
             Self::Unreadable { reason, .. } => (
                 reason.sqlstate(),
-                Some(format!("{} To read the other rows, or to delete this one: set omni_credentials.on_unreadable = 'null'.", reason.remedy())),
+                Some(format!("{} To read the other rows, or to delete this one: set omni_credentials.on_unreadable = 'null' (through a pooler: set local, in a transaction).", reason.remedy())),
             ),
             Self::NoSuchCredential { .. } => (
                 C::ERRCODE_NO_DATA_FOUND,
@@ -473,7 +480,7 @@ impl Error {
             ),
             Self::FileSystem { .. } => (
                 C::ERRCODE_IO_ERROR,
-                Some("The folder must exist and be writable for the server's user. Relative names start at the data directory. To go on without the file: omni_credentials.detach_file_store().".into()),
+                Some("The folder must exist and be writable for the server's user, and the file, if there is one, readable: a file of another account needs a group that both have, and mode 0660. Relative names start at the data directory. To go on without the file: omni_credentials.detach_file_store().".into()),
             ),
             Self::FilePlace { .. } => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -548,7 +555,7 @@ impl Unreadable {
     fn remedy(self) -> &'static str {
         match self {
             Self::NotAuthentic => {
-                "If the principal was renamed: select omni_credentials.rename_principal(...). Otherwise set the value again or restore it."
+                "If the principal was renamed: select omni_credentials.rename_principal(...). If a label of the kind was renamed, rename it back: alter type ... rename value. Otherwise set the value again or restore it."
             }
             Self::Malformed => "Set the value again or restore it from a backup.",
             Self::InvalidIdentity => {

@@ -343,9 +343,9 @@ fn refused_field(error: host::Error, identity: &Identity<'_>) -> Error {
     };
     let name = display_name(identity.name);
     let (field, problem) = match failure.code {
-        E::InvalidName => ("name", "must have 1 to 512 bytes".to_owned()),
-        E::InvalidKind => ("kind", "must have 1 to 63 bytes".to_owned()),
-        E::InvalidPrincipal => ("principal", "must be a role name of 1 to 255 bytes".to_owned()),
+        E::InvalidName => ("name", "must have 1 to 512 bytes in UTF-8".to_owned()),
+        E::InvalidKind => ("kind", "must have 1 to 63 bytes in UTF-8".to_owned()),
+        E::InvalidPrincipal => ("principal", "must be a role name of 1 to 255 bytes in UTF-8".to_owned()),
         E::InvalidScope => ("scope", "must be JSON nested at most 32 levels deep".to_owned()),
         E::ScopeTooLarge => ("scope", format!("has {} bytes as JSON, more than 2048", failure.found)),
         E::InvalidExpiry => return Error::InvalidExpiry { name },
