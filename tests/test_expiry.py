@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,8 @@ from file_stores import contents, edit, in_step, mirrored
 VIEW = "omni_credentials.credentials"
 TABLE = "omni_credentials.encrypted_credentials"
 SET = "select omni_credentials.set_credential('n', 'v', expires_at => %s)"
-SOON = datetime(2027, 1, 15, 8, tzinfo=timezone.utc)
-LATER = datetime(2028, 2, 29, tzinfo=timezone.utc)
+SOON = datetime(2027, 1, 15, 8, tzinfo=UTC)
+LATER = datetime(2028, 2, 29, tzinfo=UTC)
 
 
 def expiry(db: Database) -> datetime | None:
@@ -102,7 +102,7 @@ def test_expiring_lists_what_is_due(role, db: Database) -> None:
     app, other = role("app"), role("other")
     db.grant(app)
     db.grant(other, "INSERT")
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     for name, within in (("past", -1), ("soon", 10), ("late", 100)):
         db.run("select omni_credentials.set_credential(%s, 'v', expires_at => %s)", name, now + timedelta(days=within),
                user=app)

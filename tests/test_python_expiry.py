@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from command import Folder
 from omni_credentials import InvalidInput, Store
 from python_files import folder, store
 
-SOON = datetime(2027, 1, 15, 8, tzinfo=timezone.utc)
+SOON = datetime(2027, 1, 15, 8, tzinfo=UTC)
 
 
 def test_it_is_kept_with_the_value(folder: Folder, store: Store) -> None:
@@ -20,7 +20,7 @@ def test_it_is_kept_with_the_value(folder: Folder, store: Store) -> None:
     folder.set("b", "2", "--expires", "2028-02-29")
     assert store.reload()
     assert store.credential("a").expires == SOON and store["a"] == b"1"
-    assert store.credential("b").expires == datetime(2028, 2, 29, tzinfo=timezone.utc)
+    assert store.credential("b").expires == datetime(2028, 2, 29, tzinfo=UTC)
     store.set("a", "1", expires=SOON)
     assert store.changed == [], "the same value until the same second"
     store.rotate_key()
@@ -40,14 +40,14 @@ def test_what_is_due(store: Store) -> None:
     store["never"] = "v"
     assert [identity.name for _, identity in store.expiring(timedelta(days=30))] == ["past", "soon"]
     (at, _), = store.expiring(timedelta(0))
-    assert timedelta(hours=23) < datetime.now(timezone.utc) - at < timedelta(hours=25)
+    assert timedelta(hours=23) < datetime.now(UTC) - at < timedelta(hours=25)
 
 
 @pytest.mark.parametrize(
     ("expires", "said"),
     [
         (datetime(2027, 1, 15), "no time zone"),
-        (datetime(1969, 12, 31, tzinfo=timezone.utc), "before 1970"),
+        (datetime(1969, 12, 31, tzinfo=UTC), "before 1970"),
         (timedelta(days=3_000_000), "after the year 9999"),
         (1_800_000_000, "a datetime or a timedelta"),
     ],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from conftest import PASSWORD, VARIABLE, Database, refused
 from file_stores import mirrored
 from psycopg.rows import dict_row

@@ -46,7 +46,8 @@ const operations = {
         hex(call(({ keyDerivation }) => keyDerivation.deriveKek(bytes(it.secret), bytes(it.keyring)))),
     unlock: (it) => unlocked(it, (keyring) => hex(keyring.toBytes())),
     seal: (it) => unlocked(it, (keyring) => hex(keyring.seal(raw(it.identity), expires(it.identity), bytes(it.value)))),
-    open: (it) => unlocked(it, (keyring) => hex(keyring.open(raw(it.identity), expires(it.identity), bytes(it.sealed)))),
+    open: (it) =>
+        unlocked(it, (keyring) => hex(keyring.open(raw(it.identity), expires(it.identity), bytes(it.sealed)))),
     "canonical-scope": (it) =>
         call(({ fileStore }) => {
             const document = fileStore.Document.create(bytes(it.keyring));

@@ -184,10 +184,11 @@ test("an instance that trapped is replaced", async () => {
         principal: new Uint8Array(1),
         scope: new Uint8Array(1),
     };
+    const entry = (length) => ({ identity, sealed: new Uint8Array(length), deleted: false });
     // A sealed value of 101 bytes makes this module trap.
-    const trapped = await failure(() => keyring.open(identity, new Uint8Array(101)));
+    const trapped = await failure(() => keyring.open(entry(101)));
     assert.ok(trapped instanceof ModuleError, String(trapped));
-    assert.equal(keyring.open(identity, new Uint8Array(80)).length, 32);
+    assert.equal(keyring.open(entry(80)).length, 32);
 });
 
 test("a refusal costs no instance, and one that trapped is of no more use", async () => {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from .errors import InvalidInput
@@ -11,7 +11,7 @@ from .errors import InvalidInput
 # A point in time, or a time from now; none is never.
 Expires: TypeAlias = datetime | timedelta | None
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_seconds(expires: Expires) -> int | None:
