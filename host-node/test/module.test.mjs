@@ -165,6 +165,7 @@ for (const name of traps) {
                         principal: new Uint8Array(1),
                         scope: new Uint8Array(1),
                     },
+                    undefined,
                     new Uint8Array(80),
                 );
             }),
