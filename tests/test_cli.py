@@ -208,7 +208,7 @@ def test_a_password(empty: Folder) -> None:
 def test_exit_codes_are_documented(empty: Folder) -> None:
     listed = dict(re.findall(r"^  (\d+)\+? +(.+)$", empty.run("--help").text.split("Exit status:")[1], re.M))
     documented = dict(re.findall(r"^\| (\d+)\+? \| (.+?) \|$", DOCUMENTATION, re.M))
-    assert listed == documented and len(listed) == 19
+    assert listed == documented and len(listed) == 20
 
 
 def test_secrets(folder: Folder) -> None:
@@ -452,7 +452,7 @@ def test_pages(empty: Folder) -> None:
 def test_every_command_is_documented(empty: Folder) -> None:
     listed = empty.run("--help").text.split("Commands:\n")[1].split("\n\n")[0]
     commands = re.findall(r"^  ([\w-]+) ", listed, re.M)
-    assert len(commands) == 19
+    assert len(commands) == 22
     documented = set(re.findall(r"^### `omni-credentials ([\w-]+)", DOCUMENTATION, re.M))
     assert documented == set(commands)
     ours = re.sub(r"`git [^`]*`", "", DOCUMENTATION)
