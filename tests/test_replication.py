@@ -170,3 +170,37 @@ def test_a_file_store_on_the_subscriber(primary: Server) -> None:
         there.close()
     finally:
         subscriber.remove()
+
+
+def test_a_subscriber_that_makes_no_keys(primary: Server) -> None:
+    """It would otherwise make a keyring of its own where a write comes before the first keyring of the publisher."""
+    subscriber = new_server("subscriber", {"wal_level": "logical", "omni_credentials.create_keys": "off"})
+    try:
+        subscriber.start({VARIABLE: MASTER_KEY})
+        here, there = fresh_database(primary), fresh_database(subscriber)
+        here.run("create publication p for table omni_credentials.credentials_keyrings, omni_credentials.encrypted_credentials")
+        there.run(f"create subscription s connection '{primary.conninfo(here.name)}' publication p")
+        eventually(lambda: there.run(SYNCHRONISED) == [(True,)])
+        for statement in (
+            f"insert into {VIEW} (name, value) values ('early', '0')",
+            "select omni_credentials.set_credential('early', '0')",
+            "select * from omni_credentials.instantiate_file_store('team.credentials')",
+        ):
+            with refused("55000", "makes no keys", hint="create_keys"):
+                there.run(statement)
+        # No session turns it on.
+        with refused("55P02"):
+            there.run("set omni_credentials.create_keys = on")
+        here.run(f"insert into {VIEW} (name, value) values ('a', '1')")
+        eventually(lambda: there.run(READ) == [("a", b"1")])
+        # With the keyring that came, it writes.
+        there.run(f"insert into {VIEW} (name, value) values ('b', '2')")
+        assert there.run(READ) == [("a", b"1"), ("b", b"2")]
+        for function in ("rotate_key()", "use_module()"):
+            with refused("55000", "makes no keys"):
+                there.run(f"select omni_credentials.{function}")
+        there.run("drop subscription s")
+        here.close()
+        there.close()
+    finally:
+        subscriber.remove()

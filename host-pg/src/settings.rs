@@ -25,6 +25,7 @@ static CACHE_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CStrin
 static ALLOWED_MODULES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static PRELOADED: OnceLock<bool> = OnceLock::new();
 static WARN_EXPIRED: GucSetting<bool> = GucSetting::<bool>::new(false);
+static CREATE_KEYS: GucSetting<bool> = GucSetting::<bool>::new(true);
 static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
 
 /// Defines the settings. Called once, when the library is loaded.
@@ -83,6 +84,14 @@ pub(crate) fn register() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    GucRegistry::define_bool_guc(
+        c"omni_credentials.create_keys",
+        c"Whether this server makes keyrings and data keys.",
+        c"Off on a subscriber of logical replication, whose keyrings come from the publisher.",
+        &CREATE_KEYS,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
     // A misspelt setting is an error, not one that no one reads.
     // SAFETY: the name is NUL-terminated and copied.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"omni_credentials".as_ptr()) }
@@ -106,6 +115,11 @@ pub(crate) fn is_preloaded() -> bool {
 /// Whether to warn of what has expired.
 pub(crate) fn warn_expired() -> bool {
     WARN_EXPIRED.get()
+}
+
+/// Fails where the configuration says that keys are made elsewhere.
+pub(crate) fn may_create_keys(schema: impl FnOnce() -> String) -> Result<(), Error> {
+    if CREATE_KEYS.get() { Ok(()) } else { Err(Error::KeysMadeElsewhere { schema: schema() }) }
 }
 
 /// Refuses a module that `omni_credentials.allowed_modules` leaves out. What is no digest in that list allows nothing.

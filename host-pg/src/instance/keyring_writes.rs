@@ -10,10 +10,12 @@ use crate::keys::keyrings::StoredKeyring;
 use crate::keys::{allowed_variables, modules};
 use crate::postgres::heap::Visit;
 use crate::postgres::tables::keyrings;
+use crate::settings;
 
 impl Instance {
     /// Adds a key to the current keyring and stores it.
     pub(crate) fn add_key(&mut self) -> Result<(), Error> {
+        settings::may_create_keys(|| self.schema_name())?;
         if self.keyrings.loaded.is_empty() {
             return self.create_first_keyring();
         }
@@ -36,6 +38,7 @@ impl Instance {
 
     /// Makes a keyring with a module, which becomes the current one. The keyrings before it stay, for reading.
     pub(crate) fn add_keyring(&mut self, digest: &Digest) -> Result<(), Error> {
+        settings::may_create_keys(|| self.schema_name())?;
         if !self.keyrings.loaded.is_empty() {
             // Tells a wrong master secret before anything is written.
             self.keyrings.unlocked(0)?;
