@@ -24,7 +24,12 @@ pub const SETS: [Set; 14] = [
     Set { name: "golden-keyrings", cases: [7, 7], every_suite: false, run: golden::keyrings },
     Set { name: "golden-values", cases: [17, 17], every_suite: false, run: golden::values },
     Set { name: "golden-files", cases: [5, 5], every_suite: false, run: golden::files },
-    Set { name: "golden-reconciliations", cases: [119, 119], every_suite: false, run: golden::reconciliations },
+    Set {
+        name: "golden-reconciliations",
+        cases: [119, 119],
+        every_suite: false,
+        run: golden::reconciliations,
+    },
     Set { name: "golden-scopes", cases: [42, 42], every_suite: false, run: golden::scopes },
     Set { name: "hostile-secrets", cases: [10, 10], every_suite: false, run: hostile::secrets },
     Set { name: "hostile-keyrings", cases: [42, 42], every_suite: false, run: hostile::keyrings },
