@@ -43,7 +43,7 @@ fn what_was_written_parses_verifies_and_says_the_same() {
     for entry in document.entries() {
         match entry.sealed {
             Some(sealed) => {
-                assert_eq!(keys.open(&entry.identity, None, sealed).unwrap(), entry.identity.name)
+                assert_eq!(keys.open(&entry.identity, None, sealed).unwrap(), entry.identity.name);
             }
             None => assert_eq!(entry.identity.name, b"old"),
         }
