@@ -34,7 +34,7 @@ fn document(keys: &Keys, state: &State, salt: u64) -> Doc {
 
 /// Every other value expires.
 fn expiry(value: u8) -> Option<u64> {
-    (value % 2 == 0).then_some(1_000 + u64::from(value))
+    value.is_multiple_of(2).then_some(1_000 + u64::from(value))
 }
 
 fn state(keys: &Keys, document: &Doc) -> State {

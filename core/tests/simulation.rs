@@ -205,7 +205,7 @@ impl World {
         let mut entropy = self.entropy();
         let before = self.fact(&self.branches[branch].1, name);
         let state = &mut self.branches[branch].1;
-        let expires = (value % 2 == 0).then_some(value.into());
+        let expires = value.is_multiple_of(2).then_some(value.into());
         let sealed = state.keys.seal(&identity(name, ALL), expires, &[value], &mut entropy).unwrap();
         state
             .document
