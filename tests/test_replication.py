@@ -188,9 +188,13 @@ def test_a_subscriber_that_makes_no_keys(primary: Server) -> None:
         ):
             with refused("55000", "makes no keys", hint="create_keys"):
                 there.run(statement)
-        # No session turns it on.
+        # No session turns it on, neither after the library was loaded nor before.
+        session = there.connect()
+        session.execute("set omni_credentials.create_keys = on")
+        with refused("55000", "makes no keys"):
+            session.execute(f"insert into {VIEW} (name, value) values ('early', '0')")
         with refused("55P02"):
-            there.run("set omni_credentials.create_keys = on")
+            session.execute("set omni_credentials.create_keys = on")
         here.run(f"insert into {VIEW} (name, value) values ('a', '1')")
         eventually(lambda: there.run(READ) == [("a", b"1")])
         # With the keyring that came, it writes.
