@@ -171,12 +171,12 @@ fn cases() -> Vec<(&'static str, Shell)> {
             shell().body("file-store.[static]document.create", DOCUMENT).body(ENTRIES, body)
         }),
         ("entries-many", {
-            // Entries of 64 bytes, all empty, out of 175 MiB of zeros.
+            // Entries of 64 bytes, all empty, out of 250 MiB of zeros.
             let body =
-                "(i32.store (i32.const 192) (i32.const 1024)) (i32.store (i32.const 196) (i32.const 2750000))
+                "(i32.store (i32.const 192) (i32.const 1024)) (i32.store (i32.const 196) (i32.const 4000000))
                         (i32.const 192)";
             shell()
-                .memory("(memory (export \"memory\") 2800)")
+                .memory("(memory (export \"memory\") 4000)")
                 .body("file-store.[static]document.create", DOCUMENT)
                 .body(ENTRIES, body)
         }),
