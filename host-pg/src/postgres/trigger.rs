@@ -194,7 +194,9 @@ impl<'a> Call<'a> {
                     (*slot, *null, *flag) = (value.unwrap_or(pg_sys::Datum::null()), value.is_none(), true);
                 }
             }
-            pg_sys::heap_modify_tuple(row, descriptor, values.as_ptr(), nulls.as_ptr(), replaced.as_ptr())
+            // Only later versions of the server declare that they do not change the arrays.
+            let (values, nulls, replaced) = (values.as_mut_ptr(), nulls.as_mut_ptr(), replaced.as_mut_ptr());
+            pg_sys::heap_modify_tuple(row, descriptor, values, nulls, replaced)
         }
     }
 
