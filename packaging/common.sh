@@ -35,8 +35,9 @@ need() {
 # split_symbols FILE TO DEBUG: a stripped copy of a library or program, and its symbols in a file of its own.
 split_symbols() {
     mkdir -p "$(dirname "$2")" "$(dirname "$3")"
-    objcopy --only-keep-debug --compress-debug-sections=zlib --remove-section=.comment --remove-section=.pgrxsc "$1" "$3"
-    strip --strip-unneeded --remove-section=.comment --remove-section=.pgrxsc -o "$2" "$1"
+    objcopy --only-keep-debug --compress-debug-sections=zlib --remove-section=.comment "$1" "$3"
+    # No section that is loaded may be removed: strip would drop the segment (RELRO) that makes tables read-only.
+    strip --strip-unneeded --remove-section=.comment -o "$2" "$1"
     chmod 644 "$3"
 }
 

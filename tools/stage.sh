@@ -30,7 +30,8 @@ if [[ ! $stage/.staged -nt $library || -n $(find host-pg/sql host-pg/upgrade hos
     trap 'rm -rf "$work"' EXIT
     tools/install-script.sh >"$work/omni_credentials--$version.sql"
     sed "s/@CARGO_VERSION@/$version/" host-pg/omni_credentials.control >"$work/omni_credentials.control"
-    strip --strip-unneeded --remove-section=.comment --remove-section=.pgrxsc -o "$work/omni_credentials.so" "$library"
+    # No section that is loaded may be removed: strip would drop the segment (RELRO) that makes tables read-only.
+    strip --strip-unneeded --remove-section=.comment -o "$work/omni_credentials.so" "$library"
 
     put "$work/omni_credentials.so" "$stage/lib"
     put "$work/omni_credentials.control" "$stage/share/extension"
