@@ -25,7 +25,7 @@ prune() {
     done
 }
 
-if [[ ! $stage/.staged -nt $library || -n $(find host-pg/sql host-pg/upgrade host-pg/*.control Cargo.toml -newer "$stage/.staged" 2>/dev/null) ]]; then
+if [[ ! $stage/.staged -nt $library || -n $(find host-pg/sql host-pg/upgrade host-pg/*.control Cargo.toml tools/stage.sh tools/install-script.sh -newer "$stage/.staged" 2>/dev/null) ]]; then
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     tools/install-script.sh >"$work/omni_credentials--$version.sql"
