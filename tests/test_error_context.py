@@ -72,7 +72,7 @@ def test_copy_into_the_view(logging: Server, db: Database, said, line: str, sqls
     user = app if sqlstate == "42501" else "postgres"
     data = line.format(value=value, kind="credential", role=user, scope='{"all": true}')
     with db.connect(user) as session:
-        with refused(sqlstate) as met, session.cursor().copy(f"copy {VIEW} from stdin") as copy:
+        with refused(sqlstate) as met, session.cursor().copy(f"copy {VIEW} (name, value, kind, principal, scope) from stdin") as copy:
             copy.write("ok\tharmless\tcredential\t" + user + "\t{}\n" + data)
         clean(met.error)
         # What the session had before is back: the context of its own errors is told.

@@ -303,7 +303,7 @@ def test_a_transaction_with_an_old_snapshot_may_not_swap(db: Database) -> None:
     fill(db, 1)
     session = db.connect(autocommit=False)
     session.execute("set transaction isolation level repeatable read")
-    with refused("22023", "READ COMMITTED"):
+    with refused("25001", "READ COMMITTED"):
         session.execute("select omni_credentials.use_module()")
 
 

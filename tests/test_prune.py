@@ -357,7 +357,7 @@ def test_a_rollback_brings_them_back(moved: Database) -> None:
 def test_not_with_an_old_snapshot(moved: Database) -> None:
     session = moved.connect(autocommit=False)
     session.execute("set transaction isolation level repeatable read")
-    with refused("22023", "READ COMMITTED"):
+    with refused("25001", "READ COMMITTED"):
         session.execute(PRUNE)
 
 
