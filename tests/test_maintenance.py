@@ -346,7 +346,7 @@ class TestEveryRowOrNone:
         "a rule in place of the change": [
             "create table mine.other (value bytea); insert into mine.other values ('')",
             "create rule keep as on update to mine.encrypted_credentials do instead update mine.other set value = '' returning"
-            " null::text, value, null::mine.credential_kind, null::regrole, null::jsonb",
+            " null::text, value, null::mine.credential_kind, null::regrole, null::jsonb, null::timestamptz",
         ],
         "a rule that changes something else": [
             "create table mine.other (a int); insert into mine.other values (1)",
