@@ -39,8 +39,8 @@ pub(crate) fn ask(prompt: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
     let Ok(own) = tty.try_clone() else { return Ok(None) };
     let _restored = Restored;
     let terminal = Terminal { tty: own, before, prompt: prompt.to_owned() };
-    let hidden = terminal.hide();
-    with_open(|open| *open = Some(terminal));
+    // A signal that comes before the terminal is in its place would not give it back; one that comes now waits for the lock.
+    let hidden = with_open(|open| open.insert(terminal).hide()).unwrap_or(Ok(()));
     hidden.map_err(Error::io("the terminal"))?;
     let answer = read(&mut tty);
     if answer.is_err() {
@@ -107,11 +107,9 @@ impl Drop for Restored {
     }
 }
 
-fn with_open(work: impl FnOnce(&mut Option<Terminal>)) {
-    // No code panics while it holds the lock.
-    if let Ok(mut open) = OPEN.lock() {
-        work(&mut open);
-    }
+/// None if the lock is broken: no code panics while it holds it.
+fn with_open<T>(work: impl FnOnce(&mut Option<Terminal>) -> T) -> Option<T> {
+    OPEN.lock().ok().map(|mut open| work(&mut open))
 }
 
 fn marks_paste() -> bool {

@@ -212,8 +212,8 @@ impl Shell {
 const UNLOCK: &str = "(i32.store (i32.const 136) (call $new-keyring (i32.const 7)))
     (i32.const 128)";
 
-/// A refusal: result 1, error 31 (`other`), line 0, found 0.
-const DATA: &str = r#"(data (i32.const 64) "\01") (data (i32.const 72) "\1f")"#;
+/// A refusal: result 1, error 32 (`other`), line 0, found 0.
+const DATA: &str = r#"(data (i32.const 64) "\01") (data (i32.const 72) "\20")"#;
 
 /// Gives new memory to whoever asks, and never takes any back.
 const REALLOC: &str = "(global $heap (mut i32) (i32.const 1024))
