@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
 use omni_credentials_core::{
-    Document, Entry, Keyring, OwnedIdentity, Preference, Reason, Reconciled, Side, agreed, reconcile, settled,
+    Document, Entry, Keyring, Preference, Reason, Reconciled, Side, agreed, reconcile, settled,
 };
 use omni_credentials_fuzz::{Counter, Fixture, Suite, identity};
 
@@ -65,7 +65,7 @@ fn made(keys: &Keyring<Suite>, mut document: Document<Suite>, forgets: bool, rot
     if rotates {
         let again: Vec<_> = document
             .entries()
-            .map(|entry| entry.sealed.map(|sealed| keys.reseal(&entry.identity, None, sealed).expect("it opens")))
+            .map(|entry| entry.sealed.map(|sealed| keys.reseal(&entry.identity, entry.expires, sealed).expect("it opens")))
             .collect();
         let records = document.clone();
         let entries = records.entries().zip(&again);
@@ -133,11 +133,14 @@ fn document(keys: &Keyring<Suite>, stored: &[u8], state: &State) -> Document<Sui
         .iter()
         .map(|(name, value)| {
             let sealed = value.map(|value| sealed(keys, *name, value));
-            ([b'a' + name], sealed)
+            ([b'a' + name], value.and_then(expiry), sealed)
         })
         .collect();
-    let entries =
-        records.iter().map(|(name, sealed)| Entry { identity: identity(name), expires: None, sealed: sealed.as_deref() });
+    let entries = records.iter().map(|(name, expires, sealed)| Entry {
+        identity: identity(name),
+        expires: *expires,
+        sealed: sealed.as_deref(),
+    });
     document.put(entries).expect("distinct records");
     document
 }
@@ -145,18 +148,20 @@ fn document(keys: &Keyring<Suite>, stored: &[u8], state: &State) -> Document<Sui
 fn sealed(keys: &Keyring<Suite>, name: u8, value: u8) -> Vec<u8> {
     let make = || {
         let seed = u64::from(name) << 8 | u64::from(value);
-        keys.seal(&identity(&[b'a' + name]), None, &[value & 15], &mut Counter::new(seed)).expect("sealed")
+        let expires = expiry(value);
+        keys.seal(&identity(&[b'a' + name]), expires, &[value & 15], &mut Counter::new(seed)).expect("sealed")
     };
     SEALED.with_borrow_mut(|known| known.entry((name, value)).or_insert_with(make).clone())
 }
 
-fn applied<'a>(
-    document: &Document<Suite>,
-    changes: impl Iterator<Item = (&'a OwnedIdentity, Option<&'a [u8]>)>,
-) -> Vec<u8> {
+/// Every other value expires.
+fn expiry(value: u8) -> Option<u64> {
+    (value & 1 == 1).then_some(u64::from(value & 15))
+}
+
+fn applied<'a>(document: &Document<Suite>, changes: impl Iterator<Item = Entry<'a>>) -> Vec<u8> {
     let mut document = document.clone();
-    let entries = changes.map(|(who, sealed)| Entry { identity: identity(who.name.as_bytes()), sealed });
-    document.put(entries).expect("distinct records");
+    document.put(changes).expect("distinct records");
     // What it holds, and not its generation or wrapping.
     document.manifest()[29..].to_vec()
 }
