@@ -65,7 +65,11 @@ fn made(keys: &Keyring<Suite>, mut document: Document<Suite>, forgets: bool, rot
     if rotates {
         let again: Vec<_> = document
             .entries()
-            .map(|entry| entry.sealed.map(|sealed| keys.reseal(&entry.identity, entry.expires, sealed).expect("it opens")))
+            .map(|entry| {
+                entry
+                    .sealed
+                    .map(|sealed| keys.reseal(&entry.identity, entry.expires, sealed).expect("it opens"))
+            })
             .collect();
         let records = document.clone();
         let entries = records.entries().zip(&again);
@@ -86,7 +90,8 @@ fn laws(before: &[u8], ours: &Made<'_>, theirs: &Made<'_>, complete: bool) {
     if !complete {
         let other = of(before, theirs, ours, false, Preference::Theirs);
         assert_eq!(other.document.write(&other.keyring, 0).expect("a small file"), file);
-        let mirrored: Vec<_> = other.conflicts.iter().map(|(who, why)| (who.clone(), mirrored(*why))).collect();
+        let mirrored: Vec<_> =
+            other.conflicts.iter().map(|(who, why)| (who.clone(), mirrored(*why))).collect();
         assert_eq!(one.conflicts, mirrored);
         assert_eq!(applied(&ours.1, one.to_ours()), one.document.manifest()[29..]);
     }
@@ -112,7 +117,13 @@ fn laws(before: &[u8], ours: &Made<'_>, theirs: &Made<'_>, complete: bool) {
     assert!(result.1.entries().all(|entry| entry.sealed.is_none()) || both.len() > 29);
 }
 
-fn of(before: &[u8], ours: &Made<'_>, theirs: &Made<'_>, complete: bool, prefer: Preference) -> Reconciled<Suite> {
+fn of(
+    before: &[u8],
+    ours: &Made<'_>,
+    theirs: &Made<'_>,
+    complete: bool,
+    prefer: Preference,
+) -> Reconciled<Suite> {
     let ours = Side { document: &ours.1, keyring: ours.0 };
     let theirs = Side { document: &theirs.1, keyring: theirs.0 };
     reconcile(before, &ours, &theirs, complete, prefer, &mut Counter::new(6)).expect("good documents")
