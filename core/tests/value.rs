@@ -219,7 +219,11 @@ fn sealed_again_it_stays_the_same_version<S: Suite>() {
     let new = keys.reseal(&stripe, None, &old).unwrap();
     assert_ne!(new, old);
     assert_eq!(new.len(), old.len());
-    assert_eq!(new, keys.reseal(&stripe, None, &old).unwrap(), "whoever seals again gets the same bytes");
+    assert_eq!(
+        new,
+        keys.reseal(&stripe, None, &old).unwrap(),
+        "sealing again gives the same bytes each time"
+    );
     assert_eq!(new, keys.reseal(&stripe, None, &new).unwrap());
     assert_eq!(keys.open(&stripe, None, &new).unwrap(), b"sk_live_1");
     assert_eq!(keys.key_of(&new), Ok(KeyOf::Current));

@@ -19,6 +19,7 @@ mod git;
 mod hints;
 mod identity;
 mod ignore;
+mod input;
 mod interrupt;
 mod output;
 mod prompt;

@@ -86,6 +86,15 @@ impl Store {
         self.entries.iter().filter(|entry| !entry.deleted)
     }
 
+    /// The credential of an identity in canonical form, unless it is deleted. A document has its records sorted.
+    pub(crate) fn record(&self, identity: &Identity<'_>) -> Option<&Entry> {
+        fn key<'a>(it: &Identity<'a>) -> [&'a [u8]; 4] {
+            [it.name, it.kind, it.principal, it.scope]
+        }
+        let at = self.entries.binary_search_by(|entry| key(&entry.identity()).cmp(&key(identity))).ok()?;
+        self.entries.get(at).filter(|entry| !entry.deleted)
+    }
+
     /// The canonical form of an identity.
     pub(crate) fn canonical(&mut self, identity: Identity<'_>) -> Result<Entry, Error> {
         canonical(&mut self.files, &self.keyring_bytes, identity)

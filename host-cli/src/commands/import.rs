@@ -1,10 +1,9 @@
 //! Credentials from other stores. What is read is shown, written, and read back; nothing is deleted.
 
-use std::io::{self, Read};
 use std::path::Path;
 
 use base64ct::{Base64, Encoding};
-use omni_credentials_host::{Entry, EntryRef, Identity, shared_file};
+use omni_credentials_host::{Entry, EntryRef, Identity};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -16,7 +15,7 @@ use crate::expiry::{self, Expiry};
 use crate::identity::{DEFAULT_KIND, DEFAULT_SCOPE};
 use crate::output::{self, Done, IdentityFields};
 use crate::store::{self, Canonical, Store};
-use crate::{dotenv, identity, interrupt, terminal};
+use crate::{dotenv, identity, input, terminal};
 
 /// What stands between the names of nested objects.
 const SEPARATOR: char = '.';
@@ -45,7 +44,7 @@ pub(crate) fn run(
         let mut records = Vec::new();
         for (canonical, value) in &wanted {
             let identity = canonical.identity();
-            let before = opened.store.live().find(|entry| entry.identity() == identity).cloned();
+            let before = opened.store.record(&identity).cloned();
             let result = match &before {
                 None => "added",
                 Some(before)
@@ -92,15 +91,7 @@ impl Given {
 }
 
 fn read(path: Option<&Path>) -> Result<Zeroizing<String>, Error> {
-    let bytes = match path {
-        Some(path) => shared_file::read(path, MAX_FILE)?,
-        None => {
-            let mut bytes = Vec::new();
-            let read = || io::stdin().take(MAX_FILE.saturating_add(1)).read_to_end(&mut bytes);
-            interrupt::blocking(read)?.map_err(Error::io("standard input"))?;
-            bytes
-        }
-    };
+    let bytes = input::bytes(path, MAX_FILE)?;
     if bytes.is_empty() {
         return Err(Error::NoValue);
     }
@@ -217,7 +208,7 @@ fn key(entry: &Entry) -> (&[u8], &[u8], &[u8], &[u8]) {
 fn read_back(context: &Context, wanted: &[Wanted]) -> Result<(), Error> {
     let mut opened = Store::read(context)?.unlock(context)?;
     for (canonical, value) in wanted {
-        let found = opened.store.live().find(|entry| entry.identity() == canonical.identity()).cloned();
+        let found = opened.store.record(&canonical.identity()).cloned();
         let same = match &found {
             Some(entry) => entry.expires == canonical.expires && opened.value_of(entry)? == *value,
             None => false,

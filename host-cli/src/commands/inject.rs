@@ -1,18 +1,18 @@
 //! Templates: a text with the values of credentials in it.
 
 use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use omni_credentials_host::{Entry, shared_file};
+use omni_credentials_host::Entry;
 use zeroize::Zeroizing;
 
 use crate::args::Selection;
 use crate::context::Context;
 use crate::error::Error;
 use crate::store::Store;
-use crate::{find, interrupt, output};
+use crate::{find, input, output};
 
 /// Longest template.
 const LONGEST: u64 = 16 << 20;
@@ -41,15 +41,7 @@ pub(crate) fn run(context: &Context, path: Option<&Path>, to: Option<&Path>) -> 
 }
 
 fn template(path: Option<&Path>) -> Result<String, Error> {
-    let bytes = match path {
-        Some(path) => shared_file::read(path, LONGEST)?,
-        None => {
-            let mut bytes = Vec::new();
-            let read = || io::stdin().take(LONGEST + 1).read_to_end(&mut bytes);
-            interrupt::blocking(read)?.map_err(Error::io("standard input"))?;
-            bytes
-        }
-    };
+    let bytes = input::bytes(path, LONGEST)?;
     if bytes.len() as u64 > LONGEST {
         return Err(Error::Meaningless(format!("the template is longer than {LONGEST} bytes")));
     }

@@ -45,7 +45,7 @@ pub(crate) fn run(
         terminal::take_line_end(&mut value);
     }
     let changed = store::change(context, |opened| {
-        let before = opened.store.live().find(|entry| entry.identity() == canonical.identity()).cloned();
+        let before = opened.store.record(&identity).cloned();
         let known = match &before {
             Some(entry) => opened.value(entry).ok(),
             None => None,
