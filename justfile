@@ -119,9 +119,9 @@ test-clients *arguments: build
     @tools/clients.sh
     @{{ python }} -m pytest tests/clients/*.py "$@"
 
-# Exactly what CI runs: all tests, then those of pytest on the oldest Postgres as well. Arguments go to pytest.
+# Exactly what CI runs: `lint` and `deny`, all tests, and those that use Postgres on the oldest one too. Arguments go to pytest.
 [group('test')]
-ci *arguments: build-oldest build wheel npm
+ci *arguments: lint deny build-oldest build wheel npm
     @{{ python }} tests/run.py --also-on 15 cargo test --release --locked {{ packages }} --no-fail-fast -- "$@"
 
 [private]

@@ -41,6 +41,23 @@ _numbers = itertools.count(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--accept", action="store_true", help="write the expected output of tests/sql anew")
+    parser.addoption("--on-a-server", action="store_true", help="only the tests that use Postgres, for another version of it")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("on_a_server"):
+        others = [item for item in items if not uses_a_server(item)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if uses_a_server(item)]
+
+
+def uses_a_server(test: pytest.Item) -> bool:
+    """Whether a test asks for a server, or its module makes servers itself."""
+    if not isinstance(test, pytest.Function):
+        return False
+    return not {"server", "own_server"}.isdisjoint(test.fixturenames) or not {"new_server", "Server", "throwaway"}.isdisjoint(
+        vars(test.module)
+    )
 
 
 def new_server(name: str, settings: dict[str, str] | None = None) -> Server:

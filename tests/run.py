@@ -3,7 +3,7 @@
 `./just test`.
 
 Usage: run.py [--also-on MAJOR]... CARGO-TEST-COMMAND -- PYTEST-ARGUMENT...
-With --also-on, pytest runs once more on another Postgres.
+pytest runs a file of tests on each processor. With --also-on, what uses Postgres runs once more on another version.
 """
 
 from __future__ import annotations
@@ -90,10 +90,13 @@ def main(separator: str = "--") -> None:
     print(flush=True)
     results["Node"] = node()
     print(flush=True)
-    results["pytest"] = python([sys.executable, "-m", "pytest", *arguments[split + 1 :]])
+    # A file stays with one process: its tests share what the file prepares. What the caller says comes last and wins.
+    options = ["--numprocesses=auto", "--dist=loadfile", *arguments[split + 1 :]]
+    results["pytest"] = python([sys.executable, "-m", "pytest", *options])
     for version in versions:
         print(flush=True)
-        results[f"pytest, Postgres {version}"] = python(["./just", "--pg", version, "test-sql", *arguments[split + 1 :]])
+        others = python(["./just", "--pg", version, "test-sql", "--on-a-server", *options])
+        results[f"pytest, Postgres {version}"] = others
     print()
     for name, result in results.items():
         print(f"{name + ':':7} {result}")

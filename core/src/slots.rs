@@ -111,7 +111,8 @@ pub(crate) fn body<'a, S: Suite>(
     protection: &Protection,
     slots: impl ExactSizeIterator<Item = &'a Slot>,
 ) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128 + slots.len() * (44 + Cipher::<S>::NONCE + WRAPPED));
+    let size = slots.len() * (44 + Cipher::<S>::NONCE + WRAPPED);
+    let mut out = Vec::with_capacity(128 + size);
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&[VERSION, S::ID]);
     match protection.kdf {
@@ -125,14 +126,17 @@ pub(crate) fn body<'a, S: Suite>(
     }
     out.extend_from_slice(&protection.salt);
     out.extend_from_slice(&protection.kek_commitment);
-    let count = u16::try_from(slots.len()).unwrap_or(u16::MAX);
-    out.extend_from_slice(&count.to_be_bytes());
-    for slot in slots {
-        out.extend_from_slice(&slot.number.to_be_bytes());
-        out.extend_from_slice(&slot.id);
-        out.extend_from_slice(&slot.commitment);
-        out.extend_from_slice(&slot.nonce);
-        out.extend_from_slice(&slot.wrapped);
+    // Counted while they are written, so that the number is that of the slots which follow it. A keyring holds 256.
+    let (mut count, mut written) = (0, Vec::with_capacity(size));
+    for (number, slot) in (1..=u16::MAX).zip(slots) {
+        count = number;
+        written.extend_from_slice(&slot.number.to_be_bytes());
+        written.extend_from_slice(&slot.id);
+        written.extend_from_slice(&slot.commitment);
+        written.extend_from_slice(&slot.nonce);
+        written.extend_from_slice(&slot.wrapped);
     }
+    out.extend_from_slice(&count.to_be_bytes());
+    out.extend_from_slice(&written);
     out
 }
