@@ -21,7 +21,10 @@ put() {
 prune() {
     local script
     for script in "$1"/omni_credentials--*.sql; do
-        if [[ $script != "$1/omni_credentials--$version.sql" && ! -e host-pg/upgrade/${script##*/} ]]; then rm -f "$script"; fi
+        case ${script##*/} in
+            omni_credentials--"$version".sql | omni_credentials--0.2.0--"$version".sql) ;;
+            *) if [[ ! -e host-pg/upgrade/${script##*/} ]]; then rm -f "$script"; fi ;;
+        esac
     done
 }
 
@@ -29,13 +32,16 @@ if [[ ! $stage/.staged -nt $library || -n $(find host-pg/sql host-pg/upgrade hos
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     tools/install-script.sh >"$work/omni_credentials--$version.sql"
+    if ! compgen -G "host-pg/upgrade/omni_credentials--0.2.0--*.sql" >/dev/null; then
+        tools/install-script.sh --from-0.2.0 >"$work/omni_credentials--0.2.0--$version.sql"
+    fi
     sed "s/@CARGO_VERSION@/$version/" host-pg/omni_credentials.control >"$work/omni_credentials.control"
     # No section that is loaded may be removed: strip would drop the segment (RELRO) that makes tables read-only.
     strip --strip-unneeded --remove-section=.comment -o "$work/omni_credentials.so" "$library"
 
     put "$work/omni_credentials.so" "$stage/lib"
     put "$work/omni_credentials.control" "$stage/share/extension"
-    put "$work/omni_credentials--$version.sql" "$stage/share/extension"
+    for script in "$work"/*.sql; do put "$script" "$stage/share/extension"; done
     for upgrade in host-pg/upgrade/*.sql; do
         if [[ -e $upgrade ]]; then put "$upgrade" "$stage/share/extension"; fi
     done

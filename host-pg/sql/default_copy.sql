@@ -1,10 +1,12 @@
 -- The default instance, in the extension's own schema, and what a dump must carry of it.
 
--- Before the first row is written, for everything made so far.
+-- Before the first row is written, for everything made so far. What an update from 0.2.0 has set aside keeps its rights: they
+-- are taken over from there.
 select omni_credentials.only_for_owner(d.classid, d.objid)
 from pg_catalog.pg_depend d
 join pg_catalog.pg_extension e on d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass and d.refobjid = e.oid
-where e.extname = 'omni_credentials' and d.deptype = 'e';
+where e.extname = 'omni_credentials' and d.deptype = 'e'
+  and not exists (select from pg_catalog.pg_class c where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and c.oid = d.objid and c.relname like '% 0.2.0');
 
 select omni_credentials.register_builtin_module();
 -- It sees to its own objects.

@@ -15,7 +15,7 @@ declare
     made record;
     grantee text;
 begin
-    select n.oid, n.nspname, n.nspowner, n.nspacl, r.rolname, r.rolsuper,
+    select n.oid, n.nspname, n.nspowner, n.nspacl, r.rolname, r.rolsuper, e.oid as extension,
         n.xmin = pg_catalog.pg_current_xact_id()::pg_catalog.xid as is_new into strict made
     from pg_catalog.pg_extension e
     join pg_catalog.pg_namespace n on n.oid = e.extnamespace
@@ -27,10 +27,15 @@ begin
             message = pg_catalog.format('schema %I exists and belongs to role %I, which is no superuser', made.nspname, made.rolname),
             hint = 'Rename or drop that schema. CREATE EXTENSION makes its own.';
     end if;
+    -- An update from 0.2.0 finds what it has set aside.
     if exists (
         select from pg_catalog.pg_depend d
         where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass and d.refobjid = made.oid
-          and d.classid <> 'pg_catalog.pg_extension'::pg_catalog.regclass)
+          and d.classid <> 'pg_catalog.pg_extension'::pg_catalog.regclass
+          and not exists (
+            select from pg_catalog.pg_depend m
+            where m.classid = d.classid and m.objid = d.objid and m.deptype = 'e'
+              and m.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass and m.refobjid = made.extension))
     then
         raise exception using
             errcode = 'duplicate_schema',
