@@ -255,6 +255,13 @@ as 'MODULE_PATHNAME', 'rename_principal_wrapper';
 comment on function omni_credentials.rename_principal(text, regrole, regnamespace) is
 'Seals again, for a role, what was sealed for it under its old name or for a role that no longer exists. Returns how many.';
 
+create function omni_credentials.repair_principals(schema regnamespace default 'omni_credentials')
+returns bigint
+language c volatile
+as 'MODULE_PATHNAME', 'repair_principals_wrapper';
+comment on function omni_credentials.repair_principals(regnamespace) is
+'Gives rows their principal back that arrived as another role''s number, as COPY BINARY and binary subscriptions send it between clusters: the value itself opens for one role only. Returns how many. A row whose place is taken by a credential that opens stays, and verify lists it.';
+
 -- An instance keeps the objects that it was made with. Its version is an argument of its trigger, so that dumps carry it.
 create view omni_credentials.instances as
     select v.relnamespace::pg_catalog.regnamespace as schema,

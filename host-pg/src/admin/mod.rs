@@ -9,6 +9,7 @@ mod instantiate;
 mod owner;
 mod prune_keyrings;
 mod rename_principal;
+mod repair_principals;
 mod rotate;
 mod status;
 mod verify;

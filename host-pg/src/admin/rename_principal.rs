@@ -72,7 +72,7 @@ fn rename(old_name: &[u8], principal: pg_sys::Oid, schema: pg_sys::Oid) -> Resul
 }
 
 /// Opens a row as if its principal had another name; `None` where that does not open it either.
-fn open_as(
+pub(super) fn open_as(
     handle: &Handle,
     fields: &Fields,
     sealed: pg_sys::Datum,

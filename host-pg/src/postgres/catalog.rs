@@ -252,6 +252,15 @@ pub(crate) fn role_name(role: pg_sys::Oid) -> Option<Vec<u8>> {
         .map(|name| encoding::to_utf8(&name).into_owned())
 }
 
+/// Every role and its name in UTF-8.
+pub(crate) fn roles() -> Result<Vec<(pg_sys::Oid, Vec<u8>)>, Error> {
+    let roles = Spi::connect(|client| {
+        let rows = client.select("select r.oid from pg_catalog.pg_roles r order by r.oid", None, &[])?;
+        rows.map(|row| row.get::<pg_sys::Oid>(1)).collect::<Result<Vec<_>, _>>()
+    })?;
+    Ok(roles.into_iter().flatten().filter_map(|role| Some((role, role_name(role)?))).collect())
+}
+
 /// The type that an enum's label belongs to.
 pub(crate) fn enum_type(label: pg_sys::Datum) -> pg_sys::Oid {
     with_enum(oid(label), |form| form.enumtypid).unwrap_or(pg_sys::InvalidOid)

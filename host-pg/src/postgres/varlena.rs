@@ -27,6 +27,15 @@ impl Detoasted {
     }
 }
 
+/// A detoasted copy in the current memory context.
+///
+/// # Safety
+/// `datum` is a non-null datum of a varlena type.
+pub(crate) unsafe fn copied(datum: pg_sys::Datum) -> pg_sys::Datum {
+    // SAFETY: see above.
+    unsafe { pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr()) }.into()
+}
+
 /// The text of a jsonb.
 pub(crate) fn jsonb_text(scope: &Detoasted) -> Vec<u8> {
     // SAFETY: `scope` is a detoasted jsonb; JsonbToCString allocates its result in the current memory context.

@@ -1,0 +1,144 @@
+//! `repair_principals`: rows whose principal arrived as another role's number, as COPY BINARY and binary subscriptions send
+//! it between clusters. A sealed value opens for one role's name only, so it says itself which role that is.
+
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use crate::admin::owner::{as_owner_of, change_row, locked};
+use crate::admin::rename_principal::open_as;
+use crate::error::{Error, given, or_raise};
+use crate::instance::Handle;
+use crate::postgres::heap::Visibility;
+use crate::postgres::varlena::copied;
+use crate::postgres::{catalog, varlena::Detoasted};
+use crate::rows::columns::Fields;
+use crate::rows::every::every_row;
+use crate::rows::open;
+use crate::rows::statement::{IDENTITY_MATCHES, arguments, first_bytes, qualified};
+
+#[pg_extern(sql = false)]
+fn repair_principals(schema: Option<pg_sys::Oid>) -> i64 {
+    or_raise(given(schema, "schema").and_then(repair))
+}
+
+/// A row that opens for another role than its principal.
+struct Misplaced {
+    fields: Fields,
+    sealed: pg_sys::Datum,
+    role: pg_sys::Oid,
+}
+
+fn repair(schema: pg_sys::Oid) -> Result<i64, Error> {
+    let handle = locked(schema)?;
+    let table = handle.borrow().table;
+    let roles = catalog::roles()?;
+    as_owner_of(&handle, || {
+        let misplaced = misplaced(&handle, table, &roles)?;
+        let (mut count, mut waiting): (i64, Vec<&Misplaced>) = (0, misplaced.iter().collect());
+        // A row goes where there is none. One that finds its place taken waits for the row there, unless that one stays: then
+        // its owner has to decide between the two.
+        loop {
+            let before = waiting.len();
+            let mut still = Vec::new();
+            for row in waiting {
+                match occupant(table, row)? {
+                    None => {
+                        move_row(table, row)?;
+                        count = count.saturating_add(1);
+                    }
+                    Some(sealed) => still.push((row, sealed)),
+                }
+            }
+            let held: Vec<Vec<u8>> = still.iter().map(|(row, _)| bytes_of(row.sealed)).collect();
+            waiting = still.into_iter().filter(|(_, sealed)| held.contains(sealed)).map(|(row, _)| row).collect();
+            if waiting.len() == before {
+                break;
+            }
+        }
+        // What is left waits in circles. Each place takes the value that is for it.
+        for row in waiting {
+            exchange(table, row)?;
+            count = count.saturating_add(1);
+        }
+        Ok(count)
+    })
+}
+
+/// The rows that do not open for their principal, and do for another role.
+fn misplaced(
+    handle: &Handle,
+    table: pg_sys::Oid,
+    roles: &[(pg_sys::Oid, Vec<u8>)],
+) -> Result<Vec<Misplaced>, Error> {
+    let mut kept = PgMemoryContexts::CurrentMemoryContext;
+    let mut found = Vec::new();
+    every_row(table, Visibility::Now, |fields, sealed| {
+        if open::readable(handle, fields, sealed)?.is_ok() {
+            return Ok(());
+        }
+        for (role, name) in roles {
+            if *role != fields.principal_oid() && open_as(handle, fields, sealed, name)?.is_some() {
+                // SAFETY: datums of a row: a text, a jsonb and a bytea; the others are numbers. The closure keeps only copies.
+                let row = unsafe {
+                    kept.switch_to(|_| Misplaced {
+                        fields: Fields { name: copied(fields.name), scope: copied(fields.scope), ..*fields },
+                        sealed: copied(sealed),
+                        role: *role,
+                    })
+                };
+                found.push(row);
+                break;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// The sealed value of the row that is where this one belongs.
+fn occupant(table: pg_sys::Oid, row: &Misplaced) -> Result<Option<Vec<u8>>, Error> {
+    let sql = format!("select value from {} where {IDENTITY_MATCHES}", qualified(table));
+    Spi::connect_mut(|client| first_bytes(client, &sql, &arguments(&destination(row), None)))
+}
+
+fn move_row(table: pg_sys::Oid, row: &Misplaced) -> Result<(), Error> {
+    // SAFETY: datums of the types beside them, which live to the end of the function.
+    let values = unsafe {
+        vec![
+            DatumWithOid::new(row.sealed, pg_sys::BYTEAOID),
+            DatumWithOid::new(destination(row).principal, pg_sys::REGROLEOID),
+        ]
+    };
+    change_row(table, &row.fields, row.sealed, ", principal = $7", values)
+}
+
+/// Puts the value into the row that is where it belongs.
+fn exchange(table: pg_sys::Oid, row: &Misplaced) -> Result<(), Error> {
+    let to = destination(row);
+    let Some(there) = occupant(table, row)? else {
+        return Err(Error::Internal("a row of a circle is gone".to_owned()));
+    };
+    // SAFETY: datums of the types beside them, which live to the end of the function.
+    let values = unsafe {
+        vec![
+            DatumWithOid::new(row.sealed, pg_sys::BYTEAOID),
+            match row.fields.expires_at {
+                Some(expires) => DatumWithOid::new(expires, pg_sys::TIMESTAMPTZOID),
+                None => DatumWithOid::null_oid(pg_sys::TIMESTAMPTZOID),
+            },
+        ]
+    };
+    let there = there.into_datum().unwrap_or(pg_sys::Datum::null());
+    change_row(table, &to, there, ", expires_at = $7", values)
+}
+
+/// The fields of the row as they should be.
+fn destination(row: &Misplaced) -> Fields {
+    Fields { principal: pg_sys::Datum::from(row.role), ..row.fields }
+}
+
+fn bytes_of(sealed: pg_sys::Datum) -> Vec<u8> {
+    // SAFETY: the copy of a bytea that is not NULL.
+    unsafe { Detoasted::new(sealed) }.bytes().to_vec()
+}
