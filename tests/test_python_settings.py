@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from command import KEY, Folder
 from omni_credentials import AmbiguousCredential, CredentialsError, FileError, InvalidInput, Store
 from omni_credentials.settings import CredentialsSettingsSource
-from pydantic import AliasChoices, BaseModel, Field, SecretBytes, SecretStr, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, SecretBytes, SecretStr, ValidationError, create_model
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from python_files import folder, store
 
@@ -84,6 +85,19 @@ def test_prefix_nesting_and_case(store: Store) -> None:
     assert (settings.token, settings.empty, settings.smtp.host, settings.smtp.port) == ("t", "default", "mail", 25)
     exact = Exact()
     assert (exact.Token, exact.other) == ("T", "default")
+
+
+def test_the_rule_of_names_is_that_of_all_hosts(store: Store) -> None:
+    rule = json.loads((Path(__file__).parents[1] / "conformance" / "variables.json").read_text())
+    fields: dict[str, Any] = {}
+    for number, (name, variable) in enumerate(rule["variables"].items()):
+        store.set(name, str(number), principal=f"p{number}")
+        fields[f"f{number}"] = (str, Field(validation_alias=variable))
+    store.save()
+    for number, field in enumerate(fields):
+        settings = create_model("Settings", __base__=BaseSettings, **{field: fields[field]})
+        assert CredentialsSettingsSource(settings, principal=f"p{number}")() == {fields[field][1].validation_alias: str(number)}
+    assert len(fields) > 10
 
 
 def test_which_credential(folder: Folder, store: Store) -> None:

@@ -60,43 +60,55 @@ fn variable(name: &str) -> Option<String> {
     variable.contains(|letter: char| letter.is_ascii_alphanumeric()).then_some(variable)
 }
 
-/// Variables that decide which code runs. A file must not set them.
-const RESERVED: [&str; 5] = ["PATH", "IFS", "ENV", "BASH_ENV", "SHELL"];
+/// Variables that decide which code runs, in shells, the loader and common runtimes. A file must not set them. Node's
+/// `config` has the same list; `conformance/variables.json` has vectors for both.
+#[rustfmt::skip]
+const RESERVED: [&str; 22] = [
+    "PATH", "SHELL", "IFS", "ENV", "BASH_ENV", "SHELLOPTS", "PROMPT_COMMAND", "PS4", "GCONV_PATH",
+    "NODE_OPTIONS", "NODE_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP",
+    "PERL5LIB", "PERL5OPT", "RUBYLIB", "RUBYOPT",
+    "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH",
+];
 const RESERVED_PREFIXES: [&str; 3] = ["LD_", "DYLD_", "BASH_FUNC_"];
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::*;
+    use serde::Deserialize;
 
-    #[test]
-    fn names_become_variables() {
-        for (name, expected) in [
-            ("stripe", Some("STRIPE")),
-            ("stripe-api.key", Some("STRIPE_API_KEY")),
-            ("2fa", Some("_2FA")),
-            ("naïve", Some("NA_VE")),
-            ("a b", Some("A_B")),
-            ("…", None),
-        ] {
-            assert_eq!(variable(name).as_deref(), expected, "{name}");
-        }
+    /// What every host that makes variables of names must do.
+    #[derive(Deserialize)]
+    struct Vectors {
+        variables: BTreeMap<String, String>,
+        none: Vec<String>,
+        same: Vec<[String; 2]>,
+        reserved: Vec<String>,
     }
 
     #[test]
-    fn collisions_and_loader_variables_are_refused() {
-        let entry = |name: &str| Entry {
+    fn the_vectors_of_all_hosts() {
+        let vectors: Vectors =
+            serde_json::from_str(include_str!("../../conformance/variables.json")).unwrap();
+        let entry = |name: &String| Entry {
             expires: None,
-            name: name.into(),
+            name: name.as_bytes().to_vec(),
             kind: b"credential".to_vec(),
             principal: b"app".to_vec(),
             scope: b"{}".to_vec(),
             sealed: Vec::new(),
             deleted: false,
         };
-        assert!(assign(&[entry("a.b"), entry("a c")]).is_ok());
-        assert!(matches!(assign(&[entry("a.b"), entry("A_B")]), Err(Error::Variable(_))));
-        for name in ["path", "ld-preload", "Bash.Env"] {
+        for (name, expected) in &vectors.variables {
+            let entries = [entry(name)];
+            let assigned = assign(&entries).unwrap();
+            assert_eq!(assigned.keys().collect::<Vec<_>>(), [expected], "{name}");
+        }
+        for name in vectors.none.iter().chain(&vectors.reserved) {
             assert!(matches!(assign(&[entry(name)]), Err(Error::Variable(_))), "{name}");
+        }
+        for names in &vectors.same {
+            assert!(matches!(assign(&names.each_ref().map(entry)), Err(Error::Variable(_))), "{names:?}");
         }
     }
 }

@@ -1,14 +1,24 @@
 // Credentials as variables of the environment.
 
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { config, generateMasterKey, Store } from "omni-credentials";
-import { ended, failure, folder, node } from "./support.mjs";
+import {
+    config,
+    FileError,
+    generateMasterKey,
+    InvalidInputError,
+    Store,
+    WrongMasterSecretError,
+} from "omni-credentials";
+import { ended, folder, node, repository, target } from "./support.mjs";
 
 const secret = await generateMasterKey();
+/** The rule of names, which all hosts share. */
+const rule = JSON.parse(readFileSync(join(repository, "conformance", "variables.json"), "utf8"));
 
 /** A file with these credentials. */
 async function made(credentials) {
@@ -37,25 +47,31 @@ test("each credential becomes a variable", async () => {
     assert.deepEqual((await config({ ...some, kind: "api_key" })).parsed, { NA_VE: "é\n" });
     assert.deepEqual((await config({ ...some, principal: "other" })).parsed, {});
     assert.deepEqual((await config({ ...some, scope: { all: true }, only: ["EMPTY"] })).parsed, { EMPTY: "" });
-    assert.equal((await failure(config({ ...some, only: ["none"] }))).code, "credential-not-found");
+    assert.equal((await config({ ...some, only: ["none"], quiet: true })).error.code, "credential-not-found");
     assert.deepEqual(some.processEnv, { _2FA: "1", NA_VE: "é\n", EMPTY: "" });
 });
 
+test("names become variables by the rule of the command", async () => {
+    const names = Object.keys(rule.variables);
+    for (const [name, variable] of Object.entries(rule.variables)) {
+        const path = await made([[name, "v"]]);
+        assert.deepEqual((await config({ path, secret, processEnv: {} })).parsed, { [variable]: "v" }, name);
+    }
+    assert.ok(names.length > 10);
+});
+
 test("what cannot be a variable is refused, and none is set", async () => {
-    for (const [names, message] of [
-        [["a", "x.y", "X_Y"], 'x.y (credential of app, {"all":true}) would both be X_Y'],
-        [["a", "…"], '… (credential of app, {"all":true}) cannot be a variable'],
-        [["a", "path"], "would be PATH, which decides which code runs"],
-        [["a", "Ld-Preload"], "would be LD_PRELOAD,"],
-        [["a", "node.options"], "would be NODE_OPTIONS,"],
-    ]) {
-        const path = await made(names.map((name) => [name, "1"]));
+    const refused = async (names, message) => {
+        const path = await made(["a", ...names].map((name) => [name, "1"]));
         const processEnv = {};
-        const error = await failure(config({ path, secret, processEnv }));
+        const { parsed, error } = await config({ path, secret, processEnv, override: true, quiet: true });
         assert.deepEqual([error.name, error.code], ["InvalidInputError", "invalid-variable"]);
         assert.ok(error.message.includes(message), error.message);
-        assert.deepEqual(processEnv, {});
-    }
+        assert.deepEqual([parsed, processEnv], [{}, {}]);
+    };
+    for (const name of rule.none) await refused([name], `${name} (credential of app, {"all":true}) cannot be`);
+    for (const name of rule.reserved) await refused([name], "which decides which code runs");
+    for (const names of rule.same) await refused(names, `would both be `);
     const processEnv = {};
     for (const [value, code] of [
         [new Uint8Array([0x61, 0]), "invalid-variable"],
@@ -65,9 +81,70 @@ test("what cannot be a variable is refused, and none is set", async () => {
             ["a", "1"],
             ["b", value],
         ]);
-        assert.equal((await failure(config({ path, secret, processEnv }))).code, code);
+        assert.equal((await config({ path, secret, processEnv, quiet: true })).error.code, code);
     }
     assert.deepEqual(processEnv, {});
+});
+
+test("a failure is a result and a warning, as with dotenv", async (t) => {
+    const warned = t.mock.method(process, "emitWarning", () => {});
+    const path = await made([["a", "1"]]);
+    for (const [options, type] of [
+        [{ path: `${path}.none`, secret }, FileError],
+        [{ path, secret: await generateMasterKey() }, WrongMasterSecretError],
+        [{ path, secret: "omck1_x" }, WrongMasterSecretError],
+    ]) {
+        const processEnv = {};
+        const { parsed, error } = await config({ ...options, processEnv });
+        assert.ok(error instanceof type, error);
+        assert.deepEqual([parsed, processEnv], [{}, {}]);
+        const [message, { type: name, code }] = warned.mock.calls.at(-1).arguments;
+        assert.equal(message, `no variable was set: ${error.message}`);
+        assert.deepEqual([name, code], ["CredentialsWarning", error.code]);
+        const before = warned.mock.callCount();
+        await config({ ...options, processEnv, quiet: true });
+        assert.equal(warned.mock.callCount(), before);
+    }
+    const { error, ...rest } = await config({ path, secret, processEnv: {} });
+    assert.deepEqual([error, rest], [undefined, { parsed: { A: "1" } }]);
+    const reason = new InvalidInputError("mine", "given up");
+    // What the caller asked for is no failure of the file's.
+    await assert.rejects(config({ path, secret, signal: AbortSignal.abort(new Error("given up")) }), /given up/);
+    assert.equal((await config({ path, secret, signal: AbortSignal.abort(reason), quiet: true })).error, reason);
+});
+
+test("an expired credential is set, with a warning", async (t) => {
+    const warned = t.mock.method(process, "emitWarning", () => {});
+    const path = await made([
+        ["old", "1", { expires: new Date(Date.UTC(2020, 0, 31)) }],
+        ["due", "2", { expires: new Date(Date.now() + 3_600_000) }],
+    ]);
+    assert.deepEqual((await config({ path, secret, processEnv: {} })).parsed, { OLD: "1", DUE: "2" });
+    assert.deepEqual(
+        warned.mock.calls.map(({ arguments: given }) => given),
+        [
+            [
+                'old (credential of app, {"all":true}) expired at 2020-01-31T00:00:00.000Z',
+                { type: "CredentialsWarning", code: "expired" },
+            ],
+        ],
+    );
+    await config({ path, secret, processEnv: {}, quiet: true });
+    assert.equal(warned.mock.callCount(), 1);
+});
+
+const requires = process.features.require_module ? false : "this Node cannot require() an ES module";
+test("a CommonJS program requires it", { skip: requires }, async () => {
+    const path = await made([["stripe", "sk"]]);
+    const script = `
+        const { config } = require("omni-credentials");
+        config({ path: ${JSON.stringify(path)} }).then(({ parsed }) => console.log(parsed, process.env.STRIPE));`;
+    const done = spawnSync(process.execPath, ["--input-type=commonjs", "--eval", script], {
+        cwd: join(target, "node", "installed"),
+        env: { PATH: process.env.PATH, OMNI_CREDENTIALS_MASTER_PASSWORD: secret },
+        encoding: "utf8",
+    });
+    assert.equal(done.stdout, "{ STRIPE: 'sk' } sk\n", done.stderr);
 });
 
 test("node --import omni-credentials/register", async () => {
@@ -95,4 +172,7 @@ test("node --import omni-credentials/register", async () => {
     const failed = await run({ ...variables, OMNI_CREDENTIALS_FILE: `${path}.none` });
     assert.deepEqual([failed.status, failed.out], [1, ""]);
     assert.match(failed.err, /none: no such file/);
+    const wrong = await run({ ...variables, OMNI_CREDENTIALS_MASTER_PASSWORD: await generateMasterKey() });
+    assert.deepEqual([wrong.status, wrong.out], [1, ""]);
+    assert.match(wrong.err, /the master secret is not the one/);
 });

@@ -38,7 +38,9 @@ const instance = (await builtinModule()).instantiate();
 const bytes: Uint8Array = instance.call((c) => c.primitives.hkdfSha256(value, value, value, 42));
 const files: Map<string, Uint8Array> = await transpile(value);
 const which: ConfigOptions = { ...options, path: "f.omni", only: ["stripe"], override: true, processEnv: {} };
-const variables: Record<string, string> = (await config(which)).parsed;
+const { parsed: variables, error: configError }: { parsed: Record<string, string>; error?: CredentialsError } =
+    await config({ ...which, quiet: true });
+if (configError !== undefined) throw configError;
 export { variables };
 export { text, scope, result, saved, merged, digest, failure, bytes, files };
 

@@ -1,8 +1,9 @@
 //! Credentials as variables of the environment, as `dotenv` and the command `exec` have them.
 
-import { InvalidInputError } from "../errors.js";
+import { CredentialsError } from "../errors.js";
 import { type Credential, type Json, printable, shown } from "../identity.js";
 import { type FileUrl, Store, type StoreOptions } from "./store.js";
+import { assign, refused } from "./variables.js";
 
 /** Which credentials become variables, and where. */
 export interface ConfigOptions extends StoreOptions {
@@ -18,29 +19,47 @@ export interface ConfigOptions extends StoreOptions {
     override?: boolean | undefined;
     /** Where the variables are set. By default `process.env`. */
     processEnv?: Record<string, string | undefined> | undefined;
+    /** Emit no warning: neither about a failure, which the result has, nor about credentials that have expired. */
+    quiet?: boolean | undefined;
 }
 
 /** What `config` read. */
 export interface ConfigResult {
-    /** The variables, also those that were set already and so were left as they were. */
+    /** The variables, also those that were set already and so were left as they were. None after a failure. */
     parsed: Record<string, string>;
+    /** Why no variable was set. */
+    error?: CredentialsError;
 }
-
-/** Variables that decide which code runs: not for a file to set. */
-const RESERVED = new Set(["PATH", "IFS", "ENV", "BASH_ENV", "SHELL", "NODE_OPTIONS", "NODE_PATH"]);
-const RESERVED_PREFIXES = ["LD_", "DYLD_", "BASH_FUNC_"];
 
 /**
  * Sets a variable for each credential of a file. Its name is that of the credential in upper case, with `_` in place of
  * everything but letters and digits, and `_` before a leading digit.
  *
- * Unlike that of `dotenv`, it is asynchronous, and it throws: what `Store.open` throws, a
- * {@link CredentialNotFoundError}, an {@link UnreadableValueError}, and an {@link InvalidInputError} for what cannot be
- * a variable or is one that decides which code runs. Then no variable was set.
+ * Like that of `dotenv`, it does not throw if it fails: `error` then says why, the process emits a
+ * `CredentialsWarning`, and no variable was set. The error is one of `Store.open`, a {@link CredentialNotFoundError}, an
+ * {@link UnreadableValueError}, or an {@link InvalidInputError} for what cannot be a variable or is one that decides
+ * which code runs. Unlike that of `dotenv`, it is asynchronous. An aborted `signal` still throws its reason.
  */
 export async function config(options: ConfigOptions = {}): Promise<ConfigResult> {
-    const { path, only, kind, scope, override = false, processEnv = process.env, ...storeOptions } = options;
-    const store = await Store.open(path ?? (process.env["OMNI_CREDENTIALS_FILE"] || "credentials.omni"), storeOptions);
+    try {
+        return { parsed: await setVariables(options) };
+    } catch (error) {
+        if (!(error instanceof CredentialsError)) throw error;
+        const { hint } = error;
+        const warning = {
+            type: "CredentialsWarning",
+            code: error.code,
+            ...(hint === undefined ? {} : { detail: `hint: ${hint}` }),
+        };
+        if (!options.quiet) process.emitWarning(`no variable was set: ${error.message}`, warning);
+        return { parsed: {}, error };
+    }
+}
+
+/** As `config`, but throws. Nothing was set then. */
+export async function setVariables(options: ConfigOptions = {}): Promise<Record<string, string>> {
+    const { path, only, kind, scope, override = false, processEnv = process.env, quiet = false, ...open } = options;
+    const store = await Store.open(path ?? (process.env["OMNI_CREDENTIALS_FILE"] || "credentials.omni"), open);
     try {
         const which = {
             ...(kind === undefined ? {} : { kind }),
@@ -53,7 +72,8 @@ export async function config(options: ConfigOptions = {}): Promise<ConfigResult>
         for (const [variable, value] of Object.entries(parsed)) {
             if (override || processEnv[variable] === undefined) processEnv[variable] = value;
         }
-        return { parsed };
+        if (!quiet) warnOfExpired(found);
+        return parsed;
     } finally {
         store.close();
     }
@@ -67,33 +87,18 @@ function named(store: Store, name: string, which: { kind?: string; scope?: Json 
     return found;
 }
 
-function assign(credentials: readonly Credential[]): Map<string, Credential> {
-    const variables = new Map<string, Credential>();
-    for (const credential of credentials) {
-        const variable = variableOf(credential.name);
-        if (variable === undefined) throw refused(`${shown(credential)} cannot be a variable`);
-        if (RESERVED.has(variable) || RESERVED_PREFIXES.some((prefix) => variable.startsWith(prefix))) {
-            throw refused(`${shown(credential)} would be ${variable}, which decides which code runs`);
-        }
-        const other = variables.get(variable);
-        if (other !== undefined) throw refused(`${shown(other)} and ${shown(credential)} would both be ${variable}`);
-        variables.set(variable, credential);
-    }
-    return variables;
-}
-
-/** The variable of a credential; none for a name without letters and digits. */
-function variableOf(name: string): string | undefined {
-    const variable = name.replace(/^(?=[0-9])/, "_").replace(/[^A-Za-z0-9]/gu, "_");
-    return /[A-Za-z0-9]/.test(variable) ? variable.toUpperCase() : undefined;
-}
-
 function textOf(store: Store, { name, ...which }: Credential): string {
     const value = store.getText(name, which);
     if (value.includes("\0")) throw refused(`${printable(name)} holds a zero byte, which no variable can`);
     return value;
 }
 
-function refused(message: string): InvalidInputError {
-    return new InvalidInputError("invalid-variable", message, { hint: "choose others with only, kind or principal" });
+/** They are set all the same: a program that suddenly has no credentials is worse than a late warning. */
+function warnOfExpired(credentials: readonly Credential[]): void {
+    for (const credential of credentials) {
+        const { expires } = credential;
+        if (expires === undefined || expires.getTime() > Date.now()) continue;
+        const message = `${shown(credential)} expired at ${expires.toISOString()}`;
+        process.emitWarning(message, { type: "CredentialsWarning", code: "expired" });
+    }
 }

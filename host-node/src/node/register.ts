@@ -2,9 +2,9 @@
 
 import { isMainThread } from "node:worker_threads";
 
-import { config } from "./config.js";
+import { setVariables } from "./config.js";
 
 // A worker has its parent's environment.
-if (isMainThread) await config();
+if (isMainThread) await setVariables();
 
 export {};
