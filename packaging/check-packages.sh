@@ -17,7 +17,7 @@ step "twine: metadata, and whether the README renders"
 "$OMNI_PYTHON" -m twine check --strict "$dist/omni_credentials-$version-py3-none-any.whl" "$dist/omni_credentials-$version.tar.gz"
 
 step "pip install into a fresh environment, from the wheel and from the sdist"
-for file in "$dist/omni_credentials-$version-py3-none-any.whl[settings]" "$dist/omni_credentials-$version.tar.gz"; do
+for file in "$dist/omni_credentials-$version-py3-none-any.whl[settings,keyring]" "$dist/omni_credentials-$version.tar.gz"; do
     rm -rf "$folder/venv"
     "$OMNI_PYTHON" -m venv "$folder/venv"
     "$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$file"

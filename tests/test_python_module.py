@@ -81,6 +81,7 @@ def test_versions() -> None:
     major = workspace["dependencies"]["wasmtime"]["version"].removeprefix("=").split(".")[0]
     assert package.get_all("Requires-Dist") == [
         f"wasmtime<{int(major) + 1},>={major}.0.0",
+        "keyring<26,>=25; extra == 'keyring'",
         'pydantic-settings<3,>=2.8; extra == \'settings\'',
     ]
     assert importlib.metadata.version("wasmtime").startswith(f"{major}.")
