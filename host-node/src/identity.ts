@@ -65,6 +65,10 @@ function escaped(text: string): string {
     return printable(text.replaceAll("\\", escape));
 }
 
+/** As in JSON, which leaves most of what cannot be seen as it is. */
 function escape(character: string): string {
-    return JSON.stringify(character).slice(1, -1);
+    const json = JSON.stringify(character).slice(1, -1);
+    if (json !== character) return json;
+    const units = Array.from({ length: character.length }, (_, at) => character.charCodeAt(at));
+    return units.map((unit) => `\\u${unit.toString(16).padStart(4, "0")}`).join("");
 }

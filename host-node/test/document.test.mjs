@@ -484,3 +484,12 @@ test("a credential expires when it was said to", async () => {
     }
     assert.equal(again.getText("a"), "1");
 });
+
+test("a message shows what cannot be seen", async () => {
+    const document = await omni.createDocument({ secret: await omni.generateMasterKey(), principal: "app" });
+    const hidden = ["\n", "\u007f", "\u009b", "\u200b", "\u202e", "\u2028", "\u{e0001}", "\u00ad"];
+    for (const character of hidden) {
+        const { message } = await failure(() => document.get(`a${character}b`));
+        assert.match(message, /^there is no credential a\\(n|u[0-9a-f]{4}(\\u[0-9a-f]{4})?)b$/);
+    }
+});
