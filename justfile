@@ -7,7 +7,7 @@ target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 python := env("OMNI_PYTHON", "run-this-as-./just")
 pg := "pg" + env("OMNI_PG_MAJOR", "18")
 prettier := target / "node/package/node_modules/prettier/bin/prettier.cjs"
-javascript := "--log-level warn --config host-node/package.json host-node/{build.mjs,src,test} conformance/hosts/node_host.mjs tools/lint-workflows.mjs packaging/check/first.{mjs,ts}"
+javascript := "--log-level warn --config host-node/package.json host-node/{build.mjs,page.mjs,src,test} conformance/hosts/node_host.mjs tools/lint-workflows.mjs packaging/check/first.{mjs,ts}"
 throwaway := python + " tools/throwaway.py"
 # Programs that came with the pinned Python packages.
 venv := parent_directory(python)
@@ -108,6 +108,12 @@ test-rust: modules
 test-node *arguments: build npm
     @node --test "$@" {{ target / "node/installed/test/*.test.mjs" }}
 
+# Tests the page of the Node package in Chromium, which it installs (300 MB); the other tests use one that is there.
+[group('test')]
+test-browser *arguments: npm
+    @tools/browser.sh
+    @node --test "$@" {{ target / "node/installed/test/page.test.mjs" }}
+
 # SQL tests against a throw-away server; `--accept` writes the expected output anew.
 [group('test')]
 test-sql *arguments: build wheel npm
@@ -119,9 +125,10 @@ test-clients *arguments: build
     @tools/clients.sh
     @{{ python }} -m pytest tests/clients/*.py "$@"
 
-# Exactly what CI runs: `lint` and `deny`, all tests, and those that use Postgres on the oldest one too. Arguments go to pytest.
+# Exactly what CI runs: `lint` and `deny`, all tests, the browser's too, and those that use Postgres on the oldest one too. Arguments go to pytest.
 [group('test')]
 ci *arguments: lint deny build-oldest build wheel npm
+    @tools/browser.sh --if-possible
     @{{ python }} tests/run.py --also-on 15 cargo test --release --locked {{ packages }} --no-fail-fast -- "$@"
 
 [private]

@@ -10,6 +10,8 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 
 import { build } from "esbuild";
 
+import { makePage } from "./page.mjs";
+
 const here = dirname(fileURLToPath(import.meta.url));
 const builtin = join(here, "src", "builtin");
 const component = readFileSync(process.argv[2]);
@@ -49,3 +51,4 @@ execFileSync(process.execPath, [join(here, "node_modules", "typescript", "bin", 
     stdio: "inherit",
 });
 cpSync(builtin, join(here, "dist", "builtin"), { recursive: true });
+await makePage(here, JSON.parse(readFileSync(join(here, "package.json"), "utf8")).version);

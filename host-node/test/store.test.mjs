@@ -19,7 +19,7 @@ import { pathToFileURL } from "node:url";
 import { inspect } from "node:util";
 
 import * as omni from "omni-credentials";
-import { failure, folder, leftovers, run } from "./support.mjs";
+import { failure, folder, leftovers, run, withAlteredValue } from "./support.mjs";
 
 const { Store } = omni;
 const secret = await omni.generateMasterKey();
@@ -269,7 +269,7 @@ test("a new master secret opens the file, the old one does not, and no value is 
 test("verify names the values that do not open", async () => {
     const { path, store } = await made({ a: "1", b: "2" });
     assert.deepEqual(store.verify(), []);
-    const altered = await withAlteredValue(path, "b");
+    const altered = await withAlteredValue(path, secret, "b");
     const document = await omni.openDocument(altered, { secret });
     const [error, ...others] = document.verify();
     assert.ok(error instanceof omni.UnreadableValueError);
@@ -285,20 +285,6 @@ function throwsUnreadable(call) {
         if (!(error instanceof omni.UnreadableValueError)) throw error;
         return true;
     }
-}
-
-/** The file with another value in the place of one: well-formed and sealed, but not this credential's value. */
-async function withAlteredValue(path, name) {
-    const module = await omni.builtinModule();
-    return module.instantiate().call(({ encryption, fileStore, keyDerivation }) => {
-        const document = fileStore.Document.parse(readFileSync(path));
-        const kek = keyDerivation.deriveKek(new TextEncoder().encode(secret), document.keyringBytes());
-        const keyring = encryption.Keyring.unlock(document.keyringBytes(), kek);
-        const isIt = ({ identity }) => new TextDecoder().decode(identity.name) === name;
-        const [its, other] = [document.entries().find(isIt), document.entries().find((entry) => !isIt(entry))];
-        document.put([{ ...its, sealed: other.sealed }]);
-        return document.write(keyring, 0n);
-    });
 }
 
 test("a conflict writes nothing, names the credentials, and a preference settles it", async () => {

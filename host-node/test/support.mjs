@@ -2,11 +2,13 @@
 // shipped.
 
 import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, realpathSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after } from "node:test";
 import { pathToFileURL } from "node:url";
+
+import { builtinModule } from "omni-credentials";
 
 export const target = process.env.CARGO_TARGET_DIR;
 export const repository = process.env.OMNI_REPOSITORY;
@@ -66,4 +68,18 @@ export async function failure(work) {
         return error;
     }
     throw new Error("it did not fail");
+}
+
+/** The file with another value in the place of one: well-formed and sealed, but not this credential's value. */
+export async function withAlteredValue(path, secret, name) {
+    const module = await builtinModule();
+    return module.instantiate().call(({ encryption, fileStore, keyDerivation }) => {
+        const document = fileStore.Document.parse(readFileSync(path));
+        const kek = keyDerivation.deriveKek(new TextEncoder().encode(secret), document.keyringBytes());
+        const keyring = encryption.Keyring.unlock(document.keyringBytes(), kek);
+        const isIt = ({ identity }) => new TextDecoder().decode(identity.name) === name;
+        const [its, other] = [document.entries().find(isIt), document.entries().find((entry) => !isIt(entry))];
+        document.put([{ ...its, sealed: other.sealed }]);
+        return document.write(keyring, 0n);
+    });
 }
