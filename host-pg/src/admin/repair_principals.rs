@@ -1,8 +1,10 @@
 //! `repair_principals`: rows whose principal arrived as another role's number, as COPY BINARY and binary subscriptions send
 //! it between clusters. A sealed value opens for one role's name only, so it says itself which role that is.
 
+use std::collections::HashSet;
+
 use pgrx::datum::DatumWithOid;
-use pgrx::pg_sys;
+use pgrx::{PgMemoryContexts, pg_sys};
 use pgrx::prelude::*;
 
 use crate::admin::owner::{as_owner_of, change_row, locked};
@@ -39,22 +41,22 @@ fn repair(schema: pg_sys::Oid) -> Result<i64, Error> {
         // A row goes where there is none. One that finds its place taken waits for the row there, unless that one stays: then
         // its owner has to decide between the two.
         loop {
-            let before = waiting.len();
+            let leaving: HashSet<Vec<u8>> = waiting.iter().map(|row| bytes_of(row.sealed)).collect();
             let mut still = Vec::new();
-            for row in waiting {
+            for &row in &waiting {
                 match occupant(table, row)? {
                     None => {
                         move_row(table, row)?;
                         count = count.saturating_add(1);
                     }
-                    Some(sealed) => still.push((row, sealed)),
+                    Some(sealed) if leaving.contains(&sealed) => still.push(row),
+                    Some(_) => {}
                 }
             }
-            let held: Vec<Vec<u8>> = still.iter().map(|(row, _)| bytes_of(row.sealed)).collect();
-            waiting = still.into_iter().filter(|(_, sealed)| held.contains(sealed)).map(|(row, _)| row).collect();
-            if waiting.len() == before {
+            if still.len() == waiting.len() {
                 break;
             }
+            waiting = still;
         }
         // What is left waits in circles. Each place takes the value that is for it.
         for row in waiting {
@@ -71,7 +73,8 @@ fn misplaced(
     table: pg_sys::Oid,
     roles: &[(pg_sys::Oid, Vec<u8>)],
 ) -> Result<Vec<Misplaced>, Error> {
-    let mut kept = PgMemoryContexts::CurrentMemoryContext;
+    // SAFETY: a variable of the session. The context of this call outlives every use of what is found.
+    let mut kept = PgMemoryContexts::For(unsafe { pg_sys::CurrentMemoryContext });
     let mut found = Vec::new();
     every_row(table, Visibility::Now, |fields, sealed| {
         if open::readable(handle, fields, sealed)?.is_ok() {
