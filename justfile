@@ -69,10 +69,16 @@ build: modules
 install: build
     @tools/install.sh
 
-# Packs the extension as a tar file that unpacks below a Postgres's own folders.
+# Packs the extension and the command into <target>/package: .deb, .rpm, tar, extension image.
 [group('build')]
 package: build
-    @tools/package.sh
+    @packaging/postgres.sh
+    @echo "linking the command without shared libraries (2 minutes the first time)"
+    @RUSTC_WORKSPACE_WRAPPER={{ justfile_directory() / "packaging/static.sh" }} cargo build --release --locked {{ packages }} \
+        --bin omni-credentials
+    @packaging/command.sh
+    @packaging/sbom.sh library command
+    @packaging/finish.sh
 
 # Builds the Python package, wheel and sdist, into <target>/python/dist.
 [group('build')]

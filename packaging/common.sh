@@ -5,8 +5,7 @@ umask 022
 
 version=$(tools/version.sh)
 revision=1
-# Another profile only to try these scripts sooner.
-release=$CARGO_TARGET_DIR/${OMNI_PACKAGE_PROFILE:-packaging}
+release=$CARGO_TARGET_DIR/release
 out=$CARGO_TARGET_DIR/package
 work=$out/work
 homepage=https://github.com/omnigres/omni_credentials

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from command import Folder
-from conftest import MASTER_KEY, PASSWORD, VARIABLE, Database, new_server
+from conftest import MASTER_KEY, PASSWORD, PYTHON_HOST, VARIABLE, Database, new_server
 
 README = Path(__file__).parents[1] / "README.md"
 TUTORIAL = README.parent / "docs" / "tutorial.md"
@@ -118,3 +120,21 @@ def test_the_readme_shows_what_the_packages_show() -> None:
     for language, package in (("python", "host-python"), ("js", "host-node")):
         (shown,) = re.findall(rf"```{language}\n.*?```", readme, re.S)
         assert shown in (README.parent / package / "README.md").read_text()
+
+
+def test_the_first_lines_of_the_packages(tmp_path: Path) -> None:
+    """What the README shows below "Install it without building" for Python and Node."""
+    folder = Folder(tmp_path)
+    folder.run("init")
+    folder.run("set", "stripe", stdin=b"sk_test")
+    readme = README.read_text()
+    (python,) = re.findall(r"^python -c '(.*)'$", readme, re.M)
+    (node,) = re.findall(r"^node -e '(.*)'$", readme, re.M)
+    modules = PYTHON_HOST.parents[1] / "node" / "installed" / "node_modules"
+    (tmp_path / "node_modules").symlink_to(modules)
+    for command, printed in (([sys.executable, "-c", python], "b'sk_test'\n"), ([shutil.which("node"), "-e", node], "sk_test\n")):
+        done = subprocess.run(
+            command, cwd=tmp_path, env=folder.environment | {"PYTHONPATH": str(PYTHON_HOST)},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )
+        assert (done.returncode, done.stdout) == (0, printed), done.stderr
