@@ -41,8 +41,5 @@ deb_documents "$name" "$root"
 gzip -9n <"$tree/THIRD-PARTY" >"$root/usr/share/doc/$name/THIRD-PARTY.gz"
 pack_deb "$name" "$root" packaging/deb/command.control.in
 
-install -D -m 644 "$debug" "$root-dbgsym/usr/lib/debug/$(debug_path "$command")"
-mkdir -p "$root-dbgsym/usr/share/doc"
-ln -s "$name" "$root-dbgsym/usr/share/doc/$name-dbgsym"
-pack_deb "$name-dbgsym" "$root-dbgsym" packaging/deb/debug.control.in OF="$name"
+pack_deb_symbols "$name" "$root-dbgsym" "$debug" "$(debug_path "$command")"
 rm -rf "$work/command"

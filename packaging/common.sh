@@ -6,7 +6,7 @@ umask 022
 version=$(tools/version.sh)
 revision=1
 release=$CARGO_TARGET_DIR/release
-out=$CARGO_TARGET_DIR/package
+out=${OMNI_PACKAGE_FOLDER:-$CARGO_TARGET_DIR/package}
 work=$out/work
 homepage=https://github.com/omnigres/omni_credentials
 maintainer='omnigres <omnigres@users.noreply.github.com>'

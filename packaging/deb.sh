@@ -38,3 +38,11 @@ pack_deb() {
     dpkg-deb --root-owner-group -Zxz --build "$folder" "$archive" >/dev/null
     said "$archive"
 }
+
+# pack_deb_symbols NAME FOLDER DEBUG LINK: packs the symbols of package NAME.
+pack_deb_symbols() {
+    install -D -m 644 "$3" "$2/usr/lib/debug/$4"
+    mkdir -p "$2/usr/share/doc"
+    ln -s "$1" "$2/usr/share/doc/$1-dbgsym"
+    pack_deb "$1-dbgsym" "$2" packaging/deb/debug.control.in OF="$1"
+}

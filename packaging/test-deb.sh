@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Tries the Debian packages for Postgres 15 in a fresh Debian 12 with its own Postgres: install over an older package,
-# create the extension, write and read, upgrade, remove, purge; then the same for the command. It needs root, because it
-# enters another root folder, and fetches Debian's base system; so ./just test leaves it to the release workflow.
+# Tries the Debian packages for Postgres 15 in a fresh Debian 12 with its own Postgres: what README.md says, install
+# over an older package, create the extension, write and read, upgrade, remove, purge; then the same for the command. It
+# needs root, because it enters another root folder, and fetches Debian's base system; so ./just test leaves it to the
+# release workflow.
 #
 #   ./just --pg 15 package && ./just --pg 15 --command packaging/test-deb.sh
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -24,15 +25,23 @@ rm -rf "$root"
 cp -a "$base" "$root"
 trap 'rm -rf "$root"' EXIT
 mkdir "$root/packages"
-cp "$out/"{"$name","$name-dbgsym",omni-credentials}"_$version-${revision}_$deb_arch.deb" "$root/packages/"
+cp "$out/"{"$name","$name-dbgsym",omni-credentials}"_$version-${revision}_$deb_arch.deb" \
+    "$out/omni-credentials-$version-linux-$machine.tar.gz" "$root/packages/"
+# readme BEGINNING: the commands of README.md below the paragraph that begins so, for this Postgres and machine.
+readme() {
+    awk -v beginning="$1" 'index($0, beginning) == 1 { found = 1 } found && /^```/ { n++ } n == 2 { exit } n' \
+        README.md | sed -e 1d -e 's/\b18\b/15/g' -e "s/amd64/$deb_arch/g; s/x86_64/$machine/g"
+}
+readme 'Postgres 15 to 18' >"$root/packages/postgres.sh"
+readme 'The command' >"$root/packages/command.sh"
 
 # The package that has omni_credentials 0.2.0 today, among other extensions.
 older=$(mktemp -d)
 mkdir -p "$older/DEBIAN" "$older/usr/share/postgresql/15/extension"
 printf "default_version = '0.2.0'\n" >"$older/usr/share/postgresql/15/extension/omni_credentials.control"
 touch "$older/usr/share/postgresql/15/extension/"{omni_credentials--0.2.0.sql,omni_httpd.control}
-printf '%s\n' 'Package: postgresql-15-omnigres' 'Version: 0.2.9' 'Architecture: all' 'Maintainer: x <x@x>' 'Description: x' \
-    >"$older/DEBIAN/control"
+printf '%s\n' 'Package: postgresql-15-omnigres' 'Version: 0.2.9' 'Architecture: all' 'Maintainer: x <x@x>' \
+    'Description: x' >"$older/DEBIAN/control"
 dpkg-deb --build "$older" "$root/packages/older.deb" >/dev/null
 # The next revision of ours.
 rm -rf "$older"
@@ -50,36 +59,44 @@ sql() { runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1 -c "$1" "${2:-postg
 step() { printf '\n-- %s\n' "$1"; }
 expect() { [[ $2 == "$3" ]] || { printf 'test-deb: %s: expected %q, found %q\n' "$1" "$3" "$2" >&2 && exit 1; }; }
 
+# What the README calls as the user of a machine.
+sudo() { if [[ $1 == -u ]]; then runuser -u "$2" -- "${@:3}"; else "$@"; fi; }
+
+step "as the README says"
+pg_lsclusters -h | grep -q . || pg_createcluster 15 main
+cd /packages
+. ./postgres.sh
+expect version "$(sql "select extversion from pg_extension where extname = 'omni_credentials'")" "$version"
+sql "select omni_credentials.set_credential('mail', 'hunter2')"
+dpkg -r "$name" omni-credentials
+
 step "over the older package, whose other extensions stay"
 dpkg -i /packages/older.deb
 dpkg -i "/packages/${name}_"*.deb
 expect control "$(grep -c "default_version = '$version'" $extension/omni_credentials.control)" 1
-expect 'owner of the control file' "$(dpkg -S $extension/omni_credentials.control)" "$name: $extension/omni_credentials.control"
+expect 'owner of the control file' "$(dpkg -S $extension/omni_credentials.control | cut -d: -f1)" "$name"
 expect 'older package' "$(dpkg-query -W -f '${db:Status-Status}' postgresql-15-omnigres)" installed
 test -e $extension/omni_httpd.control && test -e $extension/omni_credentials--0.2.0.sql
 expect 'files that differ' "$(dpkg -V "$name")" ''
 expect audit "$(dpkg --audit)" ''
 
-step "create the extension as the postgres user; write and read"
-pg_lsclusters -h | grep -q . || pg_createcluster 15 main
-echo "OMNI_CREDENTIALS_MASTER_PASSWORD = 'a password of the test'" >>/etc/postgresql/15/main/environment
-pg_ctlcluster 15 main start
-sql 'create extension omni_credentials'
-expect version "$(sql "select extversion from pg_extension where extname = 'omni_credentials'")" "$version"
+step "write and read, as the postgres user and as another role"
 sql "select omni_credentials.set_credential('stripe', 'sk_test', 'api_key')"
 sql "create role app login"
 sql "select omni_credentials.grant_access('app')"
-read_it="select convert_from(value, 'UTF8') from omni_credentials.credentials"
+read_it="select convert_from(value, 'UTF8') from omni_credentials.credentials where name = 'stripe'"
 expect value "$(sql "$read_it")" sk_test
 expect "rows of another role" "$(sql "set role app; $read_it")" ''
-expect sealed "$(sql "select position('sk_test' in encode(value, 'escape')) from omni_credentials.encrypted_credentials")" 0
+sealed="select count(*) from omni_credentials.encrypted_credentials where position('sk_test'::bytea in value) > 0"
+expect 'values in clear' "$(sql "$sealed")" 0
 modules=/usr/share/postgresql/15/omni_credentials/modules
 digest=$(cut -d' ' -f1 "$modules/aes256gcmsiv.wasm.sha256")
 sql "select omni_credentials.install_module('aes', pg_read_binary_file('$modules/aes256gcmsiv.wasm'), '$digest'::text)"
 
 step "symbols"
 dpkg -i "/packages/$name-dbgsym_"*.deb
-gdb -batch -ex 'info line _PG_init' /usr/lib/postgresql/15/lib/omni_credentials.so 2>&1 | grep -o 'Line .* of "host-pg/src/lib.rs"'
+gdb -batch -ex 'info line _PG_init' /usr/lib/postgresql/15/lib/omni_credentials.so 2>&1 \
+    | grep -o 'Line .* of "host-pg/src/lib.rs"'
 dpkg -r "$name-dbgsym"
 
 step "upgrade the package"
@@ -105,7 +122,10 @@ step "the command"
 dpkg -i /packages/omni-credentials_*.deb
 expect version "$(omni-credentials --version)" "omni-credentials $version"
 cd "$(mktemp -d)"
-omni-credentials init --generate
+cp /packages/*.tar.gz .
+HOME=$PWD
+. /packages/command.sh
+expect 'the same command' "$(sha256sum <.local/bin/omni-credentials)" "$(sha256sum </usr/bin/omni-credentials)"
 export OMNI_CREDENTIALS_MASTER_PASSWORD_FILE=$PWD/credentials.key
 printf sk_test | omni-credentials set stripe --principal app
 expect value "$(omni-credentials get stripe)" sk_test
@@ -118,5 +138,6 @@ printf '\nall steps passed\n'
 INNER
 # With the namespace end all its processes, so no server stays.
 # shellcheck disable=SC2016 # expanded inside
-unshare --mount --pid --fork bash -euc 'mount -t proc proc "$0/proc" && mount --bind /dev "$0/dev" && chroot "$0" bash /test.sh "$@"' \
+unshare --mount --pid --fork \
+    bash -euc 'mount -t proc proc "$0/proc" && mount --bind /dev "$0/dev" && chroot "$0" bash /test.sh "$@"' \
     "$root" "$name" "$version"

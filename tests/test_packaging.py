@@ -1,4 +1,4 @@
-"""What can be tried of the packages without root: install.sh, the formula, the digests.
+"""What can be tried of the packages without root: their files and control data, install.sh, the formula, the digests.
 
 packaging/test-deb.sh tries the Debian packages in a system of their own, as root.
 """
@@ -12,10 +12,148 @@ import re
 import shutil
 import subprocess
 import tarfile
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import MASTER_KEY, VARIABLE, new_server
 from packages import PACKAGING, TARGET, VERSION, run
+from releases import ROOT
+
+MAJOR = os.environ["OMNI_PG_MAJOR"]
+DEBIAN = f"postgresql-{MAJOR}-omni-credentials"
+EXTENSION = {"omni_credentials.control", f"omni_credentials--{VERSION}.sql"} | {
+    file.name for file in (ROOT / "host-pg" / "upgrade").glob("*.sql")
+}
+MODULES = {f"{name}.wasm{suffix}" for name in ("aes256gcmsiv", "xchacha20poly1305") for suffix in ("", ".sha256")}
+
+
+def output(*command: str | Path) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def pack(folder: Path, *kinds: str) -> None:
+    done = run(PACKAGING / "postgres.sh", *kinds, OMNI_PACKAGE_FOLDER=str(folder))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """What packaging/postgres.sh makes where the tools for it are, in a folder that the server's account can read."""
+    kinds = ["archive", "image"]
+    kinds += ["debian"] if shutil.which("dpkg-shlibdeps") else []
+    kinds += ["redhat"] if shutil.which("rpmbuild") else []
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as path:
+        os.chmod(path, 0o755)
+        pack(Path(path), *kinds)
+        yield Path(path)
+
+
+class TestArchive:
+    def test_the_same_bytes_every_time(self, made: Path, tmp_path: Path) -> None:
+        name = f"omni_credentials-{VERSION}-pg{MAJOR}-linux-{platform.machine()}"
+        pack(tmp_path, "archive")
+        first, second = (folder / f"{name}.tar.gz" for folder in (made, tmp_path))
+        assert first.read_bytes() == second.read_bytes()
+        with tarfile.open(first) as archive:
+            files = {member.name.removeprefix(f"{name}/") for member in archive if member.isfile()}
+        expected = {f"share/extension/{file}" for file in EXTENSION} | {f"modules/{file}" for file in MODULES}
+        assert files == expected | {"lib/omni_credentials.so", "LICENSE", "THIRD-PARTY", "README.md", "CHANGELOG.md"}
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-shlibdeps"), reason="dpkg-dev is not installed")
+class TestDebian:
+    @pytest.fixture
+    def packages(self, made: Path) -> dict[str, Path]:
+        return {file.name.split("_")[0]: file for file in made.glob("*.deb")}
+
+    def test_control_data(self, packages: dict[str, Path]) -> None:
+        package = packages[DEBIAN]
+        fields = ("Version", "Depends", "Replaces")
+        field = {name: output("dpkg-deb", "-f", package, name).strip() for name in fields}
+        assert field["Version"] == f"{VERSION}-1"
+        assert re.match(rf"postgresql-{MAJOR}, libc6 \(>= [\d.]+\)", field["Depends"])
+        assert field["Replaces"] == f"postgresql-{MAJOR}-omnigres"
+        # Nothing runs when it is installed or removed.
+        with tempfile.TemporaryDirectory() as control:
+            subprocess.run(["dpkg-deb", "-e", package, control], check=True)
+            assert {file.name for file in Path(control).iterdir()} == {"control", "md5sums"}
+
+    def test_files(self, packages: dict[str, Path], tmp_path: Path) -> None:
+        subprocess.run(["dpkg-deb", "-x", packages[DEBIAN], tmp_path], check=True)
+        share, documents = f"usr/share/postgresql/{MAJOR}", f"usr/share/doc/{DEBIAN}"
+        expected = {f"{share}/extension/{file}" for file in EXTENSION}
+        expected |= {f"{share}/omni_credentials/modules/{file}" for file in MODULES}
+        names = ("copyright", "changelog.gz", "changelog.Debian.gz", "THIRD-PARTY.gz")
+        expected |= {f"{documents}/{file}" for file in names}
+        library = f"usr/lib/postgresql/{MAJOR}/lib/omni_credentials.so"
+        files = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
+        assert files == expected | {library}
+        assert not [file for file in tmp_path.rglob("*") if file.stat().st_mode & 0o022]
+
+    def test_symbols_are_apart(self, packages: dict[str, Path], tmp_path: Path) -> None:
+        for name in (DEBIAN, f"{DEBIAN}-dbgsym"):
+            subprocess.run(["dpkg-deb", "-x", packages[name], tmp_path], check=True)
+        library = tmp_path / f"usr/lib/postgresql/{MAJOR}/lib/omni_credentials.so"
+        build_id = re.search(r"Build ID: (\w+)", output("readelf", "-n", library))[1]
+        symbols = tmp_path / f"usr/lib/debug/.build-id/{build_id[:2]}/{build_id[2:]}.debug"
+        assert not re.search(r"\.symtab|\.debug_", output("readelf", "-SW", library))
+        assert {".symtab", ".debug_line"} <= set(output("readelf", "-SW", symbols).split())
+
+
+@pytest.mark.skipif(not shutil.which("rpmbuild"), reason="rpmbuild is not installed")
+def test_redhat(made: Path) -> None:
+    (package,) = made.glob(f"omni_credentials_{MAJOR}-{VERSION}-1.*.rpm")
+    top = f"/usr/pgsql-{MAJOR}"
+    files = set(output("rpm", "-qlp", package).split())
+    expected = {f"{top}/share/extension/{file}" for file in EXTENSION}
+    expected |= {f"{top}/share/omni_credentials/modules/{file}" for file in MODULES}
+    assert expected | {f"{top}/lib/omni_credentials.so"} == {
+        file for file in files if file.startswith(top) and Path(file).suffix
+    }
+    assert f"omnigres_{MAJOR}" in output("rpm", "-qp", "--conflicts", package).split()
+    assert f"postgresql{MAJOR}-server" in output("rpm", "-qp", "--requires", package).split()
+    assert output("rpm", "-qp", "--scripts", package) == ""
+
+
+class TestImage:
+    """The folder that an extension image of CloudNativePG is built from."""
+
+    @pytest.fixture
+    def image(self, made: Path) -> Path:
+        (image,) = made.glob(f"image-pg{MAJOR}-*")
+        return image
+
+    def test_the_dockerfile(self, image: Path) -> None:
+        instructions = re.findall(r"^([A-Z]+) (.*)$", (image / "Dockerfile").read_text(), re.M)
+        assert instructions[0] == ("FROM", "scratch")
+        copied = [words.split() for name, words in instructions if name == "COPY"]
+        assert sorted(copied) == [["lib", "/lib"], ["licenses", "/licenses"], ["share", "/share"]]
+        assert {file.name for file in image.iterdir()} == {"Dockerfile", "lib", "licenses", "share"}
+        assert {file.name for file in (image / "share" / "extension").iterdir()} == EXTENSION
+        assert {file.name for file in (image / "licenses").iterdir()} == {"LICENSE", "THIRD-PARTY"}
+
+    @pytest.mark.skipif(int(MAJOR) < 18, reason="Postgres finds extensions in other folders since 18")
+    def test_as_the_operator_mounts_it(self, image: Path) -> None:
+        server = new_server("image", {
+            "extension_control_path": f"$system:{image}/share",
+            "dynamic_library_path": f"$libdir:{image}/lib",
+            "shared_preload_libraries": "omni_credentials",
+        })
+        try:
+            server.start({VARIABLE: MASTER_KEY})
+            script = "create extension omni_credentials; select omni_credentials.set_credential('a', 'b');" \
+                     "select omni_credentials.get_credential('a');"
+            done = subprocess.run(
+                server.program("psql", "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1"), input=script,
+                env=server.client_environment(), capture_output=True, text=True, check=False,
+            )
+            assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["b"]), done.stderr
+            mapped = (Path("/proc") / str(server.running()) / "maps").read_text()
+            assert f"{image}/lib/omni_credentials.so" in mapped
+        finally:
+            server.remove()
 
 
 class TestInstallScript:
@@ -24,7 +162,7 @@ class TestInstallScript:
     NAME = f"omni-credentials-{VERSION}-linux-{platform.machine()}"
 
     @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
+    def release(self, tmp_path: Path) -> Path:
         """What a release has: an archive like that of ./just package, and the script that names its digest."""
         tree = tmp_path / "tree" / self.NAME
         (tree / "completions").mkdir(parents=True)
@@ -45,9 +183,9 @@ class TestInstallScript:
         return run("sh", str(release / "install.sh"), HOME=str(home), OMNI_CREDENTIALS_RELEASE=release.as_uri())
 
     @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-    def test_installs(self, folder: Path, tmp_path: Path) -> None:
+    def test_installs(self, release: Path, tmp_path: Path) -> None:
         for _ in range(2):
-            done = self.install(folder, tmp_path / "home")
+            done = self.install(release, tmp_path / "home")
             assert done.returncode == 0, done.stderr
         program = tmp_path / "home" / ".local" / "bin" / "omni-credentials"
         assert run(program, "--version").stdout == f"omni-credentials {VERSION}\n"
@@ -55,33 +193,35 @@ class TestInstallScript:
         assert "add it there" in done.stdout
 
     @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-    def test_refuses_another_file(self, folder: Path, tmp_path: Path) -> None:
-        archive = folder / f"{self.NAME}.tar.gz"
+    def test_refuses_another_file(self, release: Path, tmp_path: Path) -> None:
+        archive = release / f"{self.NAME}.tar.gz"
         archive.write_bytes(archive.read_bytes() + b"\0")
-        done = self.install(folder, tmp_path / "home")
+        done = self.install(release, tmp_path / "home")
         assert done.returncode == 1
         assert "is not the file that was released" in done.stderr
         assert not (tmp_path / "home").exists()
 
     @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-    def test_nothing_to_fetch(self, folder: Path, tmp_path: Path) -> None:
-        (folder / f"{self.NAME}.tar.gz").unlink()
-        done = self.install(folder, tmp_path / "home")
+    def test_nothing_to_fetch(self, release: Path, tmp_path: Path) -> None:
+        (release / f"{self.NAME}.tar.gz").unlink()
+        done = self.install(release, tmp_path / "home")
         assert (done.returncode, done.stderr.count("cannot be fetched")) == (1, 1)
         assert not (tmp_path / "home").exists()
 
-    def test_another_machine(self, folder: Path, tmp_path: Path) -> None:
+    def test_another_machine(self, release: Path, tmp_path: Path) -> None:
         (tmp_path / "bin").mkdir()
         (uname := tmp_path / "bin" / "uname").write_text("#!/bin/sh\necho Plan9\n")
         uname.chmod(0o755)
-        done = run("sh", str(folder / "install.sh"), HOME=str(tmp_path), PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        done = run("sh", str(release / "install.sh"), HOME=str(tmp_path), PATH=path)
         assert done.returncode == 1
         assert done.stderr == f"install: there is no build of version {VERSION} for Plan9 on Plan9\n"
 
-    def test_digests(self, folder: Path) -> None:
+    def test_digests(self, release: Path) -> None:
         """SHA256SUMS and the Homebrew formula name the same file."""
-        digest = hashlib.sha256((folder / f"{self.NAME}.tar.gz").read_bytes()).hexdigest()
-        done = subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=folder, check=False)
+        digest = hashlib.sha256((release / f"{self.NAME}.tar.gz").read_bytes()).hexdigest()
+        done = subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=release, check=False)
         assert done.returncode == 0
-        formula = (folder / "omni-credentials.rb").read_text()
-        assert f'sha256 "{digest}"' in formula and not re.search(r"@[A-Z0-9_]+@", formula + (folder / "install.sh").read_text())
+        formula = (release / "omni-credentials.rb").read_text()
+        assert f'sha256 "{digest}"' in formula
+        assert not re.search(r"@[A-Z0-9_]+@", formula + (release / "install.sh").read_text())
