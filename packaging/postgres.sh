@@ -4,7 +4,8 @@
 #   postgresql-NN-omni-credentials_X.Y.Z-1_ARCH.deb       and …-dbgsym_…, its symbols
 #   omni_credentials_NN-X.Y.Z-1.MACHINE.rpm               and …-debuginfo-…
 #   image-pgNN-ARCH/                                      an extension image of CloudNativePG, with its Dockerfile
-# Usage: packaging/postgres.sh [archive|debian|redhat|image]…; all of them without an argument.
+#   omni_credentials-image-X.Y.Z-pgNN-ARCH.tar.gz         that folder
+# Usage: packaging/postgres.sh [archive|debian|redhat|image]…; without an argument all that this Postgres can use.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=packaging/common.sh
 . packaging/common.sh
@@ -12,8 +13,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . packaging/deb.sh
 
 main() {
-    (($#)) || set -- archive debian redhat image
     major=$OMNI_PG_MAJOR
+    if ((!$#)); then
+        set -- archive debian redhat
+        # Postgres finds extensions in other folders than its own since 18.
+        if ((major >= 18)); then set -- "$@" image; fi
+    fi
     rm -rf "$work/pg$major"
     mkdir -p "$work/pg$major"
     lay_out
@@ -76,6 +81,7 @@ image() {
     fill packaging/image/Dockerfile VERSION="$version" MAJOR="$major" HOMEPAGE="$homepage" >"$folder/Dockerfile"
     find "$folder" -exec touch --date="@$SOURCE_DATE_EPOCH" {} +
     printf '%s (for docker build)\n' "$folder"
+    pack_tar "$folder" "$out/omni_credentials-image-$version-pg$major-$oci_arch.tar.gz"
 }
 
 main "$@"

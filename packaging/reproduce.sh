@@ -36,6 +36,8 @@ echo "building in $second${user:+ as user $user}"
 (cd "$second/sources" && "${who[@]}" env CARGO_TARGET_DIR="$second/target" tools/build-modules.sh >"$second/log" 2>&1) \
     || { tail "$second/log" && exit 1; }
 
+# With another compiler, they are other bytes.
+echo "built by $(rustc --version), $(rustc -vV | sed -n 's/^LLVM version: /LLVM /p')"
 different=0
 for module in "$first"/target/modules/*.wasm; do
     name=${module##*/}
