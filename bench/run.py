@@ -16,6 +16,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -344,6 +345,41 @@ def cancellation(report: Report, server: Server) -> None:
             )
 
 
+def command(report: Report, key: str) -> None:
+    """The command, as a script calls it again and again."""
+    program = Path(os.environ["CARGO_TARGET_DIR"]) / "release/omni-credentials"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "cache").mkdir()
+        environment = os.environ | {VARIABLE: key, "XDG_CACHE_HOME": str(folder / "cache")}
+
+        def call(*arguments: str, given: bytes = b"") -> float:
+            begin = time.perf_counter()
+            subprocess.run(
+                [program, *arguments], input=given, cwd=folder, env=environment, capture_output=True, check=True
+            )
+            return time.perf_counter() - begin
+
+        call("init")
+        for number in range(10):
+            call("set", f"n{number}", "--principal", "app", given=b"value")
+
+        def compiled_again() -> float:
+            shutil.rmtree(folder / "cache")
+            (folder / "cache").mkdir()
+            return call("list")
+
+        # Two calls alike, since what comes before a call differs: the first after `compiled_again` reads a new file.
+        again, _, listed, got, nothing = in_turns(
+            20, compiled_again, lambda: call("list"), lambda: call("list"), lambda: call("get", "n1"),
+            lambda: call("--version"),
+        )
+    against = "`omni-credentials --version`"
+    report.more("`omni-credentials list`, 10 credentials", listed, against, nothing, 0.015)
+    report.more("`omni-credentials get`", got, against, nothing)
+    report.more("`omni-credentials list`, with the module compiled again", again, against, nothing)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
@@ -360,6 +396,7 @@ def main() -> None:
         swap(report, server, options.rows)
         cancellation(report, server)
     connections(report, key)
+    command(report, key)
     against_vault(report, key, options.vault)
     files(report)
     print()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from command import KEY, PATIENCE, PROGRAM, Folder
 from conftest import VARIABLE, master_key
+from packages import TARGET
 
 DOCUMENTATION = (Path(__file__).parent.parent / "docs" / "cli.md").read_text()
 
@@ -160,7 +161,10 @@ def test_json_everywhere(folder: Folder) -> None:
     assert folder.run("verify", "--json").json == verified
     assert folder.run("rotate-key", "--json").json == {"reencrypted": 1}
     assert folder.run("keygen", "--json").json["key"].startswith("omck1_")
-    assert folder.run("module", "inspect", "--json").json["suite"] == {"id": 1, "name": "xchacha20poly1305"}
+    module = folder.run("module", "inspect", "--json").json
+    assert module["suite"] == {"id": 1, "name": "xchacha20poly1305"}
+    # The digest that the notes of a release name.
+    assert module["digest"] == (TARGET / "modules" / "xchacha20poly1305.wasm.sha256").read_text().split()[0]
     assert folder.run("edit", "--json", EDITOR="true").json == {"added": 0, "changed": 0, "deleted": 0}
     assert folder.run("merge", "--json").json == {"merged": False}
     assert folder.run("rm", "a\"\n", "--json").json["result"] == "deleted"
