@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from command import Folder
+from command import PROGRAM, Folder
 from conftest import MASTER_KEY, PASSWORD, PYTHON_HOST, VARIABLE, Database, new_server
 
 README = Path(__file__).parents[1] / "README.md"
@@ -60,6 +61,38 @@ def test_the_page_of_expiry(db: Database, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("expires 20") >= 2
+
+
+def test_the_page_of_docker() -> None:
+    """As the page says, but for the container: the command and the server are one account, in one folder."""
+    page = (TUTORIAL.parent / "docker.md").read_text()
+    (shell,), (sql,) = (re.findall(rf"```{language}\n(.*?)```", page, re.S) for language in ("sh", "sql"))
+    server = new_server("docker")
+    try:
+        work = server.data.parent / "work"
+        work.mkdir()
+        os.chown(work, server.data.stat().st_uid, server.data.stat().st_gid)
+        environment = {"PATH": f"{PROGRAM.parent}:/usr/bin:/bin", "HOME": str(work), "USER": "app", "STRIPE_KEY": "sk_1"}
+        account = {"user": server.data.stat().st_uid, "group": server.data.stat().st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        done = subprocess.run(["sh", "-eu", "-c", shell], cwd=work, env=environment, capture_output=True, text=True, check=False, **account)
+        assert done.returncode == 0, done.stderr
+        server.start({f"{VARIABLE}_FILE": str(work / "credentials" / "credentials.key")})
+        db = Database(server, "postgres")
+        done = subprocess.run(
+            server.program("psql", "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1"),
+            input=sql.replace("/srv/", f"{work}/"), env=server.client_environment(), capture_output=True, text=True, check=False,
+        )
+        assert done.returncode == 0 and done.stdout.startswith("stripe|credential|app|"), done.stdout + done.stderr
+        db.run("select omni_credentials.set_credential('mail', 'x')")
+        folder = work / "credentials"
+        listed = subprocess.run(["omni-credentials", "get", "mail"], cwd=folder, env=environment | {f"{VARIABLE}_FILE": "credentials.key"},
+                                capture_output=True, text=True, check=False, **account)
+        assert listed.stdout == "x", listed.stderr
+        for command in (["git", "add", "."], ["git", "status", "--short"]):
+            status = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True, **account)
+        assert status.stdout == "A  .gitattributes\nA  .gitignore\nA  credentials.omni\n"
+    finally:
+        server.remove()
 
 
 def test_the_page_of_status() -> None:
