@@ -21,6 +21,7 @@ select pg_catalog.pg_extension_config_dump('omni_credentials.crypto_modules', ''
 select pg_catalog.pg_extension_config_dump('omni_credentials.credentials_config', '');
 select pg_catalog.pg_extension_config_dump('omni_credentials.credentials_keyrings', '');
 select pg_catalog.pg_extension_config_dump('omni_credentials.encrypted_credentials', '');
+select pg_catalog.pg_extension_config_dump('omni_credentials.encrypted_credential_versions', '');
 select pg_catalog.pg_extension_config_dump('omni_credentials.credentials_files', '');
 select pg_catalog.pg_extension_config_dump('omni_credentials.added_policies', '');
 -- A role that was dropped since would be restored as a number, and that may be another role's there.

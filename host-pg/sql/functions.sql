@@ -97,6 +97,39 @@ language c as 'MODULE_PATHNAME', 'encrypted_credentials_changed_wrapper';
 comment on function omni_credentials.encrypted_credentials_changed() is
 'Notes that the file stores of this instance must be written before the transaction commits.';
 
+create function omni_credentials.encrypted_credentials_keep() returns trigger
+language c as 'MODULE_PATHNAME', 'encrypted_credentials_keep_wrapper';
+comment on function omni_credentials.encrypted_credentials_keep() is
+'Puts a value that is replaced or deleted into encrypted_credential_versions.';
+
+create function omni_credentials.encrypted_credential_versions_check() returns trigger
+language c as 'MODULE_PATHNAME', 'encrypted_credential_versions_check_wrapper';
+comment on function omni_credentials.encrypted_credential_versions_check() is
+'Keeps everyone but the extension, and what restores a dump, from writing the history.';
+
+create function omni_credentials.versions_seen(
+    store oid, name text, kind anyenum, principal regrole, scope jsonb, version bigint)
+returns setof record
+language c stable
+as 'MODULE_PATHNAME', 'versions_seen_wrapper';
+comment on function omni_credentials.versions_seen(oid, text, anyenum, regrole, jsonb, bigint) is
+'The versions in the history of an instance, sealed, that the policies of the credentials show the caller; what the view credential_versions calls. With a version, that one.';
+
+create function omni_credentials.purge_versions(
+    schema regnamespace, name text, before timestamptz, everything boolean)
+returns bigint
+language c volatile
+as 'MODULE_PATHNAME', 'purge_versions_wrapper';
+comment on function omni_credentials.purge_versions(regnamespace, text, timestamptz, boolean) is
+'What purge_history in each instance calls.';
+
+create function omni_credentials.change_history_limit(schema regnamespace, versions integer)
+returns void
+language c volatile
+as 'MODULE_PATHNAME', 'change_history_limit_wrapper';
+comment on function omni_credentials.change_history_limit(regnamespace, integer) is
+'What set_history_limit in each instance calls.';
+
 create function omni_credentials.credentials_store_changed() returns trigger
 language c as 'MODULE_PATHNAME', 'credentials_store_changed_wrapper';
 comment on function omni_credentials.credentials_store_changed() is

@@ -27,7 +27,8 @@ begin
     if not found then
         return;
     end if;
-    execute format('select exists (select from only %I.encrypted_credentials)', ours) into holds;
+    execute format('select exists (select from only %1$I.encrypted_credentials)'
+        ' or exists (select from only %1$I.encrypted_credential_versions)', ours) into holds;
     if not holds then
         return;
     end if;
@@ -36,7 +37,7 @@ begin
     exception when others then
         -- The library is missing or cannot be loaded, for which Postgres has several codes and for some none. Whatever the
         -- reason, this way is as strict: Postgres drops no table that an open cursor of the session reads.
-        open reading for execute format('select from only %I.encrypted_credentials', ours);
+        open reading for execute format('select from only %1$I.encrypted_credentials, only %1$I.encrypted_credential_versions', ours);
     end;
 end
 $$;
@@ -65,7 +66,8 @@ begin
             where d.object_type in ('table', 'table column', 'trigger') and not d.is_temporary
         ), ours (name, trigger_name, columns) as (
             values ('encrypted_credentials', 'encrypted_credentials_check', 6), ('credentials_keyrings', 'credentials_keyrings_changed', 3),
-                ('credentials_config', 'credentials_config_changed', 6), ('credentials_files', null, 9)
+                ('credentials_config', 'credentials_config_changed', 7), ('credentials_files', null, 9),
+                ('encrypted_credential_versions', 'encrypted_credential_versions_check', 11)
         )
         -- A table is known by its name, or by the trigger that goes with it: it may have been renamed before.
         select d.schema_name, d.object_name, null as column_name, o.name = 'encrypted_credentials' as of_values, null::oid as left_over
@@ -84,22 +86,28 @@ begin
             select from pg_trigger t where t.tgrelid = c.oid and t.tgname = o.trigger_name))
         where d.object_type = 'table column'
     loop
-        -- The table with the values, or with what they were sealed with, where the command has left it.
-        select c.oid into kept
-        from pg_class c
-        join pg_namespace n on n.oid = c.relnamespace
-        join pg_trigger t on t.tgrelid = c.oid
-        join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = t.tgfoid and d.deptype = 'e'
-        join pg_extension e on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid
-        where n.nspname = gone.schema_name and c.relkind = 'r' and e.extname = 'omni_credentials'
-          and t.tgname = case when gone.of_values and gone.left_over is null
-              then 'credentials_keyrings_changed' else 'encrypted_credentials_check' end;
-        continue when not found;
-        if has_table_privilege(kept, 'SELECT') and not row_security_active(kept) then
-            execute format('select exists (select from only %s)', kept::regclass) into holds;
-        else
-            holds := pg_relation_size(kept) > 0;
-        end if;
+        -- A table with values, or the one with what they were sealed with, where the command has left it.
+        holds := false;
+        for kept in
+            select c.oid
+            from pg_class c
+            join pg_namespace n on n.oid = c.relnamespace
+            join pg_trigger t on t.tgrelid = c.oid
+            join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = t.tgfoid and d.deptype = 'e'
+            join pg_extension e on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid
+            where n.nspname = gone.schema_name and c.relkind = 'r' and e.extname = 'omni_credentials'
+              and t.tgname = any (case when gone.of_values and gone.left_over is null
+                  then array['credentials_keyrings_changed']
+                  else array['encrypted_credentials_check', 'encrypted_credential_versions_check'] end)
+            order by t.tgname desc
+        loop
+            if has_table_privilege(kept, 'SELECT') and not row_security_active(kept) then
+                execute format('select exists (select from only %s)', kept::regclass) into holds;
+            else
+                holds := pg_relation_size(kept) > 0;
+            end if;
+            exit when holds;
+        end loop;
         if not holds then
             continue;
         elsif gone.left_over is not null then
@@ -113,7 +121,8 @@ begin
                 errcode = 'dependent_objects_still_exist',
                 message = format('cannot drop table %I.%I and keep the keyring of its values', gone.schema_name, gone.object_name),
                 hint = format('To destroy the credentials, drop what belongs together in one command: drop schema %I cascade,'
-                    ' or drop table %I.%I, %s cascade.', gone.schema_name, gone.schema_name, gone.object_name, kept::regclass);
+                    ' or drop table %I.%I, %I.encrypted_credential_versions, %s cascade.',
+                    gone.schema_name, gone.schema_name, gone.object_name, gone.schema_name, kept::regclass);
         else
             raise exception using
                 errcode = 'dependent_objects_still_exist',
@@ -197,8 +206,8 @@ begin
                 when made.relforcerowsecurity then 'FORCE ROW LEVEL SECURITY'
                 when exists (
                     select from pg_attribute a
-                    join (values ('encrypted_credentials', 6), ('credentials_keyrings', 3), ('credentials_config', 6),
-                        ('credentials_files', 9)) as ours (name, columns) on ours.name = made.relname
+                    join (values ('encrypted_credentials', 6), ('credentials_keyrings', 3), ('credentials_config', 7),
+                        ('credentials_files', 9), ('encrypted_credential_versions', 11)) as ours (name, columns) on ours.name = made.relname
                     where a.attrelid = made.objid and a.attnum > ours.columns and not a.attisdropped) then 'other columns'
             end;
         end if;

@@ -18,6 +18,7 @@ create table :schema.credentials_config (
     kdf_memory_kib integer,
     kdf_passes integer,
     kdf_lanes integer,
+    history_limit integer not null default 10 check (history_limit between 0 and 1000),
     check (pg_catalog.num_nonnulls(kdf_memory_kib, kdf_passes, kdf_lanes) in (0, 3))
 ) using heap;
 comment on table :schema.credentials_config is 'The settings of this instance: one row.';
@@ -26,6 +27,7 @@ comment on column :schema.credentials_config.environment_variable is 'The variab
 comment on column :schema.credentials_config.module is 'SHA-256 of the crypto module for new keyrings; NULL is the one that comes with the extension.';
 comment on column :schema.credentials_config.kdf_memory_kib is 'Argon2id memory for new keyrings, in KiB; NULL leaves all three costs to the module.';
 comment on column :schema.credentials_config.kdf_passes is 'Argon2id passes.';
+comment on column :schema.credentials_config.history_limit is 'How many replaced or deleted values of a credential the history keeps; 0 is none. To change it: set_history_limit.';
 comment on column :schema.credentials_config.kdf_lanes is 'Argon2id lanes.';
 
 create table :schema.credentials_keyrings (
@@ -66,10 +68,50 @@ create policy encrypted_credentials_principal on :schema.encrypted_credentials
     with check (pg_catalog.pg_has_role(principal::pg_catalog.oid, 'USAGE'));
 comment on policy encrypted_credentials_principal on :schema.encrypted_credentials is 'A role reads and writes the credentials of the roles whose rights it has.';
 
+-- What was replaced or deleted. The first columns are those of encrypted_credentials, whose policies decide who sees a row
+-- here: the view credential_versions has the server ask them. Row-level security without a policy of its own keeps everyone
+-- but the owner from the table itself.
+create table :schema.encrypted_credential_versions (
+    name text collate pg_catalog."C" not null,
+    value bytea not null,
+    kind :schema.credential_kind not null,
+    principal regrole not null,
+    scope jsonb not null,
+    expires_at timestamptz(0),
+    version bigint not null,
+    valid_from timestamptz,
+    valid_until timestamptz not null,
+    changed_by name not null,
+    deleted boolean not null
+) using heap;
+alter table :schema.encrypted_credential_versions alter column value set storage external;
+-- The time is in it for two servers that replicate to each other: both may make a version of the same number.
+create unique index encrypted_credential_versions_uniq on :schema.encrypted_credential_versions
+    (name, kind, principal, scope, version, valid_until);
+alter table :schema.encrypted_credential_versions replica identity using index encrypted_credential_versions_uniq;
+alter table :schema.encrypted_credential_versions enable row level security;
+comment on index :schema.encrypted_credential_versions_uniq is 'Finds the versions of a credential.';
+comment on table :schema.encrypted_credential_versions is 'The history: values that were replaced or deleted, sealed. Read it through the view credential_versions. The extension writes it.';
+comment on column :schema.encrypted_credential_versions.name is 'What the credential was called.';
+comment on column :schema.encrypted_credential_versions.value is 'The sealed value, as encrypted_credentials had it.';
+comment on column :schema.encrypted_credential_versions.kind is 'What sort of thing it was.';
+comment on column :schema.encrypted_credential_versions.principal is 'The role that it was for.';
+comment on column :schema.encrypted_credential_versions.scope is 'Where it was valid.';
+comment on column :schema.encrypted_credential_versions.expires_at is 'When it was to expire.';
+comment on column :schema.encrypted_credential_versions.version is 'Counts up with each change of a credential.';
+comment on column :schema.encrypted_credential_versions.valid_from is 'When the version before it was replaced; NULL where the history does not know since when it was valid.';
+comment on column :schema.encrypted_credential_versions.valid_until is 'When it was replaced or deleted.';
+comment on column :schema.encrypted_credential_versions.changed_by is 'The role that replaced or deleted it.';
+comment on column :schema.encrypted_credential_versions.deleted is 'Whether it was deleted, and not replaced.';
+
 create trigger encrypted_credentials_check before insert or update on :schema.encrypted_credentials
     for each row execute function :extension.encrypted_credentials_check();
 create trigger encrypted_credentials_changed after insert or update or delete or truncate on :schema.encrypted_credentials
     for each statement execute function :extension.encrypted_credentials_changed();
+create trigger encrypted_credentials_keep after update or delete on :schema.encrypted_credentials
+    for each row execute function :extension.encrypted_credentials_keep();
+create trigger encrypted_credential_versions_check before insert or update or delete on :schema.encrypted_credential_versions
+    for each row execute function :extension.encrypted_credential_versions_check();
 create trigger credentials_keyrings_changed after insert or update or truncate on :schema.credentials_keyrings
     for each statement execute function :extension.credentials_store_changed();
 create trigger credentials_keyrings_removed after delete on :schema.credentials_keyrings referencing old table as removed
@@ -81,6 +123,8 @@ create trigger credentials_config_replace before insert on :schema.credentials_c
 alter table :schema.credentials_config enable always trigger credentials_config_replace;
 comment on trigger encrypted_credentials_check on :schema.encrypted_credentials is 'A sealed value must open for its row.';
 comment on trigger encrypted_credentials_changed on :schema.encrypted_credentials is 'File stores follow at commit.';
+comment on trigger encrypted_credentials_keep on :schema.encrypted_credentials is 'What is replaced or deleted goes to the history.';
+comment on trigger encrypted_credential_versions_check on :schema.encrypted_credential_versions is 'No one but the extension writes the history, and what restores a dump.';
 comment on trigger credentials_keyrings_changed on :schema.credentials_keyrings is 'Every session reads the keyrings again. Keyrings stay where there are sealed values.';
 comment on trigger credentials_keyrings_removed on :schema.credentials_keyrings is 'The same for rows that are deleted.';
 comment on trigger credentials_config_changed on :schema.credentials_config is 'Every session reads the settings again.';
@@ -306,6 +350,159 @@ comment on function :schema.get_credential(text, text, text, jsonb) is 'The valu
 comment on function :schema.get_credential(text, :schema.credential_kind, regrole, jsonb) is 'The same with the types of the view.';
 comment on function :schema.get_credential(text, regrole, jsonb) is 'The same for a principal.';
 
+create view :schema.credential_versions with (security_invoker = true) as
+    select v.name,
+           :extension.open_credential(:table::pg_catalog.regclass, v.name, v.kind, v.principal, v.scope, v.value, v.expires_at) as value,
+           v.kind, v.principal, v.scope, v.expires_at, v.version, v.valid_from, v.valid_until, v.changed_by, v.deleted
+    from :extension.versions_seen(:table::pg_catalog.regclass, null, cast(null as :schema.credential_kind), null, null, null)
+        as v (name text, value bytea, kind :schema.credential_kind, principal regrole, scope jsonb, expires_at timestamptz,
+            version bigint, valid_from timestamptz, valid_until timestamptz, changed_by name, deleted boolean)
+    -- As in credentials.
+    where pg_catalog.num_nonnulls(:versions::pg_catalog.regclass) operator(pg_catalog.=) 1;
+comment on view :schema.credential_versions is 'The values that credentials had before, in the clear, for the roles that may read the credentials.';
+comment on column :schema.credential_versions.name is 'What the credential was called.';
+comment on column :schema.credential_versions.value is 'The value, opened.';
+comment on column :schema.credential_versions.kind is 'What sort of thing it was.';
+comment on column :schema.credential_versions.principal is 'The role that it was for.';
+comment on column :schema.credential_versions.scope is 'Where it was valid.';
+comment on column :schema.credential_versions.expires_at is 'When it was to expire.';
+comment on column :schema.credential_versions.version is 'Counts up with each change of a credential.';
+comment on column :schema.credential_versions.valid_from is 'When the version before it was replaced; NULL where the history does not know since when it was valid.';
+comment on column :schema.credential_versions.valid_until is 'When it was replaced or deleted.';
+comment on column :schema.credential_versions.changed_by is 'The role that replaced or deleted it.';
+comment on column :schema.credential_versions.deleted is 'Whether it was deleted, and not replaced.';
+
+-- As for the functions before: none of these takes the arguments of another one, whichever are left out.
+create function :schema.get_credential(
+    name text,
+    version bigint,
+    kind :schema.credential_kind,
+    principal regrole default null,
+    scope jsonb default null)
+returns text
+language sql stable
+begin atomic
+    select case when coalesce(get_credential.version, 0) operator(pg_catalog.=) 0
+        then :schema.get_credential(get_credential.name, get_credential.kind, get_credential.principal, get_credential.scope)
+        else (select :extension.text_of_one(get_credential.name, 1,
+            :extension.open_credential(:table::pg_catalog.regclass, v.name, v.kind, v.principal, v.scope, v.value, v.expires_at))
+        from :extension.versions_seen(
+            :table::pg_catalog.regclass, get_credential.name, get_credential.kind, get_credential.principal, get_credential.scope,
+            get_credential.version)
+            as v (name text, value bytea, kind :schema.credential_kind, principal regrole, scope jsonb, expires_at timestamptz,
+                version bigint, valid_from timestamptz, valid_until timestamptz, changed_by name, deleted boolean))
+        end;
+end;
+create function :schema.get_credential(
+    name text,
+    version bigint,
+    kind text default null,
+    principal text default null,
+    scope jsonb default null)
+returns text
+language sql stable
+begin atomic
+    select :schema.get_credential(
+        get_credential.name,
+        get_credential.version,
+        cast(get_credential.kind as :schema.credential_kind),
+        coalesce(
+            (select r.oid from pg_catalog.pg_roles r where r.rolname operator(pg_catalog.=) get_credential.principal),
+            get_credential.principal::pg_catalog.regrole::pg_catalog.oid)::pg_catalog.regrole,
+        get_credential.scope);
+end;
+create function :schema.get_credential(
+    name text,
+    version bigint,
+    principal regrole,
+    scope jsonb default null)
+returns text
+language sql stable
+begin atomic
+    select :schema.get_credential(
+        get_credential.name, get_credential.version, cast(null as :schema.credential_kind), get_credential.principal, get_credential.scope);
+end;
+comment on function :schema.get_credential(text, bigint, text, text, jsonb) is 'The value of a version of a credential as text: its number in credential_versions, or -1 for the value before the present one, or before it was deleted, -2 for the one before that. 0 or NULL is the present one.';
+comment on function :schema.get_credential(text, bigint, :schema.credential_kind, regrole, jsonb) is 'The same with the types of the view.';
+comment on function :schema.get_credential(text, bigint, regrole, jsonb) is 'The same for a principal.';
+
+create function :schema.restore_credential(
+    name text,
+    kind :schema.credential_kind,
+    principal regrole default null,
+    scope jsonb default null,
+    version bigint default -1)
+returns bigint
+language sql
+begin atomic
+    with v as materialized (
+        select *
+        from :extension.versions_seen(
+            :table::pg_catalog.regclass, restore_credential.name, restore_credential.kind, restore_credential.principal,
+            restore_credential.scope, coalesce(restore_credential.version, -1))
+            as v (name text, value bytea, kind :schema.credential_kind, principal regrole, scope jsonb, expires_at timestamptz,
+                version bigint, valid_from timestamptz, valid_until timestamptz, changed_by name, deleted boolean)),
+    restored as (
+        insert into :schema.encrypted_credentials as c (name, value, kind, principal, scope, expires_at)
+        select v.name, v.value, v.kind, v.principal, v.scope, v.expires_at from v
+        on conflict (name, kind, principal, scope) do update set value = excluded.value, expires_at = excluded.expires_at)
+    select v.version from v;
+end;
+create function :schema.restore_credential(
+    name text,
+    kind text default null,
+    principal text default null,
+    scope jsonb default null,
+    version bigint default -1)
+returns bigint
+language sql
+begin atomic
+    select :schema.restore_credential(
+        restore_credential.name,
+        cast(restore_credential.kind as :schema.credential_kind),
+        coalesce(
+            (select r.oid from pg_catalog.pg_roles r where r.rolname operator(pg_catalog.=) restore_credential.principal),
+            restore_credential.principal::pg_catalog.regrole::pg_catalog.oid)::pg_catalog.regrole,
+        restore_credential.scope,
+        restore_credential.version);
+end;
+create function :schema.restore_credential(
+    name text,
+    principal regrole,
+    version bigint default -1,
+    scope jsonb default null)
+returns bigint
+language sql
+begin atomic
+    select :schema.restore_credential(
+        restore_credential.name, cast(null as :schema.credential_kind), restore_credential.principal, restore_credential.scope,
+        restore_credential.version);
+end;
+comment on function :schema.restore_credential(text, text, text, jsonb, bigint) is 'Gives a credential the value and the expiry again that it had in a version of its history, by default the last one, whether it was replaced or deleted. Returns the version. The value that it replaces goes to the history.';
+comment on function :schema.restore_credential(text, :schema.credential_kind, regrole, jsonb, bigint) is 'The same with the types of the view.';
+comment on function :schema.restore_credential(text, regrole, bigint, jsonb) is 'The same for a principal.';
+
+create function :schema.purge_history(
+    name text default null,
+    older_than interval default null,
+    everything boolean default false)
+returns bigint
+language sql
+begin atomic
+    select :extension.purge_versions(
+        :namespace::pg_catalog.regnamespace, purge_history.name,
+        pg_catalog.now() operator(pg_catalog.-) purge_history.older_than, purge_history.everything);
+end;
+comment on function :schema.purge_history is 'Removes values from the history: those of a name, those that were replaced or deleted longer ago than an age, both, or everything. Returns how many. For the owner of the instance.';
+
+create function :schema.set_history_limit(versions integer)
+returns void
+language sql
+begin atomic
+    select :extension.change_history_limit(:namespace::pg_catalog.regnamespace, set_history_limit.versions);
+end;
+comment on function :schema.set_history_limit is 'How many replaced or deleted values of a credential are kept from its next change on; 0 is none. What is kept already stays until then, with 0 until purge_history. For the owner of the instance.';
+
 create function :schema.expiring(within interval default '30 days')
 returns table (name text, kind :schema.credential_kind, principal regrole, scope jsonb, expires_at timestamptz)
 language sql stable
@@ -351,11 +548,11 @@ comment on function :schema.credential_file_store_sync is 'Writes a registered f
 -- For the owner, who gives access with grant_access. No row is written before this.
 revoke all on
     :schema.credentials_config, :schema.credentials_keyrings, :schema.encrypted_credentials, :schema.credentials_files,
-    :schema.credentials, :schema.credential_file_stores
+    :schema.encrypted_credential_versions, :schema.credentials, :schema.credential_versions, :schema.credential_file_stores
     from :others;
 grant all on
     :schema.credentials_config, :schema.credentials_keyrings, :schema.encrypted_credentials, :schema.credentials_files,
-    :schema.credentials, :schema.credential_file_stores
+    :schema.encrypted_credential_versions, :schema.credentials, :schema.credential_versions, :schema.credential_file_stores
     to current_user;
 revoke all on function
     :schema.set_credential(text, text, text, text, jsonb, timestamptz),
@@ -367,6 +564,13 @@ revoke all on function
     :schema.get_credential(text, text, text, jsonb),
     :schema.get_credential(text, :schema.credential_kind, regrole, jsonb),
     :schema.get_credential(text, regrole, jsonb),
+    :schema.get_credential(text, bigint, text, text, jsonb),
+    :schema.get_credential(text, bigint, :schema.credential_kind, regrole, jsonb),
+    :schema.get_credential(text, bigint, regrole, jsonb),
+    :schema.restore_credential(text, text, text, jsonb, bigint),
+    :schema.restore_credential(text, :schema.credential_kind, regrole, jsonb, bigint),
+    :schema.restore_credential(text, regrole, bigint, jsonb),
+    :schema.purge_history, :schema.set_history_limit,
     :schema.expiring, :schema.credential_file_store_reload, :schema.credential_file_store_sync
     from :others;
 grant all on function
@@ -379,6 +583,13 @@ grant all on function
     :schema.get_credential(text, text, text, jsonb),
     :schema.get_credential(text, :schema.credential_kind, regrole, jsonb),
     :schema.get_credential(text, regrole, jsonb),
+    :schema.get_credential(text, bigint, text, text, jsonb),
+    :schema.get_credential(text, bigint, :schema.credential_kind, regrole, jsonb),
+    :schema.get_credential(text, bigint, regrole, jsonb),
+    :schema.restore_credential(text, text, text, jsonb, bigint),
+    :schema.restore_credential(text, :schema.credential_kind, regrole, jsonb, bigint),
+    :schema.restore_credential(text, regrole, bigint, jsonb),
+    :schema.purge_history, :schema.set_history_limit,
     :schema.expiring, :schema.credential_file_store_reload, :schema.credential_file_store_sync
     to current_user;
 revoke all on type :schema.credential_kind from :others;

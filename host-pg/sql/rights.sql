@@ -92,7 +92,9 @@ begin
     end if;
     if list && '{SELECT}' then
         execute format('grant execute on function %s.expiring(interval) to %s', schema, grantee);
-        execute format('grant execute on function %1$s.verify(regnamespace), %1$s.text_of_one(text, bigint, bytea) to %2$s', ours, grantee);
+        execute format('grant select on %s.credential_versions to %s', schema, grantee);
+        execute format('grant execute on function %1$s.verify(regnamespace), %1$s.text_of_one(text, bigint, bytea),'
+            ' %1$s.versions_seen(oid, text, anyenum, regrole, jsonb, bigint) to %2$s', ours, grantee);
         execute format('select %s.functions_of($1, $2)', ours) into functions using schema, 'get_credential'::name;
         if functions is not null then
             execute format('grant execute on function %s to %s', functions, grantee);
@@ -108,6 +110,12 @@ begin
             execute format('grant execute on function %s to %s', functions, grantee);
         end if;
     end if;
+    if held @> '{SELECT, INSERT, UPDATE}' then
+        execute format('select %s.functions_of($1, $2)', ours) into functions using schema, 'restore_credential'::name;
+        if functions is not null then
+            execute format('grant execute on function %s to %s', functions, grantee);
+        end if;
+    end if;
     -- A GRANT of what the caller may not give is a warning of Postgres.
     select string_agg(needed.what, '; ') into functions
     from (
@@ -117,7 +125,7 @@ begin
         select format('grant execute on function %s to %I with grant option', p.oid::regprocedure, current_user)
         from pg_proc p
         join (values ('open_credential', '{SELECT, UPDATE, DELETE}'::text[]), ('seal_credential', '{INSERT, UPDATE}'),
-            ('verify', '{SELECT}'), ('text_of_one', '{SELECT}')) as shared (name, privileges) on shared.name = p.proname
+            ('verify', '{SELECT}'), ('text_of_one', '{SELECT}'), ('versions_seen', '{SELECT}')) as shared (name, privileges) on shared.name = p.proname
         where p.pronamespace = ours::regnamespace and list && shared.privileges and not has_function_privilege(grantee, p.oid, 'EXECUTE')
     ) needed;
     if functions is not null then
@@ -156,6 +164,13 @@ begin
     end if;
     if not held && '{SELECT}' then
         execute format('revoke execute on function %s.expiring(interval) from %s', schema, grantee);
+        execute format('revoke select on %s.credential_versions from %s', schema, grantee);
+    end if;
+    if not held @> '{SELECT, INSERT, UPDATE}' then
+        execute format('select %s.functions_of($1, $2)', ours) into functions using schema, 'restore_credential'::name;
+        if functions is not null then
+            execute format('revoke execute on function %s from %s', functions, grantee);
+        end if;
     end if;
     if not held @> '{INSERT, UPDATE}' then
         execute format('select %s.functions_of($1, $2)', ours) into functions using schema, 'set_credential'::name;
@@ -178,7 +193,8 @@ begin
         execute format('revoke execute on function %s.open_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz) from %s', ours, grantee);
     end if;
     if not held && '{SELECT}' then
-        execute format('revoke execute on function %1$s.verify(regnamespace), %1$s.text_of_one(text, bigint, bytea) from %2$s', ours, grantee);
+        execute format('revoke execute on function %1$s.verify(regnamespace), %1$s.text_of_one(text, bigint, bytea),'
+            ' %1$s.versions_seen(oid, text, anyenum, regrole, jsonb, bigint) from %2$s', ours, grantee);
     end if;
     if not held && '{INSERT, UPDATE}' then
         execute format('revoke execute on function %s.seal_credential(oid, text, anyenum, regrole, jsonb, bytea, timestamptz) from %s', ours, grantee);

@@ -80,6 +80,31 @@ pub(crate) enum Error {
         "there is no credential {name} that you may read and that has the given kind, principal and scope"
     )]
     NoSuchCredential { name: String },
+    /// The history has no such version, or none that is visible to the caller.
+    #[error("there is no version {version} of credential {name} in the history that you may read")]
+    NoSuchVersion { name: String, version: i64, schema: String },
+    /// The table with the history was dropped or given to another role.
+    #[error(
+        "schema {schema} has no table encrypted_credential_versions that belongs to the owner of the instance"
+    )]
+    HistoryMissing { schema: String },
+    /// The history is the extension's to write.
+    #[error("permission denied to write table {table}")]
+    HistoryWriteRefused { table: String, schema: String },
+    /// A policy on the credentials that cannot hold for the history.
+    #[error("a policy of {table} uses what the history of the instance does not have")]
+    PolicyNotForHistory { table: String },
+    /// `purge_history` without a word about what.
+    #[error(
+        "purge_history needs a name, an age or everything => true, and everything => true goes with neither"
+    )]
+    PurgeWhat,
+    /// An age in the future.
+    #[error("older_than must not be negative")]
+    PurgeFuture,
+    /// A limit that no history has.
+    #[error("a history keeps 0 to {most} versions of a credential, not {versions}")]
+    HistoryLimit { versions: i32, most: i32 },
     /// The identity that was asked for is that of several.
     #[error("there are several credentials {name}")]
     SeveralCredentials { name: String },
@@ -130,9 +155,9 @@ pub(crate) enum Error {
     ConcurrentChange { what: String },
     /// `DROP EXTENSION` would destroy the credentials of the default instance.
     #[error(
-        "cannot drop extension omni_credentials because table omni_credentials.encrypted_credentials holds credentials"
+        "cannot drop extension omni_credentials because table omni_credentials.{table} holds credentials"
     )]
-    HoldsCredentials,
+    HoldsCredentials { table: String },
     /// No module with that digest.
     #[error("crypto module {digest} is not installed")]
     ModuleMissing { digest: String },
@@ -323,7 +348,7 @@ impl Error {
             ),
             Self::KeyringsNeeded { schema } => (
                 C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
-                Some(format!("To remove superseded keyrings: select omni_credentials.prune_keyrings({0}). To destroy the credentials: truncate {1}.encrypted_credentials, {1}.credentials_keyrings.", quote_schema(schema), quote_identifier(schema))),
+                Some(format!("To remove superseded keyrings: select omni_credentials.prune_keyrings({0}). To destroy the credentials: truncate {1}.encrypted_credentials, {1}.encrypted_credential_versions, {1}.credentials_keyrings.", quote_schema(schema), quote_identifier(schema))),
             ),
             Self::KeyringFull { schema } => (
                 C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -356,6 +381,34 @@ impl Error {
             Self::NoSuchCredential { .. } => (
                 C::ERRCODE_NO_DATA_FOUND,
                 Some("Names, kinds, principals and scopes of what you may read: select name, kind, principal, scope from the credentials view.".into()),
+            ),
+            Self::NoSuchVersion { schema, .. } => (
+                C::ERRCODE_NO_DATA_FOUND,
+                Some(format!("Those that there are: select name, kind, principal, scope, version, valid_until from {}.credential_versions. -1 is the newest of them.", quote_identifier(schema))),
+            ),
+            Self::HistoryMissing { schema } => (
+                C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                Some(format!("Restore the table, or turn the history off: update {}.credentials_config set history_limit = 0.", quote_identifier(schema))),
+            ),
+            Self::HistoryWriteRefused { schema, .. } => (
+                C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                Some(format!("The history writes itself. To return to an earlier value: {0}.restore_credential(). To remove values: {0}.purge_history(), as the owner.", quote_identifier(schema))),
+            ),
+            Self::PolicyNotForHistory { .. } => (
+                C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                Some("The history shows what the policies of the credentials show. Write them with the columns name, value, kind, principal, scope and expires_at only.".into()),
+            ),
+            Self::PurgeWhat => (
+                C::ERRCODE_INVALID_PARAMETER_VALUE,
+                Some("Say what: purge_history('name'), purge_history(older_than => '90 days'), both, or purge_history(everything => true).".into()),
+            ),
+            Self::PurgeFuture => (
+                C::ERRCODE_INVALID_PARAMETER_VALUE,
+                Some("Say an age, such as '90 days'. To remove all of it: purge_history(everything => true).".into()),
+            ),
+            Self::HistoryLimit { .. } => (
+                C::ERRCODE_INVALID_PARAMETER_VALUE,
+                Some("10 is the default. 0 turns the history off.".into()),
             ),
             Self::SeveralCredentials { .. } => (
                 C::ERRCODE_TOO_MANY_ROWS,
@@ -421,9 +474,9 @@ impl Error {
                 C::ERRCODE_T_R_SERIALIZATION_FAILURE,
                 Some("Run the transaction again.".into()),
             ),
-            Self::HoldsCredentials => (
+            Self::HoldsCredentials { .. } => (
                 C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
-                Some("Save them with pg_dump first. To destroy them: truncate omni_credentials.encrypted_credentials.".into()),
+                Some("Save them with pg_dump first. To destroy them: truncate omni_credentials.encrypted_credentials, omni_credentials.encrypted_credential_versions.".into()),
             ),
             Self::ModuleMissing { .. } => (
                 C::ERRCODE_UNDEFINED_OBJECT,

@@ -12,7 +12,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::error::{Error, or_raise};
-use crate::postgres::catalog::Extension;
+use crate::postgres::catalog::{self, Extension};
 use crate::postgres::heap::Table;
 
 thread_local! {
@@ -49,11 +49,15 @@ unsafe extern "C-unwind" fn on_access(
     }
 }
 
-/// Refuses if `relation` is the default instance's table and not empty. Only with the extension can it be dropped.
+/// Refuses if `relation` is a table with values of the default instance and not empty. Only with the extension can it be
+/// dropped.
 fn refuse_loss(relation: pg_sys::Oid) -> Result<(), Error> {
-    let table = Extension::find().and_then(|extension| extension.table(c"encrypted_credentials"));
-    if table == Some(relation) && !Table::open(relation, pg_sys::AccessShareLock)?.is_empty()? {
-        return Err(Error::HoldsCredentials);
+    let Some(extension) = Extension::find() else { return Ok(()) };
+    let holds_values = [c"encrypted_credentials", c"encrypted_credential_versions"]
+        .into_iter()
+        .any(|name| extension.table(name) == Some(relation));
+    if holds_values && !Table::open(relation, pg_sys::AccessShareLock)?.is_empty()? {
+        return Err(Error::HoldsCredentials { table: catalog::relation_name(relation) });
     }
     Ok(())
 }

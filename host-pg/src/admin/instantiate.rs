@@ -48,6 +48,7 @@ fn run(schema: Option<pg_sys::Oid>, env_var: Option<&str>, costs: [Option<i32>; 
         ("keyrings", &table("credentials_keyrings")),
         ("config", &table("credentials_config")),
         ("files", &table("credentials_files")),
+        ("versions", &table("encrypted_credential_versions")),
         ("namespace", &quote_literal(&schema)),
         ("others", &others),
     ];

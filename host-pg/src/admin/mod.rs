@@ -5,6 +5,7 @@ mod crypto_modules;
 mod crypto_modules_guard;
 mod drop_guard;
 mod grants;
+mod history;
 mod instantiate;
 mod owner;
 mod prune_keyrings;

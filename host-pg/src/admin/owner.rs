@@ -8,8 +8,10 @@ use pgrx::prelude::*;
 use crate::error::Error;
 use crate::instance::{self, Handle};
 use crate::postgres::as_owner::as_owner;
+use crate::postgres::varlena::Detoasted;
 use crate::postgres::{catalog, heap};
 use crate::rows::columns::Fields;
+use crate::rows::history::not_a_change;
 use crate::rows::statement::{IDENTITY_MATCHES, arguments, first_bytes, qualified};
 
 /// An instance whose owner asks, with its writers waiting: a row that they seal with the old key would be left behind.
@@ -59,9 +61,17 @@ pub(super) fn change_row(
         qualified(table),
         returning("value", "$6")
     );
+    // The history is of what credentials are, not of what seals them.
+    let again = values.first().and_then(DatumWithOid::datum);
+    // SAFETY: the datum of a bytea.
+    let again = again.map(|again| unsafe { Detoasted::new(again.sans_lifetime()) }.bytes().to_vec());
     let mut parameters = arguments(fields, Some(sealed));
     parameters.extend(values);
-    change_one(table, &sql, &parameters, || format!("credential {}", fields.display_name()))
+    let change = || change_one(table, &sql, &parameters, || format!("credential {}", fields.display_name()));
+    match again {
+        Some(again) => not_a_change(&again, change),
+        None => change(),
+    }
 }
 
 /// Changes one of the settings of an instance.

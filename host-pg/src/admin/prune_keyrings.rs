@@ -7,6 +7,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use crate::admin::history;
 use crate::admin::owner::locked;
 use crate::error::{Error, given, or_raise};
 use crate::file_store;
@@ -31,6 +32,7 @@ fn prune(schema: pg_sys::Oid) -> Result<i64, Error> {
         return Ok(0);
     }
     rows_must_not_need_superseded(&handle)?;
+    history::must_not_need_superseded(&handle)?;
     file_store::must_not_need_superseded(&handle)?;
     handle.borrow_mut().remove_superseded(&superseded)?;
     Ok(i64::try_from(superseded.len()).unwrap_or(i64::MAX))
@@ -50,7 +52,11 @@ fn rows_must_not_need_superseded(handle: &Handle) -> Result<(), Error> {
 
 /// A row that does not open with the current keyring is asked for its key alone: it may be damaged, or its principal
 /// renamed or dropped, and be mended later.
-fn needs_superseded(store: &mut Instance, fields: &Fields, sealed: pg_sys::Datum) -> Result<bool, Error> {
+pub(super) fn needs_superseded(
+    store: &mut Instance,
+    fields: &Fields,
+    sealed: pg_sys::Datum,
+) -> Result<bool, Error> {
     // SAFETY: the datum of a bytea that is not NULL.
     let sealed = unsafe { Detoasted::new(sealed) };
     let opens = identity::with_identity(fields, None, |identity, expires| {

@@ -3,6 +3,7 @@
 use pgrx::datum::DatumWithOid;
 use pgrx::{IntoDatum, fcinfo, pg_sys};
 
+use crate::admin::history;
 use crate::admin::owner::{as_owner_of, change_row, locked};
 use crate::error::{Error, given, or_raise};
 use crate::instance::{self, Handle};
@@ -45,17 +46,9 @@ fn rename(old_name: &[u8], principal: pg_sys::Oid, schema: pg_sys::Oid) -> Resul
     let mut count = 0_i64;
     as_owner_of(&handle, || {
         every_row(table, Visibility::Now, |fields, sealed| {
-            let belongs =
-                fields.principal_oid() == principal || catalog::role_name(fields.principal_oid()).is_none();
-            if !belongs || open::readable(&handle, fields, sealed)?.is_ok() {
-                return Ok(());
-            }
-            let Some(value) = open_as(&handle, fields, sealed, old_name)? else {
+            let Some((to, again)) = renamed(&handle, fields, sealed, old_name, principal)? else {
                 return Ok(());
             };
-            let mut to = *fields;
-            to.principal = pg_sys::Datum::from(principal);
-            let again = open::seal(table, &to, &value)?;
             // SAFETY: an oid, and a bytea made just now.
             let values = unsafe {
                 vec![
@@ -68,7 +61,29 @@ fn rename(old_name: &[u8], principal: pg_sys::Oid, schema: pg_sys::Oid) -> Resul
             Ok(())
         })
     })?;
+    history::rename(&handle, old_name, principal)?;
     Ok(count)
+}
+
+/// What becomes of a value: its identity with the role, and the value sealed for that; `None` where it is not one of those
+/// that the role is to have.
+pub(super) fn renamed(
+    handle: &Handle,
+    fields: &Fields,
+    sealed: pg_sys::Datum,
+    old_name: &[u8],
+    principal: pg_sys::Oid,
+) -> Result<Option<(Fields, pg_sys::Datum)>, Error> {
+    let belongs = fields.principal_oid() == principal || catalog::role_name(fields.principal_oid()).is_none();
+    if !belongs || open::readable(handle, fields, sealed)?.is_ok() {
+        return Ok(None);
+    }
+    let Some(value) = open_as(handle, fields, sealed, old_name)? else {
+        return Ok(None);
+    };
+    let to = Fields { principal: pg_sys::Datum::from(principal), ..*fields };
+    let table = handle.borrow().table;
+    Ok(Some((to, open::seal(table, &to, &value)?)))
 }
 
 /// Opens a row as if its principal had another name; `None` where that does not open it either.

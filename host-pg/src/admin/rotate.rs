@@ -5,8 +5,8 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::admin::crypto_modules;
 use crate::admin::owner::{as_owner_of, change_row, change_setting, locked, must_own};
+use crate::admin::{crypto_modules, history};
 use crate::error::{Error, given, or_raise};
 use crate::file_store;
 use crate::instance::{self, Handle};
@@ -39,7 +39,9 @@ fn rotate(schema: pg_sys::Oid) -> Result<i64, Error> {
         return Ok(0);
     }
     handle.borrow_mut().add_key()?;
-    seal_again(&handle)
+    let count = seal_again(&handle)?;
+    history::seal_again(&handle)?;
+    Ok(count)
 }
 
 /// Moves an instance to a fresh keyring, made with another module or, with `None`, with the one it has.
@@ -60,6 +62,7 @@ fn move_to(schema: pg_sys::Oid, module: Option<&str>) -> Result<i64, Error> {
     }
     handle.borrow_mut().add_keyring(&digest)?;
     let count = seal_again(&handle)?;
+    history::seal_again(&handle)?;
     // The files carry the keyring, too.
     file_store::changed(table);
     Ok(count)

@@ -5,12 +5,14 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::error::{Error, given, or_raise};
-use crate::instance;
+use crate::instance::{self, Handle};
 use crate::postgres::catalog;
 use crate::postgres::fmgr::{Jsonb, Text};
 use crate::postgres::heap::Visibility;
 use crate::rows::columns::Fields;
 use crate::rows::every::every_row;
+use crate::rows::history::every_version;
+use crate::rows::history::seen::each_version;
 use crate::rows::scan::each_row;
 use crate::rows::{identity, open};
 
@@ -40,7 +42,32 @@ fn findings(schema: pg_sys::Oid) -> Result<Vec<Finding>, Error> {
     } else {
         each_row(table, |row| look(&row.fields, row.sealed))?;
     }
+    look_at_history(&handle, &mut found)?;
     Ok(found)
+}
+
+/// The versions in the history that do not open.
+fn look_at_history(handle: &Handle, found: &mut Vec<Finding>) -> Result<(), Error> {
+    let (table, versions) = {
+        let store = handle.borrow();
+        (store.table, store.table_of_versions(pg_sys::AccessShareLock)?)
+    };
+    let Some(versions) = versions else { return Ok(()) };
+    let mut look = |fields: &Fields, sealed: pg_sys::Datum, version: i64| {
+        if let Err(reason) = open::readable(handle, fields, sealed)? {
+            let (name, kind, principal, scope) = describe(fields);
+            let reason = format!("version {version} in the history: {reason}");
+            found.push((Text(name), Text(kind), Text(principal), Jsonb(scope), reason));
+        }
+        Ok(())
+    };
+    if sees_every_row(table) {
+        every_version(&versions, Visibility::BySnapshot, |version| {
+            look(&version.fields, version.sealed, version.number)
+        })
+    } else {
+        each_version(handle, look)
+    }
 }
 
 /// Whether the caller may select every row of a table: no policy has a say.

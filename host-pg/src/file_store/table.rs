@@ -6,14 +6,15 @@ use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::limit_error;
 use crate::error::Error;
-use crate::instance::{self, Instance};
+use crate::instance::{self, Instance, OpenError};
 use crate::keys::modules;
 use crate::postgres::as_owner::as_owner;
 use crate::postgres::heap::Visit;
 use crate::postgres::varlena::Detoasted;
 use crate::postgres::{catalog, fmgr};
 use crate::rows::columns::Fields;
-use crate::rows::statement::{IDENTITY_MATCHES, arguments, change, qualified, row_arguments};
+use crate::rows::history::not_a_change;
+use crate::rows::statement::{IDENTITY_MATCHES, arguments, change, first_row, qualified, row_arguments};
 use crate::rows::{identity, open};
 
 /// Why a row is left as it is.
@@ -133,12 +134,11 @@ fn write(
         Err(reason) => return Ok(Outcome { entry, action: "skipped", reason: Some(reason) }),
     };
     let name = qualified(table);
-    let exists = {
-        let sql = format!("select 1 from {name} where {IDENTITY_MATCHES}");
-        Spi::connect(|client| {
-            Ok::<_, Error>(!client.select(&sql, Some(1), &arguments(&fields, None))?.is_empty())
-        })?
+    let held = {
+        let sql = format!("select value, expires_at from {name} where {IDENTITY_MATCHES}");
+        Spi::connect_mut(|client| first_row(client, &sql, &arguments(&fields, None)))?
     };
+    let exists = held.is_some();
     if is_held && !exists {
         return Ok(Outcome { entry, action: "skipped", reason: Some(HIDDEN.to_owned()) });
     }
@@ -161,11 +161,40 @@ fn write(
             true => arguments(&fields, None),
             false => row_arguments(&fields, open::bytea(&entry.sealed)),
         };
-        if Spi::connect_mut(|client| change(client, &sql, &parameters))? == 0 {
+        let write = || Spi::connect_mut(|client| change(client, &sql, &parameters));
+        let changed = match held {
+            Some((held, expires_at)) if is_resealed(table, &fields, &entry, &held, expires_at)? => {
+                not_a_change(&entry.sealed, write)
+            }
+            _ => write(),
+        };
+        if changed? == 0 {
             return Ok(Outcome { entry, action: "skipped", reason: Some(UNCHANGED.to_owned()) });
         }
     }
     Ok(Outcome { entry, action, reason: None })
+}
+
+/// Whether a record is what the table has already, and only sealed again: with a newer key, for example.
+fn is_resealed(
+    table: pg_sys::Oid,
+    fields: &Fields,
+    entry: &Entry,
+    held: &[u8],
+    expires_at: Option<pg_sys::Datum>,
+) -> Result<bool, Error> {
+    let now = Fields { expires_at, ..*fields };
+    if entry.deleted || !now.has_same_expiry(fields) {
+        return Ok(false);
+    }
+    let handle = instance::of_table(table)?;
+    let open = |sealed: &[u8]| match open::open_unchecked(&handle, fields, open::bytea(sealed)) {
+        Ok(value) => Ok(Some(value)),
+        Err(OpenError::Value(_)) => Ok(None),
+        Err(OpenError::Store(error)) => Err(error),
+    };
+    let before = open(held)?;
+    Ok(before.is_some() && before == open(&entry.sealed)?)
 }
 
 /// The record's identity and expiry as datums of the table's types.

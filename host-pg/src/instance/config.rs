@@ -16,6 +16,8 @@ pub(crate) struct Settings {
     /// The module for a new keyring; `None` means the default one.
     pub(crate) module: Option<Digest>,
     pub(crate) costs: Option<Costs>,
+    /// How many versions of a credential the history keeps; 0 is none.
+    pub(crate) history_limit: u32,
 }
 
 /// The module that the settings in a table name.
@@ -52,7 +54,8 @@ fn find_settings(config: pg_sys::Oid, seen: Visibility) -> Result<Option<Setting
             _ => None,
         };
         let variable = row.required::<String>(config::ENVIRONMENT_VARIABLE)?;
-        settings = Some(Settings { variable, module, costs });
+        let history_limit = u32::try_from(row.required::<i32>(config::HISTORY_LIMIT)?).unwrap_or(0);
+        settings = Some(Settings { variable, module, costs, history_limit });
         Ok(Visit::Stop)
     })?;
     Ok(settings)

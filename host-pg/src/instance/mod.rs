@@ -33,6 +33,8 @@ pub(crate) struct Instance {
     pub(crate) view: Option<pg_sys::Oid>,
     pub(crate) config_table: pg_sys::Oid,
     keyrings_table: pg_sys::Oid,
+    /// The table of the history; `None` where it is missing or someone else's.
+    versions: Option<pg_sys::Oid>,
     /// Who owns these tables: one role, unless someone gave one of them away.
     pub(crate) owners: Vec<pg_sys::Oid>,
     settings: Settings,
@@ -48,6 +50,8 @@ pub(crate) struct Parts {
     pub(crate) credentials: pg_sys::Oid,
     pub(crate) config: pg_sys::Oid,
     pub(crate) keyrings: pg_sys::Oid,
+    /// `None` where it is missing, or belongs to another role than the credentials do.
+    pub(crate) versions: Option<pg_sys::Oid>,
 }
 
 /// The tables of the instance in a schema; `None` where one is missing, or belongs to a role that may not have an
@@ -57,8 +61,11 @@ pub(crate) fn parts(schema: pg_sys::Oid) -> Option<Parts> {
         catalog::relation_oid(schema, name)
             .filter(|table| catalog::owner(*table).is_some_and(catalog::may_instantiate))
     };
+    let credentials = find(c"encrypted_credentials")?;
     Some(Parts {
-        credentials: find(c"encrypted_credentials")?,
+        credentials,
+        versions: find(c"encrypted_credential_versions")
+            .filter(|versions| catalog::owner(*versions) == catalog::owner(credentials)),
         config: find(c"credentials_config")?,
         keyrings: find(c"credentials_keyrings")?,
     })
@@ -233,9 +240,32 @@ impl Instance {
         self.keyrings.loaded.iter().skip(1).map(|keyring| keyring.stored.clone()).collect()
     }
 
-    /// Whether the instance has no row, visible to the caller or not.
+    /// Whether the instance has no value, visible to the caller or not, in its history neither.
     pub(crate) fn holds_nothing(&self) -> Result<bool, Error> {
-        table_of_credentials(self.table)?.is_empty()
+        if !table_of_credentials(self.table)?.is_empty()? {
+            return Ok(false);
+        }
+        self.table_of_versions(pg_sys::AccessShareLock)?.map_or(Ok(true), |versions| versions.is_empty())
+    }
+
+    /// How many versions of a credential the history keeps.
+    pub(crate) fn history_limit(&self) -> u32 {
+        self.settings.history_limit
+    }
+
+    /// The history, to be looked at or written directly; `None` where the instance has no such table.
+    pub(crate) fn table_of_versions(&self, lock: u32) -> Result<Option<Table>, Error> {
+        let Some(versions) = self.versions else { return Ok(None) };
+        let versions = Table::open(versions, lock)?;
+        versions.must_have(tables::versions::COLUMNS)?;
+        // What is written there comes from the credentials, and what is read there goes to them.
+        let credentials = table_of_credentials(self.table)?;
+        versions.must_agree_with(&credentials, tables::credentials::KIND)?;
+        if versions.owner() == credentials.owner() {
+            Ok(Some(versions))
+        } else {
+            Err(Error::NotAnInstance { relation: catalog::relation_name(versions.oid()) })
+        }
     }
 
     /// The KEK of the current keyring.
@@ -273,7 +303,7 @@ impl Instance {
         let schema = unsafe { pg_sys::get_rel_namespace(table) };
         // Before the tables are locked, and again once no one can give them away: a lock is not for anyone to ask for.
         let parts = parts(schema).filter(|parts| parts.credentials == table).ok_or_else(refused)?;
-        let (config_table, keyrings_table) = (parts.config, parts.keyrings);
+        let (config_table, keyrings_table, versions) = (parts.config, parts.keyrings, parts.versions);
         let columns = [
             (table, tables::credentials::COLUMNS),
             (config_table, tables::config::COLUMNS),
@@ -292,7 +322,7 @@ impl Instance {
             part.must_have(columns)?;
         }
         let view = catalog::relation_oid(schema, c"credentials").filter(|view| belongs_to(*view, table));
-        let settings = Settings { variable: String::new(), module: None, costs: None };
+        let settings = Settings { variable: String::new(), module: None, costs: None, history_limit: 0 };
         let (keyrings, pruned) = (Keyrings::none(schema), Keyrings::none(schema));
         Ok(Self {
             schema,
@@ -300,6 +330,7 @@ impl Instance {
             view,
             config_table,
             keyrings_table,
+            versions,
             owners,
             settings,
             keyrings,

@@ -36,10 +36,13 @@ fn refuse_loss(call: &Call<'_>) -> Result<(), Error> {
     let Some(schema) = call.schema_of(c"credentials_keyrings").filter(|_| call.removed_rows()) else {
         return Ok(());
     };
-    match Table::open_in(schema, c"encrypted_credentials", pg_sys::AccessShareLock)? {
-        Some(values) if !values.is_empty()? => {
-            Err(Error::KeyringsNeeded { schema: catalog::schema_name(schema) })
+    for name in [c"encrypted_credentials", c"encrypted_credential_versions"] {
+        let values = Table::open_in(schema, name, pg_sys::AccessShareLock)?;
+        if let Some(values) = values
+            && !values.is_empty()?
+        {
+            return Err(Error::KeyringsNeeded { schema: catalog::schema_name(schema) });
         }
-        _ => Ok(()),
     }
+    Ok(())
 }

@@ -4,6 +4,8 @@
 //! Rows are scanned and stored directly, without SQL: no user is switched, no search_path is involved, and no
 //! function, operator or trigger of anyone else can run.
 
+use std::cell::Cell;
+
 use pgrx::pg_sys;
 use pgrx::{FromDatum, IntoDatum};
 
@@ -13,6 +15,17 @@ use crate::postgres::{catalog, shape};
 /// An open relation, closed on drop; its lock stays until the end of the transaction.
 pub(crate) struct Table {
     relation: pg_sys::Relation,
+    /// Whether it was found to have nothing that direct writing would pass over. The lock of a table that is written keeps
+    /// that so.
+    plain: Cell<bool>,
+}
+
+/// A column, counted from 0, that an index entry has to have this value in, by this operator of equality.
+#[derive(Clone, Copy)]
+pub(crate) struct Key {
+    pub(crate) column: usize,
+    pub(crate) equal: u32,
+    pub(crate) value: pg_sys::Datum,
 }
 
 /// A row under the scan; its datums live as long as it does.
@@ -69,7 +82,7 @@ impl Table {
         if relation.is_null() {
             return Err(Error::NotAnInstance { relation: catalog::relation_name(oid) });
         }
-        let table = Self { relation };
+        let table = Self { relation, plain: Cell::new(false) };
         // SAFETY: rd_rel of an open relation is valid.
         let form = unsafe { &*(*relation).rd_rel };
         let is = |byte: core::ffi::c_char, wanted: u8| u8::try_from(byte) == Ok(wanted);
@@ -114,6 +127,23 @@ impl Table {
     pub(crate) fn must_have(&self, columns: &[Column]) -> Result<(), Error> {
         // SAFETY: the descriptor of an open relation.
         unsafe { check_columns(self.oid(), self.descriptor(), columns) }
+    }
+
+    /// Fails unless a column, counted from 0, is of the same type in both tables.
+    pub(crate) fn must_agree_with(&self, other: &Self, column: usize) -> Result<(), Error> {
+        let type_of = |table: &Self| {
+            // SAFETY: the column is there: `has_column`.
+            table.has_column(column).then(|| unsafe { attribute(table.descriptor(), column) }.atttypid)
+        };
+        let wanted = type_of(other);
+        if wanted.is_some() && type_of(self) == wanted {
+            return Ok(());
+        }
+        let name = catalog::column_name(self.oid(), column);
+        Err(self.misfit(&format!(
+            "its column {name} is not of the type that it has in {}",
+            catalog::qualified_name(other.oid())
+        )))
     }
 
     /// Whether the table has this column, counted from 0: one that an earlier version made may not.
@@ -170,6 +200,80 @@ impl Table {
         }
     }
 
+    /// Visits the rows that are now and have these values in the first of the columns that a unique index is over, from the
+    /// last entry of the index to the first.
+    pub(crate) fn scan_backward(
+        &self,
+        index: &[usize],
+        keys: &[Key],
+        mut visit: impl FnMut(&Row) -> Result<Visit, Error>,
+    ) -> Result<(), Error> {
+        let index = self.index_over(index)?;
+        let mut scan_keys = Vec::with_capacity(keys.len());
+        for key in keys {
+            let mut scan_key = pg_sys::ScanKeyData::default();
+            // SAFETY: fills the key in; the value is of the column's type, which the caller checked, and outlives the scan.
+            unsafe {
+                pg_sys::ScanKeyInit(
+                    &raw mut scan_key,
+                    number_of(key.column),
+                    pg_sys::StrategyNumber::try_from(pg_sys::BTEqualStrategyNumber).unwrap_or_default(),
+                    key.equal.into(),
+                    key.value,
+                );
+            }
+            scan_keys.push(scan_key);
+        }
+        let count = i32::try_from(scan_keys.len()).unwrap_or(0);
+        // SAFETY: the table is open and locked, and the index one of its own, a btree over columns (`index_over`). Without a
+        // snapshot the scan takes a fresh one, as in `scan_as`. An error raised in between is cleaned up by the resource owner.
+        unsafe {
+            let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+            let index = pg_sys::index_open(index, lock);
+            let null = core::ptr::null_mut();
+            let scan =
+                pg_sys::systable_beginscan_ordered(self.relation, index, null, count, scan_keys.as_mut_ptr());
+            let mut result = Ok(());
+            loop {
+                let tuple =
+                    pg_sys::systable_getnext_ordered(scan, pg_sys::ScanDirection::BackwardScanDirection);
+                if tuple.is_null() {
+                    break;
+                }
+                match visit(&Row::deform(tuple, self.descriptor())) {
+                    Ok(Visit::Continue) => {}
+                    Ok(Visit::Stop) => break,
+                    Err(error) => {
+                        result = Err(error);
+                        break;
+                    }
+                }
+                pgrx::check_for_interrupts!();
+            }
+            pg_sys::systable_endscan_ordered(scan);
+            pg_sys::index_close(index, lock);
+            result
+        }
+    }
+
+    /// A valid unique btree index over these columns, in this order and no others, ascending. One over text is in the
+    /// collation "C".
+    fn index_over(&self, columns: &[usize]) -> Result<pg_sys::Oid, Error> {
+        // SAFETY: the relation is open with a lock. Each index is closed again and its lock kept.
+        unsafe {
+            let list = pg_sys::RelationGetIndexList(self.relation);
+            for index in pgrx::PgList::<core::ffi::c_void>::from_pg(list).iter_oid() {
+                let open = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+                let fits = shape::is_index_over(open, columns);
+                pg_sys::index_close(open, pg_sys::NoLock as pg_sys::LOCKMODE);
+                if fits {
+                    return Ok(index);
+                }
+            }
+        }
+        Err(self.misfit("it has lost its unique index"))
+    }
+
     /// Whether the table has no row.
     pub(crate) fn is_empty(&self) -> Result<bool, Error> {
         let mut empty = true;
@@ -220,6 +324,33 @@ impl Table {
         Ok(())
     }
 
+    /// Removes a row under the scan, unless another session has just removed it.
+    pub(crate) fn delete_if_there(&self, row: &Row) -> Result<(), Error> {
+        self.must_be_plain()?;
+        let mut failure = pg_sys::TM_FailureData::default();
+        // SAFETY: as in `update`. The function waits for a session that is about to change the row.
+        let result = unsafe {
+            let result = pg_sys::heap_delete(
+                self.relation,
+                &raw mut (*row.tuple).t_self,
+                pg_sys::GetCurrentCommandId(true),
+                core::ptr::null_mut(),
+                true,
+                &raw mut failure,
+                false,
+            );
+            pg_sys::CommandCounterIncrement();
+            result
+        };
+        use pg_sys::TM_Result as R;
+        match result {
+            R::TM_Ok | R::TM_Deleted => Ok(()),
+            _ => Err(Error::ConcurrentChange {
+                what: format!("table {}", catalog::qualified_name(self.oid())),
+            }),
+        }
+    }
+
     /// Tells every backend, at commit, to read this table again.
     pub(crate) fn announce_change(&self) {
         // SAFETY: the relation is open.
@@ -228,8 +359,13 @@ impl Table {
 
     /// Fails where the table has anything that direct writing would pass over.
     fn must_be_plain(&self) -> Result<(), Error> {
+        if self.plain.get() {
+            return Ok(());
+        }
         // SAFETY: the relation is open, with a lock that the caller of `open` took to write.
-        unsafe { shape::obstacle(self.relation) }.map_or(Ok(()), |problem| Err(self.misfit(&problem)))
+        unsafe { shape::obstacle(self.relation) }.map_or(Ok(()), |problem| Err(self.misfit(&problem)))?;
+        self.plain.set(true);
+        Ok(())
     }
 
     /// The error for a table that is not as it was made.
@@ -441,6 +577,11 @@ pub(crate) fn wrong_type(relation: pg_sys::Oid, column: &Column) -> Error {
         table: catalog::qualified_name(relation),
         problem: format!("its column {} is not {}", column.name, column.of),
     }
+}
+
+/// The number that the server has for a column, which it counts from 1; no column's where there are not so many.
+fn number_of(column: usize) -> pg_sys::AttrNumber {
+    column.checked_add(1).and_then(|number| number.try_into().ok()).unwrap_or(pg_sys::AttrNumber::MAX)
 }
 
 /// A column's name, as far as it is text of the database.

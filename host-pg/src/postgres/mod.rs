@@ -11,6 +11,7 @@ pub(crate) mod heap;
 pub(crate) mod interrupt;
 pub(crate) mod invalidation;
 pub(crate) mod plan;
+pub(crate) mod policies;
 pub(crate) mod running;
 mod shape;
 pub(crate) mod tables;

@@ -144,6 +144,32 @@ unsafe fn is_plain_index(index: pg_sys::Relation) -> bool {
     }
 }
 
+/// Whether an index is a valid unique btree over these columns, counted from 0, in this order and no others, ascending.
+///
+/// # Safety
+/// `index` is an open index.
+pub(super) unsafe fn is_index_over(index: pg_sys::Relation, columns: &[usize]) -> bool {
+    // SAFETY: an open index has its row of pg_index, and arrays with an entry for each of its key columns.
+    unsafe {
+        let form = &*(*index).rd_index;
+        if !is_plain_index(index)
+            || !(form.indisvalid && form.indisready && form.indisunique)
+            || usize::try_from(form.indnkeyatts) != Ok(columns.len())
+        {
+            return false;
+        }
+        let attributes = core::slice::from_raw_parts(form.indkey.values.as_ptr(), columns.len());
+        let options = core::slice::from_raw_parts((*index).rd_indoption, columns.len());
+        let collations = core::slice::from_raw_parts((*index).rd_indcollation, columns.len());
+        let in_order = attributes.iter().zip(columns).all(|(attribute, column)| {
+            usize::try_from(*attribute).is_ok_and(|number| Some(number) == column.checked_add(1))
+        });
+        let c_or_none =
+            |collation: &pg_sys::Oid| [pg_sys::InvalidOid, pg_sys::C_COLLATION_OID].contains(collation);
+        in_order && options.iter().all(|option| *option == 0) && collations.iter().all(c_or_none)
+    }
+}
+
 /// An expression as the server writes it.
 ///
 /// # Safety

@@ -9,6 +9,7 @@ const TEXT: Type = Type::Is(pgrx::pg_sys::TEXTOID);
 const BYTEA: Type = Type::Is(pgrx::pg_sys::BYTEAOID);
 const INTEGER: Type = Type::Is(pgrx::pg_sys::INT4OID);
 const BIGINT: Type = Type::Is(pgrx::pg_sys::INT8OID);
+const TIMESTAMPTZ: Type = Type::Is(pgrx::pg_sys::TIMESTAMPTZOID);
 
 /// `encrypted_credentials`, and the view `credentials`.
 pub(crate) mod credentials {
@@ -29,6 +30,29 @@ pub(crate) mod credentials {
         Column::new("principal", Type::Is(pgrx::pg_sys::REGROLEOID)),
         Column::new("scope", Type::Is(pgrx::pg_sys::JSONBOID)),
         Column::new("expires_at", Type::Is(pgrx::pg_sys::TIMESTAMPTZOID)),
+    ];
+}
+
+/// `encrypted_credential_versions`. The first columns are those of `credentials`.
+pub(crate) mod versions {
+    use super::{BIGINT, BYTEA, Column, TEXT, TIMESTAMPTZ, Type};
+
+    pub(crate) const VERSION: usize = 6;
+    pub(crate) const VALID_UNTIL: usize = 8;
+    pub(crate) const DELETED: usize = 10;
+
+    pub(crate) const COLUMNS: &[Column] = &[
+        Column::new("name", TEXT),
+        Column::new("value", BYTEA),
+        Column::new("kind", Type::Enum),
+        Column::new("principal", Type::Is(pgrx::pg_sys::REGROLEOID)),
+        Column::new("scope", Type::Is(pgrx::pg_sys::JSONBOID)),
+        Column::new("expires_at", TIMESTAMPTZ),
+        Column::new("version", BIGINT),
+        Column::new("valid_from", TIMESTAMPTZ),
+        Column::new("valid_until", TIMESTAMPTZ),
+        Column::new("changed_by", Type::Is(pgrx::pg_sys::NAMEOID)),
+        Column::new("deleted", Type::Is(pgrx::pg_sys::BOOLOID)),
     ];
 }
 
@@ -53,6 +77,7 @@ pub(crate) mod config {
     pub(crate) const MEMORY_KIB: usize = 3;
     pub(crate) const PASSES: usize = 4;
     pub(crate) const LANES: usize = 5;
+    pub(crate) const HISTORY_LIMIT: usize = 6;
 
     pub(crate) const COLUMNS: &[Column] = &[
         Column::new("singleton", Type::Is(pgrx::pg_sys::BOOLOID)),
@@ -61,6 +86,7 @@ pub(crate) mod config {
         Column::new("kdf_memory_kib", INTEGER),
         Column::new("kdf_passes", INTEGER),
         Column::new("kdf_lanes", INTEGER),
+        Column::new("history_limit", INTEGER),
     ];
 }
 

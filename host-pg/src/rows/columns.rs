@@ -46,6 +46,19 @@ impl Fields {
         seconds.checked_mul(SECOND)?.into_datum()
     }
 
+    /// Whether two rows are of the same credential.
+    pub(crate) fn is_same_credential(&self, other: &Self) -> bool {
+        same_bytes(self.name, other.name)
+            && self.kind.value() == other.kind.value()
+            && self.principal.value() == other.principal.value()
+            && same_bytes(self.scope, other.scope)
+    }
+
+    /// Whether both expire at the same time, or both do not.
+    pub(crate) fn has_same_expiry(&self, other: &Self) -> bool {
+        self.expires_at.map(|datum| datum.value()) == other.expires_at.map(|datum| datum.value())
+    }
+
     /// The principal's oid.
     pub(crate) fn principal_oid(&self) -> pg_sys::Oid {
         catalog::oid(self.principal)
@@ -82,6 +95,13 @@ impl Fields {
         };
         Some((fields, row.raw(credentials::VALUE)?))
     }
+}
+
+/// Whether two varlena datums hold the same bytes. Neither is NULL.
+pub(crate) fn same_bytes(a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
+    // SAFETY: both are non-null datums of the same varlena type.
+    let (a, b) = unsafe { (Detoasted::new(a), Detoasted::new(b)) };
+    a.bytes() == b.bytes()
 }
 
 /// A second in microseconds, the unit of a timestamptz.

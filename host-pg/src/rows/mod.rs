@@ -2,6 +2,7 @@
 
 pub(crate) mod columns;
 pub(crate) mod every;
+pub(crate) mod history;
 pub(crate) mod identity;
 pub(crate) mod last_right;
 pub(crate) mod open;

@@ -10,6 +10,7 @@ use crate::postgres::fmgr::raw_function;
 use crate::postgres::varlena::Detoasted;
 use crate::postgres::{catalog, plan};
 use crate::rows::columns::Fields;
+use crate::rows::history::seen::sees_version;
 use crate::rows::identity;
 use crate::rows::last_right::Right;
 use crate::rows::statement::{IDENTITY_MATCHES, arguments, qualified, question};
@@ -104,7 +105,7 @@ fn open(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<Op
         if acts_for_principal(store, fields) {
             right.granted();
         } else {
-            must_see(store, fields, sealed)?;
+            must_see(&handle, store, fields, sealed)?;
         }
     }
     match open_as_seen(&handle, fields, sealed) {
@@ -210,9 +211,14 @@ const VALUE_COLUMN: pg_sys::AttrNumber = 2;
 
 /// Keeps `open_credential` from being an oracle: whoever holds sealed bytes from elsewhere, such as the file in a
 /// repository, may open them only with the rights of the principal, past row-level security, or where the policies of the
-/// table show them this very row.
-fn must_see(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<(), Error> {
-    if sees_row(store, fields, sealed)? {
+/// table show them this very row, or this very version in the history.
+fn must_see(
+    handle: &instance::Handle,
+    store: pg_sys::Oid,
+    fields: &Fields,
+    sealed: pg_sys::Datum,
+) -> Result<(), Error> {
+    if sees_row(store, fields, sealed)? || sees_version(handle, fields, sealed)? {
         Ok(())
     } else {
         Err(Error::NotPermitted { name: fields.display_name() })

@@ -4,7 +4,7 @@
 use pgrx::pg_sys;
 
 use crate::error::{Error, Unreadable, or_raise};
-use crate::instance::{self, OpenError};
+use crate::instance::{self, Handle, OpenError};
 use crate::postgres::catalog;
 use crate::postgres::fmgr::raw_function;
 use crate::postgres::trigger::{Call, Event, Level, Timing};
@@ -30,25 +30,29 @@ unsafe fn encrypted_credentials_check(fcinfo: pg_sys::FunctionCallInfo) -> pg_sy
 
 fn check(call: &Call<'_>) -> Result<pg_sys::HeapTuple, Error> {
     call.must_fire(Timing::Before, Level::Row)?;
-    let table = call.relation();
     let new = Columns::new(call)?;
-    let (Ok(fields), Some(sealed)) = (new.fields(), new.value) else {
+    if new.fields().is_err() || new.value.is_none() || call.event() == Event::Truncate {
         // The table's own NOT NULL constraints say it better.
         return Ok(new.tuple);
-    };
-    if call.event() == Event::Truncate {
-        return Ok(new.tuple);
     }
+    accept(call, &instance::of_table(call.relation())?, &new)
+}
+
+/// The row, if its sealed value opens, or if a dump brought it whose keyring or secret this server lacks.
+pub(super) fn accept(call: &Call<'_>, handle: &Handle, new: &Columns) -> Result<pg_sys::HeapTuple, Error> {
+    let table = call.relation();
+    let (Ok(fields), Some(sealed)) = (new.fields(), new.value) else {
+        return Ok(new.tuple);
+    };
     if let Some(later) = call.later_before_row() {
         return Err(Error::LaterTrigger { trigger: later, table: qualified(table) });
     }
-    let handle = instance::of_table(table)?;
     identity::check_size(&fields)?;
     let restoring = may_restore(table);
     if restoring && handle.borrow().current().is_none() {
         return Ok(new.tuple);
     }
-    match open::open_unchecked(&handle, &fields, sealed) {
+    match open::open_unchecked(handle, &fields, sealed) {
         Ok(_) => Ok(new.tuple),
         Err(OpenError::Store(error)) if restoring && error.is_of_this_server() => Ok(new.tuple),
         Err(OpenError::Store(error)) => Err(error),
@@ -65,7 +69,7 @@ fn check(call: &Call<'_>) -> Result<pg_sys::HeapTuple, Error> {
 /// Whether the caller may restore a dump, whose rows can come before the keyring, and on a server that has another secret or
 /// none: a role that can act as the owner of the table, or that bypasses row-level security everywhere. Not
 /// anyone whom the table happens to let past: rows that do not open would keep all others from writing.
-fn may_restore(table: pg_sys::Oid) -> bool {
+pub(super) fn may_restore(table: pg_sys::Oid) -> bool {
     // SAFETY: catalog lookups by oid.
     unsafe {
         let user = pg_sys::GetUserId();

@@ -14,7 +14,7 @@ use crate::postgres::running::assigned;
 use crate::postgres::tables::credentials;
 use crate::postgres::trigger::{Call, Event, Level, Timing};
 use crate::postgres::varlena::Detoasted;
-use crate::rows::columns::{Columns, Fields};
+use crate::rows::columns::{Columns, Fields, same_bytes};
 use crate::rows::open;
 use crate::rows::statement::{IDENTITY_MATCHES, arguments, change, first_row, qualified, row_arguments};
 
@@ -104,7 +104,7 @@ fn update(call: &Call<'_>) -> Result<Option<pg_sys::HeapTuple>, Error> {
             }
             (keeps_value, to, call.with_columns(new.tuple, &kept))
         };
-        if keeps_value && same_identity(&now.fields, &to) && same_expiry(&now.fields, &to) {
+        if keeps_value && now.fields.is_same_credential(&to) && now.fields.has_same_expiry(&to) {
             return Ok(Some(row));
         }
         let sealed = match new.value {
@@ -197,7 +197,7 @@ impl Now {
 
     /// Whether value and expiry are those that the statement read, whatever key the value is sealed with now.
     fn is_as_read(&self, table: pg_sys::Oid, old: &Columns, read: &Fields) -> Result<bool, Error> {
-        if !same_expiry(&self.fields, read) {
+        if !self.fields.has_same_expiry(read) {
             return Ok(false);
         }
         let handle = instance::of_table(table)?;
@@ -271,22 +271,4 @@ fn schema_of(table: pg_sys::Oid) -> String {
 /// The error for a row that is no longer what the statement read.
 fn changed(fields: &Fields) -> Error {
     Error::ConcurrentChange { what: format!("credential {}", fields.display_name()) }
-}
-
-fn same_identity(a: &Fields, b: &Fields) -> bool {
-    same_bytes(a.name, b.name)
-        && a.kind.value() == b.kind.value()
-        && a.principal.value() == b.principal.value()
-        && same_bytes(a.scope, b.scope)
-}
-
-fn same_expiry(a: &Fields, b: &Fields) -> bool {
-    a.expires_at.map(|datum| datum.value()) == b.expires_at.map(|datum| datum.value())
-}
-
-/// Whether two varlena datums hold the same bytes.
-fn same_bytes(a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
-    // SAFETY: both are non-null datums of the same varlena type.
-    let (a, b) = unsafe { (Detoasted::new(a), Detoasted::new(b)) };
-    a.bytes() == b.bytes()
 }
