@@ -118,6 +118,26 @@ pub(super) fn rename(handle: &Handle, old_name: &[u8], principal: pg_sys::Oid) -
     Ok(())
 }
 
+/// Gives versions their principal back: the role that `role_of` finds for a row that does not open.
+pub(super) fn repair(
+    handle: &Handle,
+    role_of: impl Fn(&Fields, pg_sys::Datum) -> Result<Option<pg_sys::Oid>, Error>,
+) -> Result<(), Error> {
+    let mut count = 0_i64;
+    each_to_write(handle, |table, version| {
+        if let Some(role) = role_of(&version.fields, version.sealed)? {
+            let to = Fields { principal: pg_sys::Datum::from(role), ..version.fields };
+            write(table, version, &to, version.sealed)?;
+            count = count.saturating_add(1);
+        }
+        Ok(())
+    })?;
+    if count > 0 {
+        pgrx::notice!("gave {count} versions in the history back to their roles, too");
+    }
+    Ok(())
+}
+
 /// Fails where a version needs a keyring that is superseded.
 pub(super) fn must_not_need_superseded(handle: &Handle) -> Result<(), Error> {
     let versions = handle.borrow().table_of_versions(pg_sys::AccessShareLock)?;

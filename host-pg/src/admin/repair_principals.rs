@@ -4,9 +4,10 @@
 use std::collections::HashSet;
 
 use pgrx::datum::DatumWithOid;
-use pgrx::{PgMemoryContexts, pg_sys};
 use pgrx::prelude::*;
+use pgrx::{PgMemoryContexts, pg_sys};
 
+use crate::admin::history;
 use crate::admin::owner::{as_owner_of, change_row, locked};
 use crate::admin::rename_principal::open_as;
 use crate::error::{Error, given, or_raise};
@@ -63,6 +64,7 @@ fn repair(schema: pg_sys::Oid) -> Result<i64, Error> {
             exchange(table, row)?;
             count = count.saturating_add(1);
         }
+        history::repair(&handle, |fields, sealed| role_of(&handle, fields, sealed, &roles))?;
         Ok(count)
     })
 }
@@ -77,26 +79,38 @@ fn misplaced(
     let mut kept = PgMemoryContexts::For(unsafe { pg_sys::CurrentMemoryContext });
     let mut found = Vec::new();
     every_row(table, Visibility::Now, |fields, sealed| {
-        if open::readable(handle, fields, sealed)?.is_ok() {
-            return Ok(());
-        }
-        for (role, name) in roles {
-            if *role != fields.principal_oid() && open_as(handle, fields, sealed, name)?.is_some() {
-                // SAFETY: datums of a row: a text, a jsonb and a bytea; the others are numbers. The closure keeps only copies.
-                let row = unsafe {
-                    kept.switch_to(|_| Misplaced {
-                        fields: Fields { name: copied(fields.name), scope: copied(fields.scope), ..*fields },
-                        sealed: copied(sealed),
-                        role: *role,
-                    })
-                };
-                found.push(row);
-                break;
-            }
+        if let Some(role) = role_of(handle, fields, sealed, roles)? {
+            // SAFETY: datums of a row: a text, a jsonb and a bytea; the others are numbers. The closure keeps only copies.
+            let row = unsafe {
+                kept.switch_to(|_| Misplaced {
+                    fields: Fields { name: copied(fields.name), scope: copied(fields.scope), ..*fields },
+                    sealed: copied(sealed),
+                    role,
+                })
+            };
+            found.push(row);
         }
         Ok(())
     })?;
     Ok(found)
+}
+
+/// The role that a row opens for; `None` where that is its principal, or none that there is.
+fn role_of(
+    handle: &Handle,
+    fields: &Fields,
+    sealed: pg_sys::Datum,
+    roles: &[(pg_sys::Oid, Vec<u8>)],
+) -> Result<Option<pg_sys::Oid>, Error> {
+    if open::readable(handle, fields, sealed)?.is_ok() {
+        return Ok(None);
+    }
+    for (role, name) in roles {
+        if *role != fields.principal_oid() && open_as(handle, fields, sealed, name)?.is_some() {
+            return Ok(Some(*role));
+        }
+    }
+    Ok(None)
 }
 
 /// The sealed value of the row that is where this one belongs.

@@ -152,10 +152,8 @@ pub(super) unsafe fn is_index_over(index: pg_sys::Relation, columns: &[usize]) -
     // SAFETY: an open index has its row of pg_index, and arrays with an entry for each of its key columns.
     unsafe {
         let form = &*(*index).rd_index;
-        if !is_plain_index(index)
-            || !(form.indisvalid && form.indisready && form.indisunique)
-            || usize::try_from(form.indnkeyatts) != Ok(columns.len())
-        {
+        let is_usable = is_plain_index(index) && form.indisvalid && form.indisready && form.indisunique;
+        if !is_usable || usize::try_from(form.indnkeyatts) != Ok(columns.len()) {
             return false;
         }
         let attributes = core::slice::from_raw_parts(form.indkey.values.as_ptr(), columns.len());
