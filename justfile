@@ -173,7 +173,7 @@ lint: modules npm
     @{{ venv }}/shellcheck -x {{ scripts }}
     @{{ venv }}/typos
     @node tools/lint-workflows.mjs "$(tools/node-tools.sh)" .github/workflows/*.yml
-    @{{ venv }}/zizmor --quiet --offline --config .github/zizmor.yml .github/workflows .github/dependabot.yml
+    @{{ venv }}/zizmor --quiet --offline --config .github/zizmor.yml .github/workflows .github/dependabot.yml action.yml
     @CARGO_TARGET_DIR={{ target / "lint" }} cargo clippy --workspace --all-targets --locked --no-default-features \
         --features omni_credentials/{{ pg }} -- --deny warnings
     @CARGO_TARGET_DIR={{ target / "lint" }} RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --quiet --locked \
