@@ -6,6 +6,7 @@ packaging/test-deb.sh tries the Debian packages in a system of their own, as roo
 from __future__ import annotations
 
 import hashlib
+import http.server
 import os
 import platform
 import re
@@ -13,7 +14,10 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import threading
+import tomllib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -157,6 +161,36 @@ class TestImage:
             server.remove()
 
 
+def test_the_pages_and_the_example_name_the_same_image_and_secret() -> None:
+    example = (ROOT / "docs" / "examples" / "cloudnative-pg.yaml").read_text()
+    (image,) = re.findall(r"reference: (\S+)", example)
+    secret, key = re.search(r"name: (\S+)\n\s+items:\n\s+- key: (\S+)", example).groups()
+    for page in ("README.md", "docs/kubernetes.md"):
+        text = (ROOT / page).read_text()
+        assert image.endswith(f":{VERSION}-pg18") and f"docker build -t {image} image-pg18-amd64" in text
+        assert f"kubectl create secret generic {secret} --from-file={key}=omni.key" in text
+
+
+def test_binstall_finds_the_archive() -> None:
+    manifest = tomllib.loads((ROOT / "host-cli" / "Cargo.toml").read_text())
+    workspace = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]
+    values = {
+        "repo": workspace["repository"], "version": VERSION, "target-arch": platform.machine(),
+        "archive-suffix": ".tar.gz", "bin": manifest["bin"][0]["name"], "binary-ext": "",
+    }
+    filled = {
+        name: re.sub(r"\{ ([\w-]+) \}", lambda found: values[found[1]], text)
+        for name, text in manifest["package"]["metadata"]["binstall"].items()
+    }
+    name = f"omni-credentials-{VERSION}-linux-{platform.machine()}"
+    # The same place that install.sh and the formula name.
+    releases = "https://github.com/omnigres/omni_credentials/releases/download"
+    assert filled["pkg-url"] == f"{releases}/v{VERSION}/{name}.tar.gz"
+    assert filled["bin-dir"] == f"{name}/omni-credentials"
+    for template in ("install.sh.in", "omni-credentials.rb.in"):
+        assert "@HOMEPAGE@/releases/download/v@VERSION@" in (PACKAGING / "command" / template).read_text()
+
+
 class TestInstallScript:
     """install.sh fetches the command's archive, and trusts nothing but the digest that it carries."""
 
@@ -193,6 +227,27 @@ class TestInstallScript:
         assert (tmp_path / "home/.local/share/man/man1/omni-credentials.1").exists()
         assert "add it there" in done.stdout
 
+    def test_installs_what_wget_fetches(self, release: Path, tmp_path: Path) -> None:
+        """On a machine without curl, from a web server."""
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        needed = "sh uname mktemp rm wget sha256sum cut tar gzip mkdir dirname cp chmod mv"
+        for name in needed.split():
+            if not (program := shutil.which(name)):
+                pytest.skip(f"{name} is not installed")
+            (tools / name).symlink_to(program)
+        handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(release))
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+            threading.Thread(target=web.serve_forever, daemon=True).start()
+            address = f"http://127.0.0.1:{web.server_port}"
+            done = run(
+                "sh", str(release / "install.sh"), HOME=str(tmp_path / "home"), OMNI_CREDENTIALS_RELEASE=address,
+                PATH=str(tools), no_proxy="*",
+            )
+            web.shutdown()
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "home/.local/bin/omni-credentials").stat().st_mode & 0o111
+
     @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
     def test_refuses_another_file(self, release: Path, tmp_path: Path) -> None:
         archive = release / f"{self.NAME}.tar.gz"
@@ -225,4 +280,6 @@ class TestInstallScript:
         assert done.returncode == 0
         formula = (release / "omni-credentials.rb").read_text()
         assert f'sha256 "{digest}"' in formula
+        if ruby := shutil.which("ruby"):
+            assert output(ruby, "-c", release / "omni-credentials.rb") == "Syntax OK\n"
         assert not re.search(r"@[A-Z0-9_]+@", formula + (release / "install.sh").read_text())
