@@ -50,6 +50,7 @@ Exit status:
   14   some values do not open
   15   diff --exit-code: there are differences
   16   list --expiring: there are such credentials
+  17   the program that prints the master secret failed
   126  exec: the program cannot be run
   127  exec: there is no such program
   128+ ended by the signal of that number less 128";
@@ -73,7 +74,7 @@ pub(crate) struct Global {
     /// Use this crypto module instead of the built-in one
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) module: Option<PathBuf>,
-    /// The environment variable that holds the master secret; NAME_FILE can name a file with it
+    /// The environment variable that holds the master secret; NAME_FILE can name a file with it, NAME_COMMAND a program that prints it
     #[arg(long, global = true, value_name = "NAME", default_value = MASTER_SECRET)]
     pub(crate) secret_env: String,
     /// How long to wait for another process that holds the file's lock
@@ -269,7 +270,7 @@ pub(crate) enum Command {
     RotateKey,
     /// Replace the master secret
     RotateMasterSecret {
-        /// The environment variable that holds the new secret; NAME_FILE can name a file with it
+        /// The environment variable that holds the new secret; NAME_FILE can name a file with it, NAME_COMMAND a program that prints it
         #[arg(long, value_name = "NAME", default_value = NEW_MASTER_SECRET)]
         new_secret_env: String,
         /// Generate a master key and write it to a file

@@ -100,7 +100,12 @@ impl Context {
     /// Whether there is a master secret without asking a person. Fails where the environment names one that cannot be
     /// read.
     pub(crate) fn has_secret(&self) -> Result<bool, Error> {
-        Ok(self.secret.get().is_some() || secret::from_environment(&self.variable)?.is_some())
+        if self.secret.get().is_none()
+            && let Some(secret) = secret::from_environment(&self.variable)?
+        {
+            let _ = self.secret.set(secret);
+        }
+        Ok(self.secret.get().is_some())
     }
 
     /// Tries one more master secret where the first one is wrong.

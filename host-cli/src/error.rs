@@ -2,6 +2,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use omni_credentials_conformance::Mismatch;
+use omni_credentials_host::secret::{CommandFailure, CommandFault};
 use omni_credentials_host::shared_file::FileFault;
 use omni_credentials_host::{self as host, ErrorCode, Failure};
 
@@ -40,6 +41,17 @@ pub(crate) enum Error {
     /// The file that holds the master secret could not be read.
     #[error("{variable} names the file {}: {fault}", path.display())]
     SecretFile { variable: String, path: PathBuf, fault: FileFault },
+    /// The program that prints the master secret gave none.
+    #[error(
+        "{variable}: {}{}{}",
+        failure.fault,
+        if failure.program.is_empty() { String::new() } else { format!(": {}", failure.program.escape_debug()) },
+        if failure.printed.is_empty() { String::new() } else { format!(", which said: {}", failure.printed) }
+    )]
+    SecretCommand { variable: String, failure: CommandFailure },
+    /// The environment names two places for one secret.
+    #[error("{variable}_FILE and {variable}_COMMAND are both set")]
+    TwoSecrets { variable: String },
     /// The file of a value could not be read.
     #[error("the file of the value, {}: {fault}", path.display())]
     ValueFile { path: PathBuf, fault: FileFault },
@@ -172,6 +184,7 @@ impl Error {
             | Self::KeyTracked(_)
             | Self::SecretFile { .. }
             | Self::ValueFile { .. } => Exit::File,
+            Self::SecretCommand { .. } | Self::TwoSecrets { .. } => Exit::NoSecret,
             Self::Damaged { failure, .. } => match failure.code {
                 ErrorCode::UnknownVersion | ErrorCode::UnknownSuite => Exit::NeedsNewer,
                 _ => Exit::Damaged,
@@ -230,15 +243,25 @@ impl Error {
                 path.display()
             ),
             Self::NoSecret { variable } => {
-                format!("export {variable}=..., or {variable}_FILE with the name of a file that holds it")
+                format!("export {variable}=..., or {variable}_FILE with the name of a file that holds it, or {variable}_COMMAND with a program that prints it")
             }
             Self::SecretFile { variable, path, .. } if path.is_relative() => {
                 format!("give the whole path: export {variable}=\"$PWD/...\"")
             }
+            Self::SecretCommand { variable, failure } => match failure.fault {
+                CommandFault::Malformed(_) => {
+                    format!("a program and its arguments, for example: export {variable}='pass show omni'")
+                }
+                CommandFault::NotFound => format!("give the whole path of the program in {variable}"),
+                _ => format!("run the program of {variable} at the shell; it gets no input and no terminal"),
+            },
+            Self::TwoSecrets { variable } => {
+                format!("unset {variable}_FILE, or: unset {variable}_COMMAND")
+            }
             Self::SecretFile { path, .. } | Self::ValueFile { path, .. } => format!("ls -l {}", path.display()),
             Self::WrongSecret { .. } | Self::InvalidSecret if secret::preferred().is_some() => {
-                let variable = secret::preferred().unwrap_or_default();
-                format!("{variable} has precedence over {variable}_FILE; to use the file: unset {variable}")
+                let (used, other) = secret::preferred().unwrap_or_default();
+                format!("{used} has precedence over {other}; to use that: unset {used}")
             }
             Self::WrongSecret { path } => return Some(damage_hint(path, ErrorCode::WrongMasterSecret)),
             Self::InvalidSecret => hints::SECRET.into(),

@@ -35,6 +35,8 @@ pub(crate) enum Exit {
     Different,
     /// `list --expiring`: there are such credentials.
     Expiring,
+    /// The program that prints the master secret failed, or a file is named as well.
+    NoSecret,
     /// `exec`: the program cannot be run.
     CannotRun,
     /// `exec`: there is no such program.
@@ -63,6 +65,7 @@ impl Exit {
             Self::Unreadable => 14,
             Self::Different => 15,
             Self::Expiring => 16,
+            Self::NoSecret => 17,
             Self::CannotRun => 126,
             Self::NoProgram => 127,
             // As a shell says it.

@@ -6,19 +6,21 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use omni_credentials_host::{self as host, secret};
+use omni_credentials_host as host;
+use omni_credentials_host::secret::{self, CommandFault, Source};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::git::{self, Tree};
-use crate::{ignore, terminal};
+use crate::{ignore, interrupt, terminal};
 
 /// A secret; its memory is overwritten when it is dropped.
 pub(crate) type Secret = Zeroizing<Vec<u8>>;
 
-static PREFERRED: OnceLock<String> = OnceLock::new();
+/// The variable that was used, and the one that was not although it is set, too.
+static PREFERRED: OnceLock<(String, String)> = OnceLock::new();
 
-/// The secret of an existing file: the variable's, its `_FILE` companion's, or what a person types.
+/// The secret of an existing file: what the environment gives, or what a person types.
 pub(crate) fn existing(variable: &str) -> Result<Secret, Error> {
     match from_environment(variable)? {
         Some(secret) => Ok(secret),
@@ -26,31 +28,29 @@ pub(crate) fn existing(variable: &str) -> Result<Secret, Error> {
     }
 }
 
-/// The same, for what must not ask.
+/// The same, for what must not ask: the secret in the variable, in the file that its `_FILE` companion names, or what the
+/// program prints that its `_COMMAND` companion names.
 pub(crate) fn from_environment(variable: &str) -> Result<Option<Secret>, Error> {
     if !secret::is_variable_name(variable) {
         return Err(Error::Meaningless(format!("{variable:?} is not the name of an environment variable")));
     }
-    let value = std::env::var_os(variable).is_some_and(|value| !value.is_empty());
-    match file(variable) {
-        Some(_) if value => {
-            let _ = PREFERRED.set(variable.to_owned());
-            Ok(secret::from_environment(variable)?)
+    let source = secret::source(variable).map_err(of_variable(variable))?;
+    if source == Some(Source::Variable) {
+        let mut others = ["_FILE", "_COMMAND"].into_iter();
+        if let Some(other) = others.find(|ending| secret::companion(variable, ending).is_some()) {
+            let _ = PREFERRED.set((variable.to_owned(), format!("{variable}{other}")));
         }
-        Some(path) => secret::from_file(&path).map(Some).map_err(|error| match error {
-            host::Error::File { path, fault } => {
-                Error::SecretFile { variable: format!("{variable}_FILE"), path, fault }
-            }
-            other => other.into(),
-        }),
-        None => Ok(secret::from_environment(variable)?),
     }
+    match (source, file(variable)) {
+        (Some(Source::File), Some(path)) => secret::from_file(&path).map(Some),
+        _ => secret::from_environment(variable, interrupt::requested),
+    }
+    .map_err(of_variable(variable))
 }
 
 /// The file that the variable's `_FILE` companion names.
 pub(crate) fn file(variable: &str) -> Option<PathBuf> {
-    let path = std::env::var_os(format!("{variable}_FILE")).filter(|path| !path.is_empty());
-    let path = PathBuf::from(path?);
+    let path = PathBuf::from(secret::companion(variable, "_FILE")?);
     // git runs its drivers at the top of the work tree, and says here from which folder of it it was called.
     let called_from =
         std::env::var_os("GIT_PREFIX").filter(|folder| path.is_relative() && !folder.is_empty());
@@ -58,17 +58,19 @@ pub(crate) fn file(variable: &str) -> Option<PathBuf> {
     Some(from_there.filter(|path| path.exists()).unwrap_or(path))
 }
 
-/// The variable that was used although its `_FILE` companion is set, too.
-pub(crate) fn preferred() -> Option<&'static str> {
-    PREFERRED.get().map(String::as_str)
+/// The variable that was used, and the one that was not although it is set, too.
+pub(crate) fn preferred() -> Option<(&'static str, &'static str)> {
+    PREFERRED.get().map(|(used, other)| (used.as_str(), other.as_str()))
 }
 
 /// A secret that is chosen now: the variable's, or typed twice.
 pub(crate) fn new(variable: &str) -> Result<Secret, Error> {
     match from_environment(variable)? {
         Some(secret) => {
-            if preferred() == Some(variable) {
-                terminal::note(&format!("{variable} is set, so the command does not read {variable}_FILE"));
+            if let Some((used, other)) = preferred()
+                && used == variable
+            {
+                terminal::note(&format!("{used} is set, so the command does not use {other}"));
             }
             Ok(secret)
         }
@@ -101,6 +103,23 @@ pub(crate) fn keep(path: &Path, file: &Path, key: &[u8]) -> Result<(), Error> {
         std::io::ErrorKind::AlreadyExists => Error::KeyExists(path.to_owned()),
         _ => Error::io(path.display().to_string())(error),
     })
+}
+
+/// The error of a host about a variable.
+fn of_variable(variable: &str) -> impl Fn(host::Error) -> Error {
+    move |error| match error {
+        host::Error::File { path, fault } => {
+            Error::SecretFile { variable: format!("{variable}_FILE"), path, fault }
+        }
+        host::Error::Command(failure) if failure.fault == CommandFault::Interrupted => {
+            interrupt::interrupted().into()
+        }
+        host::Error::Command(failure) => {
+            Error::SecretCommand { variable: format!("{variable}_COMMAND"), failure }
+        }
+        host::Error::TwoSources { variable } => Error::TwoSecrets { variable },
+        other => other.into(),
+    }
 }
 
 fn missing(variable: &str) -> Error {

@@ -38,6 +38,7 @@ export {
     ModuleError,
     NeedsNewerError,
     RefusalError,
+    SecretCommandError,
     UnreadableValueError,
     WrongMasterSecretError,
 } from "./errors.js";

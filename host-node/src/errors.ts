@@ -110,6 +110,27 @@ export class NeedsNewerError extends CredentialsError {}
  */
 export class MissingInputError extends CredentialsError {}
 
+/** The program that prints the master secret gave none. */
+export class SecretCommandError extends CredentialsError {
+    /** The variable that names the program. */
+    readonly variable: string;
+    /** The program; empty if the command cannot be read. */
+    readonly program: string;
+    /** The end of what it wrote to standard error, on one line. */
+    readonly printed: string;
+
+    constructor(variable: string, reason: string, program: string, printed: string) {
+        const about = program === "" ? "" : `: ${JSON.stringify(program).slice(1, -1)}`;
+        const said = printed === "" ? "" : `, which said: ${printed}`;
+        super("secret-command", `${variable}: ${reason}${about}${said}`, {
+            hint: `run the program of ${variable} at the shell; it gets no input and no terminal`,
+        });
+        this.variable = variable;
+        this.program = program;
+        this.printed = printed;
+    }
+}
+
 /** The master secret is wrong, or cannot be one. */
 export class WrongMasterSecretError extends CredentialsError {}
 

@@ -23,7 +23,7 @@ create table :schema.credentials_config (
 ) using heap;
 comment on table :schema.credentials_config is 'The settings of this instance: one row.';
 comment on column :schema.credentials_config.singleton is 'Ensures that the table has a single row.';
-comment on column :schema.credentials_config.environment_variable is 'The variable of the server''s environment that holds the master secret; with _FILE appended, one that names a file with it.';
+comment on column :schema.credentials_config.environment_variable is 'The variable of the server''s environment that holds the master secret; with _FILE appended, one that names a file with it; with _COMMAND appended, one that names a program that prints it.';
 comment on column :schema.credentials_config.module is 'SHA-256 of the crypto module for new keyrings; NULL is the one that comes with the extension.';
 comment on column :schema.credentials_config.kdf_memory_kib is 'Argon2id memory for new keyrings, in KiB; NULL leaves all three costs to the module.';
 comment on column :schema.credentials_config.kdf_passes is 'Argon2id passes.';

@@ -8,7 +8,7 @@ create table omni_credentials.allowed_variables (
 comment on table omni_credentials.allowed_variables is
 'Which roles may use which variable of the server''s environment as the master secret of their instances. Superusers may use any.';
 comment on column omni_credentials.allowed_variables.role is 'The owner of instances: this role, not its members.';
-comment on column omni_credentials.allowed_variables.variable is 'The variable; the same name with _FILE appended goes with it.';
+comment on column omni_credentials.allowed_variables.variable is 'The variable; the same name with _FILE or _COMMAND appended goes with it.';
 create trigger allowed_variables_changed after insert or update or delete or truncate on omni_credentials.allowed_variables
     for each statement execute function omni_credentials.credentials_store_changed();
 alter table omni_credentials.allowed_variables enable always trigger allowed_variables_changed;

@@ -20,6 +20,14 @@ pub(crate) enum Error {
         "the master secret cannot be read from the file that environment variable {variable}_FILE names: {reason}"
     )]
     MasterSecretFile { variable: String, reason: String },
+    /// The program that the `_COMMAND` companion names gave no secret.
+    #[error(
+        "the master secret cannot be had from the program that environment variable {variable}_COMMAND names: {reason}"
+    )]
+    MasterSecretCommand { variable: String, reason: String },
+    /// Two companions of the variable are set.
+    #[error("environment variables {variable}_FILE and {variable}_COMMAND are both set for the server")]
+    MasterSecretTwice { variable: String },
     /// The secret is empty, too long or a damaged generated key.
     #[error("the master secret in environment variable {variable} is not usable")]
     MasterSecretInvalid { variable: String },
@@ -290,6 +298,8 @@ impl Error {
             self,
             Self::MasterSecretMissing { .. }
                 | Self::MasterSecretFile { .. }
+                | Self::MasterSecretCommand { .. }
+                | Self::MasterSecretTwice { .. }
                 | Self::MasterSecretInvalid { .. }
                 | Self::MasterSecretWrong { .. }
                 | Self::VariableNotAllowed { .. }
@@ -304,11 +314,19 @@ impl Error {
         match self {
             Self::MasterSecretMissing { variable } => (
                 C::ERRCODE_CONFIG_FILE_ERROR,
-                Some(format!("Set {variable}, or {variable}_FILE to the name of a file that holds it, in the environment of the postmaster and restart it. A new secret: omni_credentials.generate_master_key().")),
+                Some(format!("Set {variable}, or {variable}_FILE to the name of a file that holds it, or {variable}_COMMAND to a program that prints it, in the environment of the postmaster and restart it. A new secret: omni_credentials.generate_master_key().")),
             ),
             Self::MasterSecretFile { variable, .. } => (
                 C::ERRCODE_UNDEFINED_FILE,
                 Some(format!("Make the file readable for the server's user, or set {variable} instead.")),
+            ),
+            Self::MasterSecretCommand { variable, .. } => (
+                C::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
+                Some(format!("The server's log has what the program wrote to its standard error. It runs as the server's user, without a shell, input or terminal, with few variables of the environment. Fix {variable}_COMMAND in the environment of the postmaster and restart it, or set {variable} instead.")),
+            ),
+            Self::MasterSecretTwice { variable } => (
+                C::ERRCODE_CONFIG_FILE_ERROR,
+                Some(format!("Remove one of {variable}_FILE and {variable}_COMMAND from the environment of the postmaster and restart it.")),
             ),
             Self::MasterSecretInvalid { variable } => (
                 C::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,

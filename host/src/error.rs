@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use crate::Digest;
 use crate::bindings::exports::omni::credentials::types as wit;
+use crate::secret::CommandFailure;
 
 /// The contract this host knows.
 pub(crate) const CONTRACT: &str = "omni:credentials@1.0.0";
@@ -71,6 +72,15 @@ pub enum Error {
         /// What is wrong with it.
         #[source]
         fault: FileFault,
+    },
+    /// The program that prints the master secret gave none.
+    #[error("{}", _0.fault)]
+    Command(CommandFailure),
+    /// Two places are named for one master secret.
+    #[error("{variable}_FILE and {variable}_COMMAND are both set")]
+    TwoSources {
+        /// The variable without an ending.
+        variable: String,
     },
 }
 

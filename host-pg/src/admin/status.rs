@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use omni_credentials_host::secret;
 use pgrx::iter::TableIterator;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::error::{Error, given, or_raise};
 use crate::instance::{self, Handle};
+use crate::keys::master_secret::{self, Source};
 use crate::postgres::catalog;
 use crate::postgres::heap::Visibility;
 use crate::rows::every::every_row;
@@ -45,12 +45,17 @@ fn line(schema: pg_sys::Oid) -> Result<Line, Error> {
     let handle = instance::of_schema(schema)?;
     let counts = Counts::of(&handle)?;
     let variable = handle.borrow().variable().to_owned();
-    let (unlocks, problem) = unlocks(&handle);
+    let (unlocks, mut problem) = unlocks(&handle);
     let keyrings = i32::try_from(handle.borrow().keyrings()).unwrap_or(i32::MAX);
     let module = handle.borrow().current_digest().ok().map(|digest| digest.to_string());
-    let source = secret::source(&variable).map(|source| match source {
-        secret::Source::Variable => "variable",
-        secret::Source::File => "file",
+    let source = master_secret::source(&variable).unwrap_or_else(|error| {
+        problem.get_or_insert(error.to_string());
+        None
+    });
+    let source = source.map(|source| match source {
+        Source::Variable => "variable",
+        Source::File => "file",
+        Source::Command => "command",
     });
     let Counts { credentials, expired, due, unknown_principals } = counts;
     Ok((

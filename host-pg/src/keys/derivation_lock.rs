@@ -4,8 +4,8 @@
 use omni_credentials_host::Digest;
 use pgrx::pg_sys;
 
-/// The lock for deriving the KEK of one keyring. `pg_locks` shows it: its tag is a digest of module and keyring, and of no
-/// secret. It is a heavyweight lock, so that a session that waits can be cancelled, and an error releases it.
+/// The lock for deriving the KEK of one keyring, or for the program that prints a master secret. `pg_locks` shows it: its tag
+/// is a digest of module and keyring, or of the name of a variable, and of no secret. It is a heavyweight lock, so that a session that waits can be cancelled, and an error releases it.
 #[must_use]
 pub(super) struct DerivationLock {
     tag: pg_sys::LOCKTAG,
@@ -15,11 +15,19 @@ impl DerivationLock {
     /// Waits for other sessions that derive the KEK of the same keyring.
     pub(super) fn acquire(module: &Digest, keyring: &[u8]) -> Self {
         let named = [module.as_bytes().as_slice(), Digest::of(keyring).as_bytes().as_slice()].concat();
-        let digest = Digest::of(&named);
+        // SAFETY: set before a session runs anything.
+        Self::of(unsafe { pg_sys::MyDatabaseId }, &Digest::of(&named))
+    }
+
+    /// Waits for other sessions, of any database, that run the program of the same variable.
+    pub(super) fn for_variable(id: &Digest) -> Self {
+        Self::of(pg_sys::InvalidOid, id)
+    }
+
+    fn of(database: pg_sys::Oid, digest: &Digest) -> Self {
         let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
         let tag = pg_sys::LOCKTAG {
-            // SAFETY: set before a session runs anything.
-            locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+            locktag_field1: database.to_u32(),
             locktag_field2: u32::from_be_bytes([a, b, c, d]),
             locktag_field3: u32::from_be_bytes([e, f, g, h]),
             locktag_field4: NOT_OF_SQL,

@@ -6,6 +6,9 @@
 //! What it changes: a derived key lives as long as the server does and not as long as the backend that derived it, and
 //! every process of the server maps the memory it is in. Those processes run as one user, inherit the master secret in
 //! their environment and can derive the same key from it, so whoever can read the table could have had the key before.
+//! What the program of a variable with `_COMMAND` printed is kept here as well, for it is to run once: as the value of a
+//! variable would be in the environment of all these processes.
+//!
 //! An entry is found by a salted digest over master secret, module and keyring, so that SQL reaches a shared key only by
 //! way of what it could derive it from. The memory is left out of core dumps where the system allows it, and is never
 //! backed by a file on disk.
@@ -13,16 +16,19 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use omni_credentials_host::secret::MAX_READ;
 use omni_credentials_host::{Digest, Kek};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 use crate::postgres::attempt::attempt;
 
 /// Keys that are remembered; the one used longest ago makes room.
 const ENTRIES: usize = 64;
+/// More variables than servers have. The program of one more runs whenever its secret is needed.
+const PRINTED: usize = 16;
 const NAME: &core::ffi::CStr = c"omni_credentials keys";
 const PAGE: usize = 4096;
 
@@ -33,6 +39,7 @@ struct Table {
     salt: [u8; 32],
     clock: u64,
     entries: [Entry; ENTRIES],
+    printed: [Printed; PRINTED],
 }
 
 #[repr(C)]
@@ -41,6 +48,28 @@ struct Entry {
     used: u64,
     id: [u8; 32],
     kek: [u8; 32],
+}
+
+/// What a program printed for a variable.
+#[repr(C)]
+struct Printed {
+    /// Zeros for an unused one.
+    id: [u8; 32],
+    /// The process that runs the program; 0 if none does.
+    runner: i32,
+    /// 0 until the program has printed a secret.
+    length: u32,
+    secret: [u8; MAX_READ],
+}
+
+/// Whose turn it is to run a program.
+pub(super) enum Turn {
+    /// Nobody's: the secret is known.
+    Known(Zeroizing<Vec<u8>>),
+    /// The caller's, until [`end_turn`].
+    Mine,
+    /// That of a process of the same parallel query.
+    Of(i32),
 }
 
 /// The table in the main segment; the postmaster sets it and backends inherit it.
@@ -98,6 +127,67 @@ pub(crate) fn keep(id: &Digest, kek: &Kek) {
             entry.kek.copy_from_slice(kek.as_bytes());
         }
     });
+}
+
+/// The secret that a program printed for the variable with this id.
+pub(super) fn find_secret(id: &Digest) -> Option<Zeroizing<Vec<u8>>> {
+    of_variable(id, |printed| printed.secret()).flatten()
+}
+
+/// Keeps what a program printed, until the server stops.
+pub(super) fn keep_secret(id: &Digest, secret: &[u8]) {
+    of_variable(id, |printed| {
+        if let Some(room) = printed.secret.get_mut(..secret.len()) {
+            room.copy_from_slice(secret);
+            printed.length = u32::try_from(secret.len()).unwrap_or(0);
+        }
+    });
+}
+
+/// Asks for the turn to run a program. The caller holds the lock for it, which keeps out all but the processes of the same
+/// parallel query.
+pub(super) fn take_turn(id: &Digest) -> Turn {
+    let me = i32::try_from(std::process::id()).unwrap_or(0);
+    let turn = of_variable(id, |printed| {
+        if let Some(secret) = printed.secret() {
+            return Turn::Known(secret);
+        }
+        if printed.runner == 0 || printed.runner == me {
+            printed.runner = me;
+            return Turn::Mine;
+        }
+        Turn::Of(printed.runner)
+    });
+    turn.unwrap_or(Turn::Mine)
+}
+
+/// Ends the turn of a process, if it has it.
+pub(super) fn end_turn(id: &Digest, process: i32) {
+    of_variable(id, |printed| {
+        if printed.runner == process {
+            printed.runner = 0;
+        }
+    });
+}
+
+impl Printed {
+    fn secret(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let length = usize::try_from(self.length).ok().filter(|length| *length > 0)?;
+        self.secret.get(..length).map(|secret| Zeroizing::new(secret.to_vec()))
+    }
+}
+
+/// Works on the entry of a variable, a new one if there is none yet; `None` where there is no room.
+fn of_variable<T>(id: &Digest, f: impl FnOnce(&mut Printed) -> T) -> Option<T> {
+    locked(|table| {
+        let id = salted(&table.salt, id);
+        let known = table.printed.iter().position(|printed| printed.id == id);
+        let at = known.or_else(|| table.printed.iter().position(|printed| printed.id == [0; 32]))?;
+        let printed = table.printed.get_mut(at)?;
+        printed.id = id;
+        Some(f(printed))
+    })
+    .flatten()
 }
 
 /// Works on the table with its lock held; `None` where there is no table. Nothing in `f` may raise an error.

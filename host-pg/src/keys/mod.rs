@@ -7,3 +7,4 @@ pub(crate) mod kek_cache_shared;
 pub(crate) mod keyrings;
 pub(crate) mod master_secret;
 pub(crate) mod modules;
+mod printed_secret;

@@ -13,6 +13,7 @@ pub(crate) mod invalidation;
 pub(crate) mod plan;
 pub(crate) mod policies;
 pub(crate) mod running;
+pub(crate) mod server_log;
 mod shape;
 pub(crate) mod tables;
 pub(crate) mod trigger;

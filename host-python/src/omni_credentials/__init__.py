@@ -27,6 +27,7 @@ from .errors import (
     NeedsNewer,
     OlderFile,
     Refusal,
+    SecretCommandError,
     UnreadableValue,
     WrongMasterSecret,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "NeedsNewer",
     "OlderFile",
     "Refusal",
+    "SecretCommandError",
     "Store",
     "UnreadableValue",
     "WrongMasterSecret",

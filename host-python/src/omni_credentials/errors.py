@@ -86,6 +86,20 @@ class MissingInput(CredentialsError):
     """Neither the call nor the environment gives the master secret, or the principal."""
 
 
+class SecretCommandError(CredentialsError):
+    """The program that prints the master secret gave none. `variable` is what names it, `program` the program, `printed`
+    the end of what it wrote to standard error."""
+
+    def __init__(self, variable: str, reason: str, program: str, printed: str) -> None:
+        message = f"{variable}: {reason}" + (f": {program}" if program else "")
+        if printed:
+            message += f", which said: {printed}"
+        super().__init__(message, hint=f"run the program of {variable} at the shell; it gets no input and no terminal")
+        self.variable = variable
+        self.program = program
+        self.printed = printed
+
+
 class WrongMasterSecret(CredentialsError):
     """The master secret is wrong or not valid."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import _file
+from . import _command, _file
 from .errors import InvalidInput, MissingInput
 
 DEFAULT_VARIABLE = "OMNI_CREDENTIALS_MASTER_PASSWORD"
@@ -14,12 +14,14 @@ _MAX_FILE = 4096 + 2
 
 
 def find(secret: str | bytes | None, variable: str, folder: str | None = None) -> bytes:
-    """The secret that is given; otherwise that of environment variable `variable`, or of the file that
-    `variable`_FILE names. A relative name of a file starts in `folder`. An empty variable counts as not set if there is
-    a `variable`_FILE. It is not checked here whether a module accepts it.
+    """The secret that is given; otherwise that of environment variable `variable`, or of the file that `variable`_FILE
+    names, or what the program prints that `variable`_COMMAND names. A relative name of a file starts in `folder`, where
+    the program runs as well. An empty variable counts as not set if another one is set. It is not checked here whether a
+    module accepts it.
 
-    Raises `MissingInput` if neither is set, `InvalidInput` for what cannot be the name of a variable and for text that
-    has no UTF-8, and `FileError` for a file that cannot be read or is longer than a secret can be.
+    Raises `MissingInput` if none is set, `InvalidInput` for what cannot be the name of a variable, for text that has no
+    UTF-8, and if a file and a program are named, `FileError` for a file that cannot be read or is longer than a secret can
+    be, and `SecretCommandError` if the program gives no secret.
     """
     if secret is not None:
         return encode(secret)
@@ -27,7 +29,8 @@ def find(secret: str | bytes | None, variable: str, folder: str | None = None) -
     if found is None:
         raise MissingInput(
             f"the master secret is needed, but {variable} is not set",
-            hint=f"export {variable}=..., or {variable}_FILE with the name of a file that holds it",
+            hint=f"export {variable}=..., or {variable}_FILE with the name of a file that holds it, or"
+            f" {variable}_COMMAND with a program that prints it",
         )
     return found
 
@@ -52,17 +55,25 @@ def encoded_or_none(text: str, errors: str = "strict") -> bytes | None:
 
 def from_file(path: str) -> bytes:
     """The secret in a file: all of it but one trailing line end."""
-    secret = _file.read(path, _MAX_FILE)
-    if secret.endswith(b"\n"):
-        secret = secret[:-1].removesuffix(b"\r")
-    return secret
+    return _without_line_end(_file.read(path, _MAX_FILE))
+
+
+def _without_line_end(secret: bytes) -> bytes:
+    return secret[:-1].removesuffix(b"\r") if secret.endswith(b"\n") else secret
 
 
 def _from_environment(variable: str, folder: str | None) -> bytes | None:
     if not variable or "=" in variable or "\0" in variable:
         raise InvalidInput(f"{variable!r} is not the name of an environment variable")
     name = os.fsencode(variable)
-    value, path = os.environb.get(name), os.environb.get(name + b"_FILE")
-    if path and not value:
+    value, path, command = (os.environb.get(name + ending) for ending in (b"", b"_FILE", b"_COMMAND"))
+    if value or not (path or command):
+        return value
+    if path and command:
+        raise InvalidInput(
+            f"{variable}_FILE and {variable}_COMMAND are both set",
+            hint=f"unset {variable}_FILE, or: unset {variable}_COMMAND",
+        )
+    if path:
         return from_file(os.path.join(folder or "", os.fsdecode(path)))
-    return value
+    return _without_line_end(_command.run(command or b"", variable, folder, _MAX_FILE))
