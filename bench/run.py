@@ -172,6 +172,9 @@ def scans(report: Report, server: Server, rows: int) -> None:
     each = (opened - sealed) / rows * 1000
     report.ratio(f"scan of {rows} rows through the view", opened / 1e3, "the same, decrypting nothing", sealed / 1e3)
     report.ratio("two sessions at once", together / 1e3, "one session", alone / 1e3)
+    two.execute("set omni_credentials.log_reads = on")
+    silent, logged = in_turns(3, lambda: run(one, OPENED), lambda: run(two, OPENED))
+    report.ratio("the same scan with omni_credentials.log_reads", logged / 1e3, "off", silent / 1e3)
     pgcrypto(report, each, rows // 20)
 
 

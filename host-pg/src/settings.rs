@@ -5,6 +5,7 @@ use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::error::Error;
 use crate::postgres::invalidation;
@@ -25,6 +26,7 @@ static CACHE_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CStrin
 static ALLOWED_MODULES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static PRELOADED: OnceLock<bool> = OnceLock::new();
 static WARN_EXPIRED: GucSetting<bool> = GucSetting::<bool>::new(false);
+static LOG_READS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static CREATE_KEYS: GucSetting<bool> = GucSetting::<bool>::new(true);
 static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
 
@@ -84,6 +86,7 @@ pub(crate) fn register() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    define_log_reads();
     GucRegistry::define_bool_guc(
         c"omni_credentials.create_keys",
         c"Whether this server makes keyrings and data keys.",
@@ -95,6 +98,40 @@ pub(crate) fn register() {
     // A misspelt setting is an error, not one that no one reads.
     // SAFETY: the name is NUL-terminated and copied.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"omni_credentials".as_ptr()) }
+}
+
+/// A session that loads the library may have given the setting a value before, when the server knew no rule for it. The
+/// server refuses that value now, and with it, it has forgotten what the configuration says. Then reads are logged.
+fn define_log_reads() {
+    let name = c"omni_credentials.log_reads";
+    // SAFETY: the name is NUL-terminated; the answer is a string or null, and not kept.
+    let was_given = unsafe { !pgrx::pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() };
+    // SAFETY: the hook only stores a flag.
+    unsafe {
+        GucRegistry::define_bool_guc_with_hooks(
+            name,
+            c"Whether the server logs who reads which credential.",
+            c"One line for each statement and credential, never with a value. The client does not see it.",
+            &LOG_READS,
+            GucContext::Suset,
+            GucFlags::default(),
+            None,
+            Some(on_log_reads),
+            None,
+        );
+    }
+    // The server assigns the default, and then what it accepts of what was given.
+    let accepted = LOG_READS_ASSIGNED.swap(0, Ordering::Relaxed) > 1;
+    LOG_READS_REFUSED.store(was_given && !accepted, Ordering::Relaxed);
+}
+
+static LOG_READS_ASSIGNED: AtomicU32 = AtomicU32::new(0);
+static LOG_READS_REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// A value that the server accepts from now on counts.
+unsafe extern "C-unwind" fn on_log_reads(_: bool, _: *mut core::ffi::c_void) {
+    LOG_READS_ASSIGNED.fetch_add(1, Ordering::Relaxed);
+    LOG_READS_REFUSED.store(false, Ordering::Relaxed);
 }
 
 /// A keyring may be unlocked whose module may no longer run.
@@ -115,6 +152,11 @@ pub(crate) fn is_preloaded() -> bool {
 /// Whether to warn of what has expired.
 pub(crate) fn warn_expired() -> bool {
     WARN_EXPIRED.get()
+}
+
+/// Whether to log who reads which credential.
+pub(crate) fn log_reads() -> bool {
+    LOG_READS.get() || LOG_READS_REFUSED.load(Ordering::Relaxed)
 }
 
 /// Fails where the configuration says that keys are made elsewhere.

@@ -1,9 +1,9 @@
-//! What the statement that runs assigns to a column: something of its own, or something that may come from the row.
+//! Which statement runs, and what it assigns to a column: something of its own, or something that may come from the row.
 //!
 //! A trigger is given the row before and after an update, and not how one came from the other. That is in the plan of the
 //! statement, which a hook of the executor keeps while the statement runs.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use pgrx::prelude::*;
 use pgrx::{PgList, pg_sys};
@@ -30,7 +30,14 @@ pub(crate) fn assigned(
     unsafe { look(statement, view, table, from) }
 }
 
+/// The number of the outermost running statement, which no other statement of this process has had; `None` where none runs.
+pub(crate) fn statement() -> Option<u64> {
+    RUNNING.with_borrow(|running| (!running.is_empty()).then(|| STATEMENTS.get()))
+}
+
 thread_local! {
+    /// How many statements have begun that were not inside of others.
+    static STATEMENTS: Cell<u64> = const { Cell::new(0) };
     /// The statements that run, innermost last.
     static RUNNING: RefCell<Vec<*mut pg_sys::QueryDesc>> = const { RefCell::new(Vec::new()) };
 }
@@ -42,7 +49,12 @@ struct Run;
 
 impl Run {
     fn begin(statement: *mut pg_sys::QueryDesc) -> Self {
-        RUNNING.with_borrow_mut(|running| running.push(statement));
+        RUNNING.with_borrow_mut(|running| {
+            if running.is_empty() {
+                STATEMENTS.set(STATEMENTS.get().wrapping_add(1));
+            }
+            running.push(statement);
+        });
         Self
     }
 }

@@ -1,5 +1,6 @@
 //! Credentials as rows: opening and sealing them, and the triggers of view and table.
 
+pub(crate) mod audit;
 pub(crate) mod columns;
 pub(crate) mod every;
 pub(crate) mod history;

@@ -14,6 +14,7 @@ use crate::rows::history::seen::sees_version;
 use crate::rows::identity;
 use crate::rows::last_right::Right;
 use crate::rows::statement::{IDENTITY_MATCHES, arguments, qualified, question};
+use crate::rows::{audit, identity};
 use crate::settings::{self, OnUnreadable};
 
 raw_function!(open_credential_wrapper, pg_finfo_open_credential_wrapper, open_credential);
@@ -113,6 +114,7 @@ fn open(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<Op
             if settings::warn_expired() && fields.has_expired() {
                 pgrx::warning!("credential {} has expired", fields.display_name());
             }
+            audit::read(&handle, fields, None);
             Ok(Some(bytea(&value)))
         }
         Err(OpenError::Store(error)) => Err(error),
