@@ -220,6 +220,9 @@ pub(crate) enum Command {
     },
     /// Run a program with credentials as environment variables
     Exec {
+        /// Replace the values by [NAME] in what the program prints
+        #[arg(long)]
+        mask: bool,
         /// Only credentials of these names
         #[arg(long, value_name = "NAME", value_delimiter = ',')]
         only: Vec<String>,

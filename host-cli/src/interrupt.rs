@@ -9,7 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 
 use omni_credentials_host::Ticker;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+use rustix::process::{Pid, Signal, getpgrp, kill_process};
+use rustix::termios::tcgetpgrp;
+use signal_hook::consts::{
+    SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH,
+};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
@@ -26,6 +30,8 @@ static SIGNAL: AtomicI32 = AtomicI32::new(0);
 static BLOCKING: AtomicBool = AtomicBool::new(false);
 /// The terminal belongs to an editor: SIGINT and SIGQUIT are meant for that.
 static ATTENDED: AtomicBool = AtomicBool::new(false);
+/// The program that `exec --mask` runs; 0 if none does.
+static PROGRAM: AtomicI32 = AtomicI32::new(0);
 static TICKER: OnceLock<Ticker> = OnceLock::new();
 
 /// Starts to listen.
@@ -36,9 +42,14 @@ pub(crate) fn listen() -> io::Result<()> {
     thread::spawn(move || {
         for signal in signals.forever() {
             if signal == SIGTSTP {
+                pass_on(signal);
                 prompt::restore();
                 let _ = low_level::emulate_default_handler(signal);
                 prompt::resume();
+                pass_on(SIGCONT);
+                continue;
+            }
+            if pass_on(signal) {
                 continue;
             }
             if [SIGINT, SIGQUIT].contains(&signal) && ATTENDED.load(Ordering::SeqCst) {
@@ -105,6 +116,49 @@ fn ignored() -> Vec<i32> {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     (1..=64).filter(|signal| mask >> (signal - 1) & 1 == 1).collect()
+}
+
+/// From now on, signals are for this program. `resized` is called when the terminal has another size.
+pub(crate) fn is_for(program: Pid, resized: impl Fn() + Send + 'static) -> io::Result<()> {
+    let ignored = ignored();
+    let heard = [SIGUSR1, SIGUSR2, SIGCONT, SIGALRM, SIGWINCH];
+    let mut signals = Signals::new(heard.into_iter().filter(|signal| !ignored.contains(signal)))?;
+    PROGRAM.store(program.as_raw_nonzero().get(), Ordering::SeqCst);
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            if signal == SIGWINCH {
+                resized();
+            }
+            pass_on(signal);
+        }
+    });
+    // One that came before.
+    if let Err(Interrupted(signal)) = check() {
+        pass_on(signal);
+    }
+    Ok(())
+}
+
+/// The program has ended, and its number may be another one's soon.
+pub(crate) fn is_for_none() {
+    PROGRAM.store(0, Ordering::SeqCst);
+}
+
+/// Sends a signal to the program that is between this process and its caller, if there is one. What comes from the keyboard
+/// has reached it already.
+fn pass_on(signal: i32) -> bool {
+    let Some(program) = Pid::from_raw(PROGRAM.load(Ordering::SeqCst)) else { return false };
+    let from_keyboard = [SIGINT, SIGQUIT, SIGTSTP].contains(&signal) && is_in_foreground();
+    if !from_keyboard && let Some(signal) = Signal::from_named_raw(signal) {
+        let _ = kill_process(program, signal);
+    }
+    true
+}
+
+/// Whether the keyboard's signals reach this process, and with it the program.
+fn is_in_foreground() -> bool {
+    let terminal = std::fs::File::open("/dev/tty");
+    terminal.is_ok_and(|terminal| tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()))
 }
 
 /// Runs what takes care of SIGINT and SIGQUIT itself.

@@ -21,6 +21,7 @@ mod identity;
 mod ignore;
 mod input;
 mod interrupt;
+mod mask;
 mod output;
 mod prompt;
 mod scratch;

@@ -24,6 +24,7 @@
 //! - [`Files`] works on credentials files in a *work store*, which is dropped as a whole.
 //! - [`shared_file`] reads, locks and replaces files, the same way for every host.
 //! - [`secret`] finds the master secret in the environment.
+//! - [`program`] starts programs whose output passes through the host.
 
 mod bindings;
 mod cache;
@@ -40,6 +41,7 @@ mod memory;
 mod module;
 mod nodump;
 mod primitives;
+pub mod program;
 mod runtime;
 mod sandbox;
 pub mod secret;

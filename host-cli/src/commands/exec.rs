@@ -7,18 +7,21 @@ use rustix::io::Errno;
 use rustix::param::page_size;
 
 use crate::args::Selection;
+use crate::commands::exec_masked;
 use crate::context::Context;
 use crate::error::Error;
+use crate::mask::Values;
 use crate::store::Store;
-use crate::{environment, find, identity, interrupt, variables};
+use crate::{environment, find, identity, interrupt, terminal, variables};
 
 /// How many pages of memory one variable may take up: `MAX_ARG_STRLEN` of Linux.
 const PAGES_OF_A_VARIABLE: usize = 32;
 
 /// Becomes the program: signals reach it directly and its status is the command's, since there is no process in
-/// between.
+/// between. With `mask`, there is this one.
 pub(crate) fn run(
     context: &Context,
+    mask: bool,
     only: &[String],
     selection: &Selection,
     program: &[OsString],
@@ -30,12 +33,15 @@ pub(crate) fn run(
     let mut opened = store.unlock(context)?;
     let mut command = Command::new(name);
     environment::without_secrets(command.args(arguments), &context.variable);
-    let mut lengths = Vec::new();
+    let (mut lengths, mut values) = (Vec::new(), Values::default());
     for (variable, entry) in variables {
         let value = opened.value_of(entry)?;
         let shown = identity::shown(&entry.identity());
         if value.contains(&0) {
             return Err(Error::Variable(format!("{shown} contains a zero byte, which a variable cannot")));
+        }
+        if mask && !values.add(&entry.name, &value) {
+            terminal::note(&format!("{shown} is too short to be masked"));
         }
         // The system counts the `=` and a zero byte at the end.
         lengths.push((variable.len() + value.len() + 2, shown));
@@ -43,7 +49,7 @@ pub(crate) fn run(
     }
     drop(opened);
     interrupt::check()?;
-    let error = command.exec();
+    let error = if mask { exec_masked::run(&mut command, &values)? } else { command.exec() };
     if error.raw_os_error() == Some(Errno::TOOBIG.raw_os_error()) {
         return Err(Error::Variable(too_long(&lengths)));
     }

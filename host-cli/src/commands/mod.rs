@@ -4,6 +4,7 @@ mod compact;
 mod diff;
 mod edit;
 mod exec;
+mod exec_masked;
 mod export;
 mod get;
 mod import;
@@ -52,7 +53,9 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Error> {
             merge::driver(context, &base, &ours, &theirs, path.as_deref(), prefer)
         }
         Command::Merge { prefer, .. } => merge::finish(context, prefer),
-        Command::Exec { only, selection, program } => exec::run(context, &only, &selection, &program),
+        Command::Exec { mask, only, selection, program } => {
+            exec::run(context, mask, &only, &selection, &program)
+        }
         Command::Export { format, only, selection, name } => {
             export::run(context, format, &only, &selection, &name)
         }
