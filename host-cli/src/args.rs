@@ -51,6 +51,7 @@ Exit status:
   15   diff --exit-code: there are differences
   16   list --expiring: there are such credentials
   17   the program that prints the master secret failed
+  18   status: something is wrong
   126  exec: the program cannot be run
   127  exec: there is no such program
   128+ ended by the signal of that number less 128";
@@ -291,6 +292,8 @@ pub(crate) enum Command {
     },
     /// Check the file and open every value
     Verify,
+    /// Say how file, secret, keys and git are; end with status 18 if something is wrong
+    Status,
     /// Remove the records of deleted credentials
     Compact,
     /// Inspect or verify a crypto module

@@ -118,6 +118,9 @@ pub(crate) enum Error {
     /// `list --expiring` found some.
     #[error("credentials have expired or will soon")]
     Expiring,
+    /// `status` found some.
+    #[error("something is wrong")]
+    Problems,
     /// A credential cannot be a variable, or two have the same one.
     #[error("{0}")]
     Variable(String),
@@ -201,6 +204,7 @@ impl Error {
             Self::Unreadable { .. } => Exit::Unreadable,
             Self::Different => Exit::Different,
             Self::Expiring => Exit::Expiring,
+            Self::Problems => Exit::Problems,
             Self::Program { error, .. } if error.kind() == io::ErrorKind::NotFound => Exit::NoProgram,
             Self::Program { .. } => Exit::CannotRun,
             Self::Interrupted(signal) => Exit::Signal(*signal),
@@ -224,7 +228,7 @@ impl Error {
 
     /// Whether the command ends without a message.
     pub(crate) fn is_silent(&self) -> bool {
-        matches!(self, Self::BrokenPipe | Self::Different | Self::Expiring)
+        matches!(self, Self::BrokenPipe | Self::Different | Self::Expiring | Self::Problems)
     }
 
     /// What to do about it: the exact command where possible.

@@ -37,6 +37,8 @@ pub(crate) enum Exit {
     Expiring,
     /// The program that prints the master secret failed, or a file is named as well.
     NoSecret,
+    /// `status`: something is wrong.
+    Problems,
     /// `exec`: the program cannot be run.
     CannotRun,
     /// `exec`: there is no such program.
@@ -66,6 +68,7 @@ impl Exit {
             Self::Different => 15,
             Self::Expiring => 16,
             Self::NoSecret => 17,
+            Self::Problems => 18,
             Self::CannotRun => 126,
             Self::NoProgram => 127,
             // As a shell says it.

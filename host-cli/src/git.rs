@@ -61,6 +61,12 @@ pub(crate) fn tracks(folder: &Path, name: &OsStr) -> bool {
     run(folder, options.into_iter().chain([name])).is_ok_and(|done| done.status.success())
 }
 
+/// An option, as git has it in this folder.
+pub(crate) fn option(folder: &Path, option: &str) -> Option<String> {
+    let found = run(folder, ["config", "--get", option]).ok().filter(|done| done.status.success())?;
+    String::from_utf8(found.stdout).ok()
+}
+
 /// Sets an option of this clone.
 pub(crate) fn configure(folder: &Path, option: &str, value: &str) -> Result<(), Error> {
     succeeded(run(folder, ["config", "--local", option, value]))?;

@@ -20,6 +20,7 @@ mod rotate_key;
 mod rotate_master_secret;
 mod set;
 mod show;
+mod status;
 mod verify;
 
 use crate::args::{Command, Selection};
@@ -68,6 +69,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Error> {
             rotate_master_secret::run(context, &new_secret_env, generate.then_some(&*key_file))
         }
         Command::Verify => verify::run(context),
+        Command::Status => status::run(context),
         Command::Compact => compact::run(context),
         Command::Module(command) => module::run(context, command),
         Command::Completions { shell } => pages::completions(shell),
