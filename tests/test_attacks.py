@@ -252,7 +252,8 @@ class TestOwnerOfACopy:
     def owner(self, attacked: Database, mallory: str) -> str:
         attacked.run(f"grant usage on schema omni_credentials to {mallory}")
         for function in (
-            "instantiate", "encrypted_credentials_check", "encrypted_credentials_changed", "credentials_store_changed",
+            "instantiate", "encrypted_credentials_check", "encrypted_credentials_keep", "encrypted_credential_versions_check",
+            "encrypted_credentials_changed", "credentials_store_changed",
             "replace_config", "credentials_write", "open_credential", "seal_credential", "file_store_reload",
             "verify", "prune_keyrings",
         ):

@@ -34,6 +34,12 @@ def test_in_a_transaction_with_the_delete(db: Database) -> None:
     db.run(f"insert into {VIEW} (name, value) values ('n', 'v')")
     session = db.connect(autocommit=False)
     session.execute(f"delete from {VIEW}")
+    session.execute("savepoint deleted")
+    # What was deleted is in the history.
+    with refused("2BP01", "encrypted_credential_versions holds credentials", hint=f"truncate {TABLE}, {TABLE[:-1]}_versions"):
+        session.execute("drop extension omni_credentials")
+    session.execute("rollback to deleted")
+    session.execute("select omni_credentials.purge_history(everything => true)")
     session.execute("drop extension omni_credentials")
     session.rollback()
     assert db.run(f"select value from {VIEW}") == [(b"v",)]
@@ -108,7 +114,9 @@ def test_a_copy_is_dropped_like_any_schema(db: Database) -> None:
 class TestOneByOne:
     """Migration tools drop the tables of a copy that they do not know. While it holds credentials, they go together or not."""
 
-    TABLES = ("credentials_keyrings", "credentials_config", "credentials_files", "encrypted_credentials")
+    TABLES = (
+        "credentials_keyrings", "credentials_config", "credentials_files", "encrypted_credential_versions", "encrypted_credentials",
+    )
 
     @pytest.fixture
     def owner(self, role) -> str:
@@ -169,7 +177,8 @@ class TestOneByOne:
     COLUMNS = {
         "encrypted_credentials": ("name", "value", "kind", "principal", "scope"),
         "credentials_keyrings": ("id", "module", "keyring"),
-        "credentials_config": ("environment_variable", "module", "kdf_lanes"),
+        "credentials_config": ("environment_variable", "module", "kdf_lanes", "history_limit"),
+        "encrypted_credential_versions": ("name", "value", "scope", "version", "deleted"),
         "credentials_files": ("filename", "base", "written_as"),
     }
 
@@ -246,7 +255,8 @@ class TestOneByOne:
             ["drop table {all} cascade"],
             # What the hint says.
             ["truncate app.encrypted_credentials", *(f"drop table app.{table} cascade" for table in TABLES)],
-            ["delete from app.encrypted_credentials", "drop table app.credentials_keyrings cascade"],
+            ["delete from app.encrypted_credentials", "truncate app.encrypted_credential_versions",
+             "drop table app.credentials_keyrings cascade"],
         ],
     )
     def test_together(self, copy: Database, owner: str, statements: list[str]) -> None:

@@ -222,7 +222,8 @@ def test_only_the_roles_are_missing(source: Database, target: Server, tmp_path: 
 def test_copies_of_a_role_that_is_no_superuser(source: Database, target: Server, tmp_path: Path, format: str) -> None:
     """Who may use which variable comes along, and the rows of the copy may come before that."""
     for function in (
-        "instantiate", "encrypted_credentials_check", "encrypted_credentials_changed", "credentials_store_changed",
+        "instantiate", "encrypted_credentials_check", "encrypted_credentials_keep", "encrypted_credential_versions_check",
+        "encrypted_credentials_changed", "credentials_store_changed",
         "replace_config", "credentials_write", "open_credential", "seal_credential", "file_store_reload", "file_store_sync",
         "file_store_status",
     ):

@@ -343,7 +343,8 @@ def test_pruning_tells_nothing_of_files(role, db: Database, filename: str) -> No
     db.run(f"grant usage on schema omni_credentials to {owner}")
     for function in (
         "instantiate", "instance_template", "open_credential", "seal_credential", "credentials_write",
-        "encrypted_credentials_check", "encrypted_credentials_changed", "credentials_store_changed", "replace_config",
+        "encrypted_credentials_check", "encrypted_credentials_keep", "encrypted_credential_versions_check",
+        "encrypted_credentials_changed", "credentials_store_changed", "replace_config",
         "prune_keyrings", "file_store_status",
     ):
         db.run(f"grant execute on function omni_credentials.{function} to {owner}")

@@ -69,7 +69,8 @@ def test_the_owner_of_a_copy(role, db: Database) -> None:
     db.run(f"grant usage on schema omni_credentials to {owner}")
     for function in (
         "instantiate", "instance_template", "open_credential", "seal_credential", "credentials_write",
-        "encrypted_credentials_check", "encrypted_credentials_changed", "credentials_store_changed", "replace_config",
+        "encrypted_credentials_check", "encrypted_credentials_keep", "encrypted_credential_versions_check",
+        "encrypted_credentials_changed", "credentials_store_changed", "replace_config",
         "instantiate_file_store", "detach_file_store", "file_store_reload", "file_store_status", "file_store_sync",
     ):
         db.run(f"grant execute on function omni_credentials.{function} to {owner}")

@@ -296,7 +296,8 @@ class TestCopies:
         with refused("42501"):
             db.run("select omni_credentials.instantiate('public')", user=owner)
         db.run(f"grant execute on function omni_credentials.instantiate to {owner}")
-        for function in ("encrypted_credentials_check", "encrypted_credentials_changed", "credentials_store_changed",
+        for function in ("encrypted_credentials_check", "encrypted_credentials_keep", "encrypted_credential_versions_check",
+                         "encrypted_credentials_changed", "credentials_store_changed",
                          "replace_config", "credentials_write", "open_credential", "seal_credential",
                          "file_store_reload", "rotate_key", "rename_principal"):
             db.run(f"grant execute on function omni_credentials.{function} to {owner}")

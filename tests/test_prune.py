@@ -158,7 +158,8 @@ def test_rows_that_the_owner_does_not_see_count(role, db: Database) -> None:
     db.run(f"grant usage on schema omni_credentials to {owner}")
     for function in (
         "instantiate", "use_module", "prune_keyrings", "open_credential", "seal_credential", "credentials_write",
-        "encrypted_credentials_check", "encrypted_credentials_changed", "credentials_store_changed", "replace_config",
+        "encrypted_credentials_check", "encrypted_credentials_keep", "encrypted_credential_versions_check",
+        "encrypted_credentials_changed", "credentials_store_changed", "replace_config",
         "file_store_reload", "file_store_sync", "file_store_status",
     ):
         db.run(f"grant execute on function omni_credentials.{function} to {owner}")

@@ -282,7 +282,8 @@ class TestTriggersElsewhere:
         with mine.connect(owner) as session:
             session.execute(f"create table mine.t (name bigint default {ADDRESS}, value bigint, kind int, principal int, scope int)")
             session.execute("create view mine.v as select * from mine.t")
-            functions = ("credentials_write", "encrypted_credentials_check", "encrypted_credentials_changed",
+            functions = ("credentials_write", "encrypted_credentials_check", "encrypted_credentials_keep",
+                         "encrypted_credential_versions_check", "encrypted_credentials_changed",
                          "credentials_store_changed", "crypto_modules_guard")
             places = (
                 *((f"{timing} {event}", "mine.t", level) for timing in ("before", "after")

@@ -12,7 +12,8 @@ VIEW = "omni_credentials.credentials"
 TABLE = "omni_credentials.encrypted_credentials"
 # What an instance calls with the rights of its owner.
 CALLED = (
-    "instantiate", "encrypted_credentials_check", "encrypted_credentials_changed", "credentials_store_changed", "replace_config",
+    "instantiate", "encrypted_credentials_check", "encrypted_credentials_keep", "encrypted_credential_versions_check",
+    "encrypted_credentials_changed", "credentials_store_changed", "replace_config",
     "credentials_write", "open_credential", "seal_credential", "file_store_reload", "file_store_sync", "file_store_status",
     "verify", "rotate_key", "rotate_master_secret", "use_module",
 )

@@ -6,7 +6,8 @@ from conftest import Database
 
 # What the objects of an instance call, and what its owner does with it.
 CALLED = (
-    "instantiate", "encrypted_credentials_check", "encrypted_credentials_changed", "credentials_store_changed",
+    "instantiate", "encrypted_credentials_check", "encrypted_credentials_keep", "encrypted_credential_versions_check",
+    "encrypted_credentials_changed", "credentials_store_changed",
     "replace_config", "credentials_write", "open_credential", "seal_credential", "file_store_reload", "file_store_sync",
     "file_store_status",
 )

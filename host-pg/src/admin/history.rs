@@ -162,16 +162,12 @@ fn each_to_write(
 
 /// Writes a version with another sealed value, for the principal that its fields have now.
 fn write(table: &Table, version: &Version<'_>, to: &Fields, sealed: pg_sys::Datum) -> Result<(), Error> {
-    let mut columns = [None; credentials::PRINCIPAL + 1];
-    for (place, value) in [
-        (credentials::NAME, to.name),
-        (credentials::VALUE, sealed),
-        (credentials::KIND, to.kind),
-        (credentials::PRINCIPAL, to.principal),
-    ] {
-        if let Some(column) = columns.get_mut(place) {
-            *column = Some(value);
-        }
-    }
+    let columns: Vec<_> = (0..versions::COLUMNS.len())
+        .map(|column| match column {
+            credentials::VALUE => Some(sealed),
+            credentials::PRINCIPAL => Some(to.principal),
+            column => version.row.raw(column),
+        })
+        .collect();
     table.update(version.row, &columns)
 }

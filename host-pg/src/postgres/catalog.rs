@@ -259,6 +259,8 @@ pub(crate) fn roles() -> Result<Vec<(pg_sys::Oid, Vec<u8>)>, Error> {
         rows.map(|row| row.get::<pg_sys::Oid>(1)).collect::<Result<Vec<_>, _>>()
     })?;
     Ok(roles.into_iter().flatten().filter_map(|role| Some((role, role_name(role)?))).collect())
+}
+
 /// The setting `application_name`, in UTF-8.
 pub(crate) fn application_name() -> Vec<u8> {
     // SAFETY: a setting of the server: null, or a string that ends with a zero byte and stays until the setting changes.

@@ -11,7 +11,6 @@ use crate::postgres::varlena::Detoasted;
 use crate::postgres::{catalog, plan};
 use crate::rows::columns::Fields;
 use crate::rows::history::seen::sees_version;
-use crate::rows::identity;
 use crate::rows::last_right::Right;
 use crate::rows::statement::{IDENTITY_MATCHES, arguments, qualified, question};
 use crate::rows::{audit, identity};
