@@ -79,6 +79,43 @@ def test_a_place_that_is_taken_stays(pair: tuple[Database, Database]) -> None:
     assert [row[0] for row in there.run("select name from omni_credentials.verify()")] == ["n"]
 
 
+@pytest.mark.parametrize("order", [(1, 2, 3), (2, 3, 1), (3, 2, 1), (2, 1, 3), (3, 1, 2), (1, 3, 2)])
+def test_a_row_that_waits_for_a_circle_stays(pair: tuple[Database, Database], order: tuple[int, ...]) -> None:
+    """Two values for anna, one of them where berta's belongs and the other where carla's does: none is lost."""
+    here, there = pair
+    fill(here, ("n", "anna"), ("n", "berta"))
+    first = here.run("select value from omni_credentials.encrypted_credentials where principal = 'anna'::regrole")[0][0]
+    here.run(f"update {VIEW} set value = 'second' where principal = 'anna'::regrole")
+    send(here, there)
+    sealed = dict(there.run("select 'berta', value from omni_credentials.encrypted_credentials where principal = 'anna'::regrole"))
+    second = here.run("select value from omni_credentials.encrypted_credentials where principal = 'anna'::regrole")[0][0]
+    rows = {1: (first, "berta"), 2: (second, "carla"), 3: (sealed["berta"], "anna")}
+    with there.connect() as session:
+        session.execute("set session_replication_role = replica")
+        session.execute("delete from omni_credentials.encrypted_credentials")
+        for number in order:
+            value, role = rows[number]
+            session.execute("insert into omni_credentials.encrypted_credentials (name, value, principal) values ('n', %s, %s::regrole)", (value, role))
+    there.run(REPAIR.format(""))
+    kept = {row[0] for row in there.run("select value from omni_credentials.encrypted_credentials")}
+    assert kept == {first, second, sealed["berta"]}
+    assert there.run(f"select convert_from(value, 'UTF8') from {VIEW} where principal = 'berta'::regrole") == [("n of berta",)]
+    assert len(there.run("select * from omni_credentials.verify()")) == 1
+
+
+def test_a_second_copy_stays_and_is_not_counted(pair: tuple[Database, Database]) -> None:
+    here, there = pair
+    fill(here, ("n", "anna"))
+    send(here, there)
+    assert there.run(REPAIR.format("")) == [(1,)]
+    with there.connect() as session:
+        session.execute("set session_replication_role = replica")
+        session.execute("insert into omni_credentials.encrypted_credentials select name, value, kind, 'carla'::regrole, scope"
+                        " from omni_credentials.encrypted_credentials")
+    assert there.run(REPAIR.format("")) == [(0,)] == there.run(REPAIR.format(""))
+    assert len(there.run("select * from omni_credentials.verify()")) == 1
+
+
 def test_a_role_that_is_not_here(pair: tuple[Database, Database]) -> None:
     here, there = pair
     here.run("create role only_here")

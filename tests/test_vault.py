@@ -101,8 +101,13 @@ class TestImport:
     def test_the_instance_of_somebody_else(self, role: Callable[..., str], vault: Database) -> None:
         owner = role("owner")
         instance_of(vault, owner)
-        with refused("42501", "with the rights of a superuser"):
+        with refused("42501", "would run with the rights of role postgres", hint="SET ROLE is not enough"):
             vault.run(IMPORT.format("'mine'"))
+        with vault.connect() as session, refused("42501", "would run with the rights of role postgres"):
+            vault.run(f"grant execute on function omni_credentials.import_vault, omni_credentials.must_trust, omni_credentials.instance_parts to {owner}")
+            session.execute(f"set role {owner}")
+            session.execute(IMPORT.format("'mine'"))
+        vault.run(f"revoke execute on function omni_credentials.import_vault from {owner}")
         with refused("42501"):
             vault.run(IMPORT.format("'mine'"), user=owner)
         vault.run(f"grant execute on function omni_credentials.import_vault to {owner}")
@@ -146,8 +151,8 @@ class TestView:
     def test_what_vault_has(self, served: tuple[Database, str]) -> None:
         db, app = served
         ((id_,),) = db.run("select vault.create_secret('s3kre\\x41t', 'n', 'about it')", user=app)
-        assert isinstance(id_, uuid.UUID) and id_.version == 8
-        columns = ["id", "name", "description", "secret", "decrypted_secret", "key_id", "nonce", "created_at", "updated_at"]
+        assert isinstance(id_, uuid.UUID)
+        columns = ["id", "name", "description", "secret", "decrypted_secret", "key_id", "nonce", "created_at", "updated_at", "principal"]
         with db.connect(app) as session:
             cursor = session.execute("select * from vault.decrypted_secrets")
             assert [column.name for column in cursor.description] == columns
@@ -194,6 +199,7 @@ class TestView:
         db.run("select omni_credentials.set_credential('key', 'v', kind => 'api_key')", user=app)
         assert db.run(SECRETS, user=app) == [("binary", "", None), ("n", "", "v")]
         ((id_,),) = db.run("select id from vault.decrypted_secrets where name = 'n'", user=app)
+        assert id_.version == 8
         db.run("select omni_credentials.rotate_key()")
         assert db.run("select id from vault.decrypted_secrets where name = 'n'", user=app) == [(id_,)]
         db.run("select vault.update_secret(%s, 'w', new_description => 'd')", id_, user=app)
@@ -214,6 +220,89 @@ class TestView:
         db.run("select vault.create_secret('w', 'n')", user=other)
         assert db.run(SECRETS, user=other) == [("n", "", "w")] and db.run(SECRETS, user=app) == [("n", "what it is for", "v")]
 
+    def test_an_id_that_another_role_plants(self, role: Callable[..., str], served: tuple[Database, str]) -> None:
+        db, app = served
+        mallory = role("mallory")
+        db.grant(mallory, "SELECT, INSERT, UPDATE, DELETE")
+        db.run(f"grant usage on schema vault to {mallory}; grant execute on all functions in schema vault to {mallory};"
+               f" grant select, insert, update, delete on all tables in schema vault to {mallory}")
+        ((one,),) = db.run("select vault.create_secret('sk_live', 'stripe')", user=app)
+        db.run("select omni_credentials.set_credential('mail', 'm')", user=app)
+        ((two,),) = db.run("select id from vault.secrets where name = 'mail'", user=app)
+        for planted in (one, two):
+            db.run("select vault.create_secret('x', %s)", str(planted), user=mallory)
+            db.run("update vault.about set id = %s where name = %s", planted, str(planted), user=mallory)
+            # Whoever sees both is told, and changes neither.
+            for change in ("select vault.update_secret(%s, 'NEW')", "select vault.update_secret(%s, new_description => 'NEW')",
+                           "update vault.secrets set secret = 'NEW' where id = %s", "delete from vault.secrets where id = %s"):
+                with refused("21000", "2 secrets of different principals"):
+                    db.run(change, planted)
+        assert db.run("select name, decrypted_secret from vault.decrypted_secrets order by 1", user=app) == [("mail", "m"), ("stripe", "sk_live")]
+        # The role that the secrets are for is not in the way of anything.
+        for planted, name in ((one, "stripe"), (two, "mail")):
+            db.run("select vault.update_secret(%s, 'mine', %s)", planted, f"{name} 2", user=app)
+        assert db.run("select name, id, decrypted_secret from vault.decrypted_secrets order by 1", user=app) \
+            == [("mail 2", two, "mine"), ("stripe 2", one, "mine")]
+        assert {row[0] for row in db.run("select decrypted_secret from vault.decrypted_secrets", user=mallory)} == {"x"}
+
+    def test_a_name_that_is_an_id(self, served: tuple[Database, str]) -> None:
+        db, app = served
+        name = str(uuid.uuid4())
+        db.run("select vault.create_secret('v', %s)", name, user=app)
+        assert db.run("select decrypted_secret from vault.decrypted_secrets where name = %s", name, user=app) == [("v",)]
+
+    def test_what_a_policy_forbids_changes_nothing(self, served: tuple[Database, str]) -> None:
+        db, app = served
+        ((id_,),) = db.run("select vault.create_secret('v', 'n', 'd')", user=app)
+        db.run(f"create policy fixed on omni_credentials.encrypted_credentials as restrictive for update to {app} using (false);"
+               f" create policy stays on omni_credentials.encrypted_credentials as restrictive for delete to {app} using (false)")
+        before = db.run("select * from vault.about")
+        db.run("select vault.update_secret(%s, 'w', 'm', 'e')", id_, user=app)
+        db.run("delete from vault.secrets", user=app)
+        assert db.run("select * from vault.about") == before
+        assert db.run(SECRETS, user=app) == [("n", "d", "v")]
+
+    def test_a_name_that_is_free_again(self, served: tuple[Database, str]) -> None:
+        db, app = served
+        db.run("select vault.create_secret('1', 'one', 'of one')", user=app)
+        ((id_,),) = db.run("select vault.create_secret('2', 'two', 'of two')", user=app)
+        db.run("delete from omni_credentials.credentials where name = 'one'", user=app)
+        db.run("select vault.update_secret(%s, new_name => 'one')", id_, user=app)
+        assert db.run("select id, name, description from vault.decrypted_secrets", user=app) == [(id_, "one", "of two")]
+        db.run("delete from omni_credentials.credentials where name = 'one'", user=app)
+        db.run("select vault.create_secret('3', 'one')", user=app)
+        assert db.run(SECRETS, user=app) == [("one", "", "3")]
+
+    @pytest.mark.parametrize(
+        "change",
+        ["update vault.secrets set id = gen_random_uuid()", "update vault.secrets set name = null", "update vault.secrets set secret = null",
+         "update vault.secrets set description = null", "update vault.secrets set principal = 'postgres'",
+         "insert into vault.secrets (id, secret) values (gen_random_uuid(), 'x')"],
+    )
+    def test_what_cannot_be_kept_is_refused(self, served: tuple[Database, str], change: str) -> None:
+        db, app = served
+        db.run("select vault.create_secret('v', 'n')", user=app)
+        with refused("0A000"):
+            db.run(change, user=app)
+
+    @pytest.mark.parametrize("schema", ["o'brien", "x'; alter role {mallory} superuser; --", 'a "b" %s %1$I \\'])
+    def test_any_name_of_a_schema(self, role: Callable[..., str], db: Database, schema: str) -> None:
+        mallory = role("mallory")
+        schema = schema.format(mallory=mallory)
+        quoted = '"' + schema.replace('"', '""') + '"'
+        db.run(f"create schema {quoted}")
+        db.run("select omni_credentials.instantiate(%s::regnamespace)", quoted)
+        db.run("select omni_credentials.create_vault_view(%s::regnamespace, %s)", quoted, schema + "2")
+        assert db.run("select rolsuper from pg_roles where rolname = %s", mallory) == [(False,)]
+        assert db.run("select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = %s", schema + "2") \
+            == [(f"The credentials of {quoted}, shaped as supabase/vault shapes its secrets.",)]
+
+    def test_the_instance_of_a_role_that_is_not_trusted(self, role: Callable[..., str], db: Database) -> None:
+        owner = role("owner")
+        instance_of(db, owner)
+        with refused("42501", "SET ROLE is not enough|would run with the rights of role postgres"):
+            db.run("select omni_credentials.create_vault_view('mine')")
+
     def test_nothing_for_others(self, role: Callable[..., str], db: Database) -> None:
         anyone = role("anyone")
         for what in ("schemas", "tables", "functions"):
@@ -233,7 +322,7 @@ class TestView:
         ids = dict(db.run("select coalesce(name, id::text), id from vault.secrets"))
         db.run("create table kept as select name, id, description from omni_credentials.import_vault()")
         db.run("drop schema vault cascade; select omni_credentials.create_vault_view()")
-        db.run("insert into vault.about (name, id, description) select name, id, description from kept")
+        db.run("insert into vault.about (name, id, unnamed, description) select name, id, name = id::text, description from kept")
         assert dict(db.run("select coalesce(name, id::text), id from vault.decrypted_secrets")) == ids
         assert ("stripe", "of the shop", "sk_live_1") in db.run(SECRETS)
 

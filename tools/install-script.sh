@@ -19,6 +19,6 @@ functions() {
         echo "select omni_credentials.adopt_finish('omni_credentials');"
     else
         functions
-        cat {modules,rights,vault,adopt,guards,policies,default_copy}.sql
+        cat {modules,rights,adopt,vault,guards,policies,default_copy}.sql
     fi
 } | sed "s/@CARGO_VERSION@/$(../../tools/version.sh)/"

@@ -48,7 +48,7 @@ pub(crate) enum Error {
         if failure.program.is_empty() { String::new() } else { format!(": {}", failure.program.escape_debug()) },
         if failure.printed.is_empty() { String::new() } else { format!(", which said: {}", failure.printed) }
     )]
-    SecretCommand { variable: String, failure: CommandFailure },
+    SecretCommand { variable: String, failure: Box<CommandFailure> },
     /// The environment names two places for one secret.
     #[error("{variable}_FILE and {variable}_COMMAND are both set")]
     TwoSecrets { variable: String },

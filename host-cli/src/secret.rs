@@ -115,7 +115,7 @@ fn of_variable(variable: &str) -> impl Fn(host::Error) -> Error {
             interrupt::interrupted().into()
         }
         host::Error::Command(failure) => {
-            Error::SecretCommand { variable: format!("{variable}_COMMAND"), failure }
+            Error::SecretCommand { variable: format!("{variable}_COMMAND"), failure: Box::new(failure) }
         }
         host::Error::TwoSources { variable } => Error::TwoSecrets { variable },
         other => other.into(),

@@ -1,55 +1,133 @@
 -- Coming from the extension of the same name at version 0.2.0, which kept text, sealed by pgcrypto. Its objects get another
 -- name, an instance takes their place, and its own decrypt_credential reads what is taken over.
 
+create function omni_credentials.must_trust(schema regnamespace, objects oid[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    me record;
+    owners oid[];
+    other oid;
+begin
+    select r.oid, r.rolname, r.rolsuper into me from pg_roles r where r.rolname = current_user;
+    -- Whoever owns the schema can put others in the place of its objects.
+    owners := array(
+        select n.nspowner from pg_namespace n where n.oid = must_trust.schema
+        union select c.relowner from pg_class c where c.oid = any (objects)
+        union select p.proowner from pg_proc p where p.oid = any (objects)
+        union select t.typowner from pg_type t where t.oid = any (objects));
+    select o.oid into other from unnest(owners) o (oid)
+    where o.oid <> me.oid and not exists (select from pg_roles r where r.oid = o.oid and r.rolsuper) limit 1;
+    if not found and not me.rolsuper and session_user <> current_user and me.oid = any (owners) then
+        other := me.oid;
+    end if;
+    if other is not null then
+        raise exception using
+            errcode = 'insufficient_privilege',
+            message = format('the credentials in schema %s belong to role %s, whose code would run with the rights of role %I',
+                schema, other::regrole, case other when me.oid then session_user else current_user end),
+            hint = format('Connect as role %s and run it there. SET ROLE is not enough: code of that role can take it back.', other::regrole);
+    end if;
+end
+$$;
+comment on function omni_credentials.must_trust(regnamespace, oid[]) is
+'Refuses to use what another role than the caller and superusers can shape: a schema and objects in it.';
+
 create function omni_credentials.adopt_prepare(schema regnamespace) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    parts record;
+    ours text := (select e.extnamespace::regnamespace from pg_extension e where e.extname = 'omni_credentials');
+    parts oid[];
+    shape text;
+    left_over text;
     store text;
     old record;
 begin
-    select t.oid, t.relowner, r.rolname, r.rolsuper into parts
-    from pg_class t join pg_roles r on r.oid = t.relowner
-    where t.relnamespace = adopt_prepare.schema and t.relname = 'encrypted_credentials' and t.relkind = 'r'
-      and (select array_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod) order by a.attnum) from pg_attribute a
-           where a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped)
-        = array['name text', 'value bytea', 'kind ' || format('%s.credential_kind', schema), 'principal regrole', 'scope jsonb'];
-    if not found or (
-        select count(*) from pg_proc p
-        where p.pronamespace = adopt_prepare.schema and p.proname = 'decrypt_credential' and p.prorettype = 'text'::regtype
-          and p.proargtypes = array['bytea'::regtype]::oidvector and p.proowner = parts.relowner) <> 1
-        or (select count(*) from pg_class c
-            where c.relnamespace = adopt_prepare.schema and c.relowner = parts.relowner
-              and (c.relname, c.relkind) in (('credentials', 'v'), ('credentials_config', 'r'))) <> 2
+    -- Locked before anything is believed: from here on no one else changes these two.
+    if (select count(*) from pg_class c
+        where c.relnamespace = adopt_prepare.schema and c.relname in ('encrypted_credentials', 'credentials_config') and c.relkind = 'r') = 2
+    then
+        execute format('lock table only %s.encrypted_credentials, only %s.credentials_config in access exclusive mode', schema, schema);
+    end if;
+    select array_agg(o.oid), string_agg(o.shape, ', ' order by o.shape) into parts, shape
+    from (
+        select c.oid, format('%s %s (%s)', c.relkind, c.relname,
+            (select string_agg(format('%s %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' order by a.attnum) from pg_attribute a
+             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)) as shape
+        from pg_class c where c.relnamespace = adopt_prepare.schema and c.relname in ('encrypted_credentials', 'credentials_config', 'credentials')
+        union all
+        select p.oid, format('%s(%s) %s', p.proname, pg_get_function_identity_arguments(p.oid), p.prorettype::regtype)
+        from pg_proc p where p.pronamespace = adopt_prepare.schema and p.proname = 'decrypt_credential'
+        union all
+        select t.oid, format('%s %s', t.typtype, t.typname)
+        from pg_type t where t.typnamespace = adopt_prepare.schema and t.typname = 'credential_kind'
+    ) o;
+    if shape is distinct from format(
+        'decrypt_credential(credential bytea) text, e credential_kind, r credentials_config (environment_variable text), '
+        'r encrypted_credentials (name text, value bytea, kind %1$s, principal regrole, scope jsonb), '
+        'v credentials (name text, value text, kind %1$s, principal regrole, scope jsonb)',
+        (select format_type(t.oid, null) from pg_type t where t.typnamespace = adopt_prepare.schema and t.typname = 'credential_kind'))
     then
         raise exception using
             errcode = 'object_not_in_prerequisite_state',
             message = format('schema %s has no credentials of omni_credentials 0.2.0', schema),
             hint = format('For a new instance: select omni_credentials.instantiate(%L).', schema);
     end if;
-    -- What the owner made is called below.
-    if parts.rolname <> current_user and not (parts.rolsuper and (select r.rolsuper from pg_roles r where r.rolname = current_user)) then
+    -- What their owner made is called below.
+    execute format('select %s.must_trust($1, $2)', ours) using schema, parts;
+    select a.grantee::regrole into left_over
+    from pg_namespace n, aclexplode(n.nspacl) a
+    where n.oid = adopt_prepare.schema and a.privilege_type = 'CREATE' and a.grantee <> n.nspowner
+    limit 1;
+    if found then
         raise exception using
-            errcode = 'insufficient_privilege',
-            message = format('the credentials in schema %s belong to role %I', schema, parts.rolname),
-            hint = format('Run it as that role: set role %I.', parts.rolname);
+            errcode = 'duplicate_schema',
+            message = format('others than its owner may create objects in schema %s: %s', schema, case left_over when '-' then 'public' else left_over end),
+            hint = format('revoke create on schema %s from %s', schema, case left_over when '-' then 'public' else left_over end);
     end if;
-    execute format('lock table %s.encrypted_credentials, %s.credentials_config in access exclusive mode', schema, schema);
-    if exists (select from pg_class c where c.relnamespace = adopt_prepare.schema and c.relname = 'credential_file_stores') then
-        for store in execute format('select f.filename from %s.credential_file_stores f order by 1', schema) loop
+    -- What would be lost in silence.
+    select string_agg(o.what, ', ' order by o.what) into left_over
+    from (
+        select format('trigger %I', t.tgname) as what from pg_trigger t
+        where t.tgrelid = any (parts) and not t.tgisinternal and t.tgname not in ('credentials_update', 'file_store_credentials_update')
+        union all
+        select format('index %I', c.relname) from pg_index i join pg_class c on c.oid = i.indexrelid
+        where i.indrelid = any (parts) and c.relname not in ('encrypted_credentials_uniq', 'credentials_config_environment_variable_key')
+        union all
+        select format('publication %I', p.pubname) from pg_publication_rel r join pg_publication p on p.oid = r.prpubid where r.prrelid = any (parts)
+        union all
+        select format('the grants of column %I', a.attname) from pg_attribute a where a.attrelid = any (parts) and a.attacl is not null
+        union all
+        select format('rule %I', r.rulename) from pg_rewrite r where r.ev_class = any (parts) and r.rulename <> '_RETURN'
+    ) o;
+    if left_over is not null then
+        raise exception using
+            errcode = 'object_not_in_prerequisite_state',
+            message = format('the credentials in schema %s have what cannot be adopted: %s', schema, left_over),
+            hint = 'Drop it before, and make it again afterwards.';
+    end if;
+
+    for old in
+        select c.oid from pg_class c
+        where c.relnamespace = adopt_prepare.schema and c.relname = 'credential_file_stores' and c.relkind = 'r'
+          and c.relowner in (select t.relowner from pg_class t where t.oid = any (parts))
+    loop
+        for store in execute format('select f.filename::text from only %s f order by 1', old.oid::regclass) loop
             raise notice using
                 message = format('file %s is not written any more', store),
                 hint = 'It stays as it is, in the format of version 0.2.0. For a new one: select omni_credentials.instantiate_file_store(…).';
         end loop;
         execute format('drop trigger if exists file_store_credentials_update on %s.encrypted_credentials', schema);
-        execute format('drop table %s.credential_file_stores', schema);
-    end if;
+        execute format('drop table %s', old.oid::regclass);
+    end loop;
     for old in
         select p.oid::regprocedure as function from pg_proc p
-        where p.pronamespace = adopt_prepare.schema and p.proowner = parts.relowner
-          and (p.proname in ('credential_file_store_reload', 'file_store_credentials_update')
+        where p.pronamespace = adopt_prepare.schema
+          and p.proowner in (select t.relowner from pg_class t where t.oid = any (parts))
+          and (p.proname in ('credential_file_store_reload', 'file_store_credentials_update', 'update_credentials_file', 'get_function_name')
             or p.proname in ('instantiate', 'instantiate_file_store') and exists (
                 select from pg_depend d join pg_extension e on d.refobjid = e.oid
                 where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.refclassid = 'pg_extension'::regclass
@@ -59,13 +137,13 @@ begin
     end loop;
     execute format('drop trigger if exists credentials_update on %s.credentials', schema);
     execute format('drop function if exists %s.credentials_update()', schema);
+    execute format('drop function if exists %s.encrypt_credential(text)', schema);
     execute format('alter index if exists %s.encrypted_credentials_uniq rename to "encrypted_credentials_uniq 0.2.0"', schema);
     execute format('alter table %s.encrypted_credentials rename to "encrypted_credentials 0.2.0"', schema);
     execute format('alter table %s.credentials_config rename to "credentials_config 0.2.0"', schema);
     execute format('alter view %s.credentials rename to "credentials 0.2.0"', schema);
     execute format('alter type %s.credential_kind rename to "credential_kind 0.2.0"', schema);
     execute format('alter function %s.decrypt_credential(bytea) rename to "decrypt_credential 0.2.0"', schema);
-    execute format('drop function if exists %s.encrypt_credential(text)', schema);
 end
 $$;
 comment on function omni_credentials.adopt_prepare(regnamespace) is
@@ -74,32 +152,49 @@ comment on function omni_credentials.adopt_prepare(regnamespace) is
 create function omni_credentials.adopt_finish(schema regnamespace) returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
+-- A row that a policy hides would be lost with the table.
+set row_security = off
 as $$
 declare
     ours text := (select e.extnamespace::regnamespace from pg_extension e where e.extname = 'omni_credentials');
     was oid := format('%s."encrypted_credentials 0.2.0"', schema)::regclass;
     is_now oid := format('%s.encrypted_credentials', schema)::regclass;
+    was_kind oid := format('%s."credential_kind 0.2.0"', schema)::regtype;
+    forced boolean := (select c.relforcerowsecurity from pg_class c where c.oid = was);
     variable text;
     other record;
     held text[];
-    credential record;
-    known bytea;
+    place tid;
+    label text;
+    same boolean;
     used boolean;
     adopted bigint := 0;
 begin
     execute format('select c.environment_variable from %s."credentials_config 0.2.0" c', schema) into strict variable;
+    if not (select c.relrowsecurity from pg_class c where c.oid = was) then
+        raise exception using
+            errcode = 'object_not_in_prerequisite_state',
+            message = format('row-level security of the credentials in schema %s was switched off', schema),
+            hint = format('An instance has it. Switch it on before: alter table %s.encrypted_credentials enable row level security.', schema);
+    elsif forced and schema::text = ours then
+        raise exception using
+            errcode = 'feature_not_supported',
+            message = format('%s has FORCE ROW LEVEL SECURITY, which pg_dump would not carry', is_now::regclass),
+            hint = format('Before the update: alter table %s no force row level security.', is_now::regclass);
+    end if;
+    execute format('alter table %s no force row level security', was::regclass);
+
     -- Kinds that were added: before the ones that follow them, as they were.
     for other in
-        select e.enumlabel as label, lead(e.enumlabel) over (order by e.enumsortorder) as following, e.enumsortorder as place
-        from pg_enum e where e.enumtypid = format('%s."credential_kind 0.2.0"', schema)::regtype
+        select e.enumlabel as label, lead(e.enumlabel) over (order by e.enumsortorder) as following
+        from pg_enum e where e.enumtypid = was_kind
         order by e.enumsortorder desc
     loop
         if not exists (
             select from pg_enum e where e.enumtypid = format('%s.credential_kind', schema)::regtype and e.enumlabel = other.label)
         then
             if schema::text = ours then
-                execute format('select exists (select from %s."encrypted_credentials 0.2.0" c where c.kind::text = $1)', schema)
-                into used using other.label;
+                execute format('select exists (select from %s c where c.kind::text = $1)', was::regclass) into used using other.label;
                 if used then
                     raise exception using
                         errcode = 'feature_not_supported',
@@ -113,36 +208,52 @@ begin
         end if;
     end loop;
 
-    for credential in execute format(
-        'select c.name, convert_to(%1$s."decrypt_credential 0.2.0"(c.value), ''UTF8'') as value, c.kind::text as kind, c.principal, c.scope
-         from %1$s."encrypted_credentials 0.2.0" c', schema)
+    -- One credential at a time, and never in a variable: what passes a value on as a parameter may write it to the log.
+    for place, label in execute format('select c.ctid, c.name from %s c', was::regclass)
     loop
-        if credential.value is null then
+        execute format('select %1$s."decrypt_credential 0.2.0"(c.value) is null from %2$s c where c.ctid = $1', schema, was::regclass)
+        into used using place;
+        if used then
             raise exception using
                 errcode = 'object_not_in_prerequisite_state',
-                message = format('credential %I cannot be opened: environment variable %s is not set', credential.name, variable),
+                message = format('credential %I cannot be opened: environment variable %s is not set', label, variable),
                 hint = format('Start the server with %s as it was.', variable);
         end if;
-        execute format('insert into %1$s.credentials (name, value, kind, principal, scope)
-            values ($1, $2, $3::%1$s.credential_kind, $4, $5)', schema)
-        using credential.name, credential.value, credential.kind, credential.principal, credential.scope;
-        execute format('select c.value from %1$s.credentials c
-            where c.name = $1 and c.kind = $2::%1$s.credential_kind and c.principal = $3 and c.scope = $4', schema)
-        into known using credential.name, credential.kind, credential.principal, credential.scope;
-        if known is distinct from credential.value then
-            raise exception using errcode = 'data_exception', message = format('credential %I does not read back as it was', credential.name);
+        execute format(
+            'insert into %1$s.encrypted_credentials (name, value, kind, principal, scope)
+             select c.name, %3$s.seal_credential(%4$L::regclass, c.name, c.kind::text::%1$s.credential_kind, c.principal, c.scope,
+                convert_to(%1$s."decrypt_credential 0.2.0"(c.value), ''UTF8'')), c.kind::text::%1$s.credential_kind, c.principal, c.scope
+             from %2$s c where c.ctid = $1', schema, was::regclass, ours, is_now::regclass)
+        using place;
+        execute format(
+            'select coalesce(bool_and(%3$s.open_credential(n.tableoid, n.name, n.kind, n.principal, n.scope, n.value, n.expires_at)
+                = convert_to(%1$s."decrypt_credential 0.2.0"(c.value), ''UTF8'')), false)
+             from %2$s c, %1$s.encrypted_credentials n
+             where c.ctid = $1 and n.name = c.name and n.kind = c.kind::text::%1$s.credential_kind and n.principal = c.principal and n.scope = c.scope',
+            schema, was::regclass, ours)
+        into same using place;
+        if not same then
+            raise exception using errcode = 'data_exception', message = format('credential %I does not read back as it was', label);
         end if;
         adopted := adopted + 1;
     end loop;
+    execute format('select (select count(*) from %s) = (select count(*) from %s)', was::regclass, is_now::regclass) into same;
+    if not same then
+        raise exception using errcode = 'data_exception', message = format('not all credentials of schema %s are adopted', schema);
+    end if;
 
-    -- Policies, but for the one that every instance has.
+    -- Policies, but for the one that every instance has. Their expressions name what they are about by its present name.
     for other in
         select p.polname as name, p.polpermissive as permissive, p.polcmd as command, p.polroles as roles,
-            replace(pg_get_expr(p.polqual, p.polrelid), format('%s."credential_kind 0.2.0"', schema), format('%s.credential_kind', schema)) as using_expression,
-            replace(pg_get_expr(p.polwithcheck, p.polrelid), format('%s."credential_kind 0.2.0"', schema), format('%s.credential_kind', schema)) as check_expression
+            replace(replace(pg_get_expr(p.polqual, p.polrelid),
+                format('%s."credential_kind 0.2.0"', schema), format('%s.credential_kind', schema)),
+                '"encrypted_credentials 0.2.0"', 'encrypted_credentials') as using_expression,
+            replace(replace(pg_get_expr(p.polwithcheck, p.polrelid),
+                format('%s."credential_kind 0.2.0"', schema), format('%s.credential_kind', schema)),
+                '"encrypted_credentials 0.2.0"', 'encrypted_credentials') as check_expression
         from pg_policy p where p.polrelid = was
     loop
-        continue when other.name = 'encrypted_credentials_principal' and other.permissive and other.command = '*'
+        continue when other.name = 'encrypted_credentials_principal' and other.permissive and other.command = '*' and other.roles = '{0}'
             and other.using_expression = 'pg_has_role(CURRENT_USER, (principal)::oid, ''USAGE''::text)' and other.check_expression is null;
         execute format('drop policy if exists %I on %s', other.name, is_now::regclass);
         execute format('create policy %I on %s as %s for %s to %s%s%s', other.name, is_now::regclass,
@@ -154,34 +265,29 @@ begin
     if not exists (select from pg_policy p where p.polrelid = was and p.polname = 'encrypted_credentials_principal') then
         execute format('drop policy encrypted_credentials_principal on %s', is_now::regclass);
     end if;
-    if not (select c.relrowsecurity from pg_class c where c.oid = was) then
-        raise exception using
-            errcode = 'object_not_in_prerequisite_state',
-            message = format('row-level security of the credentials in schema %s was switched off', schema),
-            hint = format('An instance has it. Switch it on before: alter table %s.encrypted_credentials enable row level security.', schema);
-    end if;
-    if (select c.relforcerowsecurity from pg_class c where c.oid = was) then
-        if schema::text = ours then
-            raise exception using
-                errcode = 'feature_not_supported',
-                message = format('%s has FORCE ROW LEVEL SECURITY, which pg_dump would not carry', is_now::regclass),
-                hint = format('Before the update: alter table %s no force row level security.', is_now::regclass);
-        end if;
+    if forced then
         execute format('alter table %s force row level security', is_now::regclass);
     end if;
 
+    -- A role that could read had rights to the view, the table and the function behind it.
     for other in
         select a.grantee, array_agg(distinct a.privilege_type) as privileges
         from pg_class c, aclexplode(c.relacl) a
-        where c.oid in (was, format('%s."credentials 0.2.0"', schema)::regclass) and a.grantee <> c.relowner
+        where c.oid = format('%s."credentials 0.2.0"', schema)::regclass and a.grantee <> c.relowner
         group by a.grantee
     loop
-        held := array(select p from unnest(other.privileges) p where p in ('SELECT', 'INSERT', 'UPDATE', 'DELETE'));
         if other.grantee = 0 then
             raise warning using
                 message = format('credentials in schema %s were granted to PUBLIC, and are no more', schema),
                 hint = format('For each role that uses them: select %s.grant_access(…).', ours);
-        elsif held <> '{}' then
+            continue;
+        end if;
+        held := array(
+            select p from unnest(other.privileges) p
+            where p in ('INSERT', 'UPDATE', 'DELETE')
+               or p = 'SELECT' and has_table_privilege(other.grantee, was, 'SELECT')
+                and has_function_privilege(other.grantee, format('%s."decrypt_credential 0.2.0"(bytea)', schema)::regprocedure, 'EXECUTE'));
+        if held <> '{}' then
             execute format('select %s.grant_access($1, $2, $3)', ours)
             using other.grantee::regrole, array_to_string(held, ', '), schema;
         end if;
@@ -189,7 +295,7 @@ begin
 
     -- What somebody has built on the old ones stands in the way, and is named.
     execute format('drop view %s."credentials 0.2.0"', schema);
-    execute format('drop table %s."encrypted_credentials 0.2.0"', schema);
+    execute format('drop table %s', was::regclass);
     execute format('drop function %s."decrypt_credential 0.2.0"(bytea)', schema);
     execute format('drop table %s."credentials_config 0.2.0"', schema);
     execute format('drop type %s."credential_kind 0.2.0"', schema);

@@ -6,7 +6,7 @@ select omni_credentials.only_for_owner(d.classid, d.objid)
 from pg_catalog.pg_depend d
 join pg_catalog.pg_extension e on d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass and d.refobjid = e.oid
 where e.extname = 'omni_credentials' and d.deptype = 'e'
-  and not exists (select from pg_catalog.pg_class c where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and c.oid = d.objid and c.relname like '% 0.2.0');
+  and (pg_catalog.pg_identify_object(d.classid, d.objid, 0)).identity not like '% 0.2.0"%';
 
 select omni_credentials.register_builtin_module();
 -- It sees to its own objects.

@@ -14,8 +14,9 @@ do $check$
 declare
     made record;
     grantee text;
+    other text;
 begin
-    select n.oid, n.nspname, n.nspowner, n.nspacl, r.rolname, r.rolsuper, e.oid as extension,
+    select n.oid, n.nspname, n.nspowner, n.nspacl, r.rolname, r.rolsuper, e.oid as extension, e.extversion,
         n.xmin = pg_catalog.pg_current_xact_id()::pg_catalog.xid as is_new into strict made
     from pg_catalog.pg_extension e
     join pg_catalog.pg_namespace n on n.oid = e.extnamespace
@@ -28,19 +29,22 @@ begin
             hint = 'Rename or drop that schema. CREATE EXTENSION makes its own.';
     end if;
     -- An update from 0.2.0 finds what it has set aside.
-    if exists (
-        select from pg_catalog.pg_depend d
-        where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass and d.refobjid = made.oid
-          and d.classid <> 'pg_catalog.pg_extension'::pg_catalog.regclass
-          and not exists (
-            select from pg_catalog.pg_depend m
-            where m.classid = d.classid and m.objid = d.objid and m.deptype = 'e'
-              and m.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass and m.refobjid = made.extension))
-    then
+    select pg_catalog.pg_describe_object(d.classid, d.objid, 0) into other
+    from pg_catalog.pg_depend d
+    where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass and d.refobjid = made.oid
+      and d.classid <> 'pg_catalog.pg_extension'::pg_catalog.regclass
+      and not exists (
+        select from pg_catalog.pg_depend m
+        where m.classid = d.classid and m.objid = d.objid and m.deptype = 'e'
+          and m.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass and m.refobjid = made.extension)
+    limit 1;
+    if found then
         raise exception using
             errcode = 'duplicate_schema',
-            message = pg_catalog.format('schema %I exists and is not empty', made.nspname),
-            hint = 'Rename or drop that schema. CREATE EXTENSION makes its own.';
+            message = pg_catalog.format('schema %I exists and is not empty: it has %s', made.nspname, other),
+            hint = case when made.extversion = '0.2.0'
+                then 'Move what is not part of the extension to another schema, or drop it.'
+                else 'Rename or drop that schema. CREATE EXTENSION makes its own.' end;
     end if;
     for grantee in
         select distinct case a.grantee when 0 then 'public' else a.grantee::pg_catalog.regrole::text end
@@ -227,6 +231,8 @@ returns table (
     file_stores bigint, file_stores_behind bigint, preloaded boolean, problem text)
 language plpgsql
 set search_path = pg_catalog, pg_temp
+-- An instance whose owner holds a lock is told of like one with another problem.
+set lock_timeout = '2s'
 as $$
 declare
     ours text := (select e.extnamespace::pg_catalog.regnamespace from pg_catalog.pg_extension e where e.extname = 'omni_credentials');
@@ -298,11 +304,11 @@ comment on function omni_credentials.repair_principals(regnamespace) is
 -- An instance keeps the objects that it was made with. Its version is an argument of its trigger, so that dumps carry it.
 create view omni_credentials.instances as
     select v.relnamespace::pg_catalog.regnamespace as schema,
-           pg_catalog.convert_from(pg_catalog.btrim(t.tgargs, E'\\x00'), 'UTF8') as version
+           pg_catalog.split_part(pg_catalog.encode(t.tgargs, 'escape'), E'\\000', 1) as version
     from pg_catalog.pg_trigger t
     join pg_catalog.pg_class v on v.oid operator(pg_catalog.=) t.tgrelid
     where t.tgfoid operator(pg_catalog.=) 'omni_credentials.credentials_write()'::pg_catalog.regprocedure
-      and v.relname operator(pg_catalog.=) 'credentials';
+      and v.relname operator(pg_catalog.=) 'credentials' and t.tgname operator(pg_catalog.=) 'credentials_write';
 comment on view omni_credentials.instances is
 'The instances in this database, the default one among them.';
 comment on column omni_credentials.instances.schema is 'Where the instance is.';

@@ -188,7 +188,7 @@ impl Values {
             progress.at(done)?;
             match opened.value(entry) {
                 Ok(_) if opened.keyring.key_of(&entry.sealed)? == KeyOf::Current => {
-                    values.under_current_key += 1
+                    values.under_current_key += 1;
                 }
                 Ok(_) => values.under_superseded_keys += 1,
                 Err(HostError::Refused(_)) => values.unreadable += 1,

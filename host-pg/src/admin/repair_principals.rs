@@ -1,7 +1,7 @@
 //! `repair_principals`: rows whose principal arrived as another role's number, as COPY BINARY and binary subscriptions send
 //! it between clusters. A sealed value opens for one role's name only, so it says itself which role that is.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
@@ -38,35 +38,57 @@ fn repair(schema: pg_sys::Oid) -> Result<i64, Error> {
     let roles = catalog::roles()?;
     as_owner_of(&handle, || {
         let misplaced = misplaced(&handle, table, &roles)?;
-        let (mut count, mut waiting): (i64, Vec<&Misplaced>) = (0, misplaced.iter().collect());
+        let mut count = 0_i64;
+        let mut waiting: Vec<(&Misplaced, Vec<u8>)> =
+            misplaced.iter().map(|row| (row, bytes_of(row.sealed))).collect();
         // A row goes where there is none. One that finds its place taken waits for the row there, unless that one stays: then
         // its owner has to decide between the two.
-        loop {
-            let leaving: HashSet<Vec<u8>> = waiting.iter().map(|row| bytes_of(row.sealed)).collect();
+        let mut before = usize::MAX;
+        let mut waits_for = HashMap::new();
+        while waiting.len() < before {
+            before = waiting.len();
+            waits_for.clear();
+            let leaving: HashSet<Vec<u8>> = waiting.iter().map(|(_, sealed)| sealed.clone()).collect();
             let mut still = Vec::new();
-            for &row in &waiting {
+            for (row, sealed) in waiting {
                 match occupant(table, row)? {
                     None => {
                         move_row(table, row)?;
                         count = count.saturating_add(1);
                     }
-                    Some(sealed) if leaving.contains(&sealed) => still.push(row),
+                    Some(there) if leaving.contains(&there) && there != sealed => {
+                        waits_for.insert(sealed.clone(), there);
+                        still.push((row, sealed));
+                    }
                     Some(_) => {}
                 }
             }
-            if still.len() == waiting.len() {
-                break;
-            }
             waiting = still;
         }
-        // What is left waits in circles. Each place takes the value that is for it.
-        for row in waiting {
-            exchange(table, row)?;
-            count = count.saturating_add(1);
+        // What is left waits in circles, or for a row of a circle. In a circle each place takes the value that is for it. A row
+        // that waits for one of them stays: that place has a value already.
+        for (row, sealed) in waiting {
+            if is_in_a_circle(&waits_for, &sealed) {
+                exchange(table, row)?;
+                count = count.saturating_add(1);
+            }
         }
         history::repair(&handle, |fields, sealed| role_of(&handle, fields, sealed, &roles))?;
         Ok(count)
     })
+}
+
+/// Whether whoever waits for the next one comes back to where it started.
+fn is_in_a_circle(waits_for: &HashMap<Vec<u8>, Vec<u8>>, start: &Vec<u8>) -> bool {
+    let mut at = start;
+    for _ in 0..waits_for.len() {
+        match waits_for.get(at) {
+            Some(next) if next == start => return true,
+            Some(next) => at = next,
+            None => return false,
+        }
+    }
+    false
 }
 
 /// The rows that do not open for their principal, and do for another role.

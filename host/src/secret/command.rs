@@ -155,7 +155,7 @@ impl Running {
             if started.elapsed() > TIME_LIMIT {
                 return Err(CommandFault::TimedOut);
             }
-            let ended = self.child.try_wait().map_err(cannot_run)?;
+            let ended = self.child.try_wait().map_err(|error| cannot_run(&error))?;
             self.has_ended |= ended.is_some();
             self.read(max)?;
             if let Some(status) = ended {
@@ -168,7 +168,7 @@ impl Running {
     /// Reads what can be read at once.
     fn read(&mut self, max: usize) -> Result<(), CommandFault> {
         let mut buffer = Zeroizing::new([0; READ]);
-        while let Some(read) = take(&mut self.out, &mut buffer).map_err(cannot_run)? {
+        while let Some(read) = take(&mut self.out, &mut buffer).map_err(|error| cannot_run(&error))? {
             self.secret.extend_from_slice(read);
             if self.secret.len() > max {
                 return Err(CommandFault::TooLong(max));
@@ -176,7 +176,9 @@ impl Running {
         }
         // As much as fits into a pipe: a program that never stops does not keep this loop busy.
         for _ in 0..64 {
-            let Some(read) = take(&mut self.err, &mut buffer).map_err(cannot_run)? else { break };
+            let Some(read) = take(&mut self.err, &mut buffer).map_err(|error| cannot_run(&error))? else {
+                break;
+            };
             self.printed.extend_from_slice(read);
             let excess = self.printed.len().saturating_sub(MAX_PRINTED);
             self.printed.drain(..excess);
@@ -256,7 +258,7 @@ fn is_of(name: &str, variable: &str) -> bool {
     name.strip_prefix(variable).is_some_and(|ending| ["", "_FILE", "_COMMAND"].contains(&ending))
 }
 
-fn cannot_run(error: io::Error) -> CommandFault {
+fn cannot_run(error: &io::Error) -> CommandFault {
     CommandFault::CannotRun(error.to_string())
 }
 
