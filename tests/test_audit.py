@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -224,6 +224,18 @@ def test_what_is_written_is_in_no_line(db: Database, log: Log) -> None:
         assert "a-new-value" not in text and "secret-" not in text
 
 
+def test_earlier_values(db: Database, log: Log) -> None:
+    """They are values of the credential."""
+    for value in ("x", "y"):
+        db.run("select omni_credentials.set_credential('a', %s, 'api_key')", value)
+    log.reads()
+    db.run("select name from omni_credentials.credential_versions")
+    assert log.reads() == []
+    found = db.run("select value from omni_credentials.credential_versions where name = 'a'")
+    assert {value for (value,) in found} >= {b"x", b"secret-1"}
+    assert log.names() == ["a"]
+
+
 def test_what_does_not_open(db: Database, log: Log) -> None:
     with db.connect() as session:
         session.execute("set session_replication_role = replica")
@@ -259,10 +271,8 @@ def test_it_cannot_turn_it_off(db: Database, log: Log, app: str) -> None:
             with refused("42501"):
                 session.execute(statement)
         for statement in ("set client_min_messages = 'debug5'", "set session_replication_role = 'replica'", "set log_min_messages = 'panic'"):
-            try:
+            with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
                 session.execute(statement)
-            except psycopg.errors.InsufficientPrivilege:
-                pass
         notices: list[str] = []
         session.add_notice_handler(lambda notice: notices.append(notice.message_primary))
         session.execute("discard all")
@@ -304,7 +314,7 @@ def test_names_forge_no_line(db: Database, log: Log, app: str) -> None:
         assert read["principal"] == f"evil\n{MARK}{{}}"
     finally:
         db.run(f"drop owned by {name}")
-        db.run(f"delete from omni_credentials.encrypted_credentials where name = 'e'")
+        db.run("delete from omni_credentials.encrypted_credentials where name = 'e'")
         db.run(f"drop role {name}")
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command import PATIENCE, PROGRAM, Folder, Terminal
+from command import PATIENCE, PROGRAM, Folder
 from printing import is_alive
 
 KEY = "-----BEGIN KEY-----\nbase64 of the first line\nAA==\nbase64 of the last line\n-----END KEY-----\n"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,7 @@ def test_what_is_no_command(host: Host) -> None:
 def test_what_the_program_gets(host: Host, tmp_path: Path) -> None:
     given = VECTORS["environment"]
     program = recorder(tmp_path, KEY)
-    more = {name: "/nowhere" for name in (*given["passed_on"], *given["kept"])} | {"PATH": os.environ["PATH"]}
+    more = dict.fromkeys((*given["passed_on"], *given["kept"]), "/nowhere") | {"PATH": os.environ["PATH"]}
     # They would change the host itself.
     for name in ("LD_PRELOAD", "NODE_OPTIONS", "PYTHONPATH", "XDG_CACHE_HOME"):
         more.pop(name, None)
@@ -188,19 +189,23 @@ def test_what_the_program_leaves_behind(host: Host, tmp_path: Path) -> None:
     os.kill(agent, signal.SIGKILL)
 
 
-def test_a_program_that_hangs(host: Host, tmp_path: Path) -> None:
-    """It is killed with all that it started."""
-    program = script(
-        tmp_path / "program",
-        f"trap '' TERM INT HUP; sleep 300 & echo $! $$ > {tmp_path}/pids; echo waiting >&2; wait; wait",
-    )
-    message, _ = host.refuses(**{COMMAND: str(program)})
-    assert message == f"{COMMAND}: the program did not end within 30 seconds: {program}, which said: waiting"
-    deadline = time.monotonic() + 30
-    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-    while any(map(is_alive, pids)):
-        assert time.monotonic() < deadline, "something goes on"
-        time.sleep(0.05)
+def test_a_program_that_hangs(tmp_path: Path) -> None:
+    """It is killed with all that it started. The hosts wait at the same time."""
+    hosts = []
+    for name in HOSTS:
+        (path := tmp_path / name).mkdir()
+        hosts.append(Host(name, path))
+        script(path / "program", f"trap '' TERM INT HUP; sleep 300 & echo $! $$ > {path}/pids; echo waiting >&2; wait; wait")
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        told = list(pool.map(lambda host: host.refuses(**{COMMAND: str(tmp_path / host.name / "program")}), hosts))
+    for host, (message, _) in zip(hosts, told, strict=True):
+        program = tmp_path / host.name / "program"
+        assert message == f"{COMMAND}: the program did not end within 30 seconds: {program}, which said: waiting"
+        deadline = time.monotonic() + 30
+        pids = [int(pid) for pid in (tmp_path / host.name / "pids").read_text().split()]
+        while any(map(is_alive, pids)):
+            assert time.monotonic() < deadline, "something goes on"
+            time.sleep(0.05)
 
 
 def test_the_command_ends_the_program(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_the_processes_of_a_parallel_query_run_it_once(start) -> None:
 def test_the_words_and_the_environment(own_db: Database, programs: Programs) -> None:
     program = programs.recorder()
     given = VECTORS["environment"]
-    variables = {name: "/nowhere" for name in (*given["passed_on"], *given["kept"])} | {"PATH": os.environ["PATH"]}
+    variables = dict.fromkeys((*given["passed_on"], *given["kept"]), "/nowhere") | {"PATH": os.environ["PATH"]}
     for name in ("LANG", "LC_ALL", "LANGUAGE", "TZ", "PGDATA", "LD_PRELOAD", "LD_LIBRARY_PATH"):
         variables.pop(name, None)
     for number, vector in enumerate(VECTORS["split"]):

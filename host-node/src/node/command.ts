@@ -92,10 +92,12 @@ export async function secretFromCommand(
         });
         child.on("close", (status, signal) => {
             clearTimeout(timer);
-            if (failure === undefined && signal !== null) failure = `the program was ended by signal ${constants.signals[signal]}`;
+            if (failure === undefined && signal !== null)
+                failure = `the program was ended by signal ${constants.signals[signal]}`;
             if (failure === undefined && status !== 0) failure = `the program ended with status ${status}`;
             const secret = Buffer.concat(printed);
-            if (failure === undefined && secret.every((byte) => BLANKS.has(byte))) failure = "the program printed nothing";
+            if (failure === undefined && secret.every((byte) => BLANKS.has(byte)))
+                failure = "the program printed nothing";
             if (failure === undefined) resolve(new Uint8Array(secret));
             else reject(failed(failure, program, errors));
         });

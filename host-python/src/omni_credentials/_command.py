@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -138,10 +139,8 @@ def _wait(child: subprocess.Popen[bytes], variable: str, program: bytes, most: i
                     time.sleep(_TICK)
     finally:
         if child.returncode is None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             child.wait()
     if child.returncode < 0:
         raise _failure(variable, f"the program was ended by signal {-child.returncode}", program, errors)
