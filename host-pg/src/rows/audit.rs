@@ -12,9 +12,9 @@ use crate::rows::columns::Fields;
 use crate::rows::identity;
 use crate::settings;
 
-/// Notes that the caller was given a value: one line for each statement and credential, if they are wanted. `version` tells
-/// an earlier value of the credential from the present one. The statement is the outermost one that the server executes.
-pub(crate) fn read(handle: &Handle, fields: &Fields, version: Option<i64>) {
+/// Notes that the caller was given a value, the present one of a credential or an earlier one: one line for each statement and
+/// credential, if they are wanted. The statement is the outermost one that the server executes.
+pub(crate) fn read(handle: &Handle, fields: &Fields) {
     if !settings::log_reads() {
         return;
     }
@@ -23,7 +23,7 @@ pub(crate) fn read(handle: &Handle, fields: &Fields, version: Option<i64>) {
         (instance.table, instance.schema_name())
     };
     let described = identity::with_identity(fields, None, |identity, _| {
-        is_first(table, identity, version).then(|| describe(identity, version, &schema))
+        is_first(table, identity).then(|| describe(identity, &schema))
     });
     // What was opened has an identity.
     if let Ok(Some(line)) = described {
@@ -32,13 +32,12 @@ pub(crate) fn read(handle: &Handle, fields: &Fields, version: Option<i64>) {
 }
 
 /// The line. All of it is ASCII and JSON: no name can end it, or look like the beginning of another.
-fn describe(identity: &Identity<'_>, version: Option<i64>, schema: &str) -> String {
+fn describe(identity: &Identity<'_>, schema: &str) -> String {
     // SAFETY: who runs the statement, and who began the session; both are set in every backend.
     let (user, session) = unsafe { (pg_sys::GetUserId(), pg_sys::GetSessionUserId()) };
     let name = |oid| catalog::role_name(oid).unwrap_or_default();
-    let version = version.map(|version| format!(",\"version\":{version}")).unwrap_or_default();
     format!(
-        "credential read: {{\"name\":{},\"kind\":{},\"principal\":{},\"scope\":{}{version},\"instance\":{},\
+        "credential read: {{\"name\":{},\"kind\":{},\"principal\":{},\"scope\":{},\"instance\":{},\
          \"role\":{},\"session_role\":{},\"application_name\":{}}}",
         json(identity.name),
         json(identity.kind),
@@ -52,10 +51,9 @@ fn describe(identity: &Identity<'_>, version: Option<i64>, schema: &str) -> Stri
 }
 
 /// Whether the running statement has not read this credential yet.
-fn is_first(table: pg_sys::Oid, identity: &Identity<'_>, version: Option<i64>) -> bool {
+fn is_first(table: pg_sys::Oid, identity: &Identity<'_>) -> bool {
     let Some(statement) = running::statement() else { return true };
     let mut named = table.to_u32().to_be_bytes().to_vec();
-    named.extend_from_slice(&version.unwrap_or(i64::MIN).to_be_bytes());
     for field in [identity.name, identity.kind, identity.principal, identity.scope] {
         named.extend_from_slice(&field.len().to_be_bytes());
         named.extend_from_slice(field);

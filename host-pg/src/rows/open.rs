@@ -113,7 +113,7 @@ fn open(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<Op
             if settings::warn_expired() && fields.has_expired() {
                 pgrx::warning!("credential {} has expired", fields.display_name());
             }
-            audit::read(&handle, fields, None);
+            audit::read(&handle, fields);
             Ok(Some(bytea(&value)))
         }
         Err(OpenError::Store(error)) => Err(error),
