@@ -8,6 +8,9 @@ revision=1
 release=$CARGO_TARGET_DIR/release
 out=${OMNI_PACKAGE_FOLDER:-$CARGO_TARGET_DIR/package}
 work=$out/work
+# The tests look at packages that were packed sooner and are larger.
+gzip=9 deb=(-Zxz) rpm=w19.zstdio
+if [[ -n ${OMNI_PACKAGE_QUICK:-} ]]; then gzip=1 deb=(-Zgzip -z1) rpm=w1.gzdio; fi
 homepage=https://github.com/omnigres/omni_credentials
 maintainer='omnigres <omnigres@users.noreply.github.com>'
 # The same input gives the same packages: every date in them is that of the newest commit.
@@ -50,8 +53,9 @@ debug_path() {
 
 # pack_tar FOLDER ARCHIVE: FOLDER as the only folder in the archive.
 pack_tar() {
-    tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$(dirname "$1")" -cf - "$(basename "$1")" \
-        | gzip -9n >"$2"
+    tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
+        -C "$(dirname "$1")" -cf - "$(basename "$1")" \
+        | gzip "-${gzip}n" >"$2"
     said "$2"
 }
 

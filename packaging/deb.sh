@@ -32,10 +32,11 @@ pack_deb() {
     (cd "$folder" && find . -type f ! -path './DEBIAN/*' -printf '%P\n' | LC_ALL=C sort \
         | xargs -d '\n' md5sum >DEBIAN/md5sums)
     fill "$template" NAME="$name" VERSION="$version-$revision" ARCHITECTURE="$deb_arch" \
-        MAINTAINER="$maintainer" HOMEPAGE="$homepage" "INSTALLED_SIZE=$(du -k --apparent-size -s "$folder" | cut -f1)" "$@" \
+        MAINTAINER="$maintainer" HOMEPAGE="$homepage" \
+        INSTALLED_SIZE="$(du -k --apparent-size -s "$folder" | cut -f1)" "$@" \
         >"$folder/DEBIAN/control"
     find "$folder" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
-    dpkg-deb --root-owner-group -Zxz --build "$folder" "$archive" >/dev/null
+    dpkg-deb --root-owner-group "${deb[@]}" --build "$folder" "$archive" >/dev/null
     said "$archive"
 }
 

@@ -64,7 +64,8 @@ redhat() {
     rpmbuild -bb --quiet --target "$machine" \
         --define "_topdir $work/pg$major/rpm" --define "_rpmdir $out" \
         --define "_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm" \
-        --define "_buildhost localhost" --define "use_source_date_epoch_as_buildtime 1" \
+        --define "_binary_payload $rpm" --define "_buildhost localhost" \
+        --define "use_source_date_epoch_as_buildtime 1" \
         --define "clamp_mtime_to_source_date_epoch 1" \
         --define "pgmajor $major" --define "upstream $version" --define "revision $revision" \
         --define "homepage $homepage" --define "tree $tree" --define "debug $debug" --define "debugpath $link" \
