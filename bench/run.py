@@ -348,6 +348,28 @@ def cancellation(report: Report, server: Server) -> None:
             )
 
 
+def history(report: Report, server: Server, rows: int = 2_000) -> None:
+    """Updates of credentials whose histories are full, and of the same ones with the history turned off."""
+    with connect(server) as session:
+        session.execute("create schema history")
+        session.execute("select omni_credentials.instantiate('history')")
+        session.execute(f"insert into history.credentials (name, value) select 'n' || i, 'v' from generate_series(1, {rows}) i")
+
+        def update(versions: int) -> float:
+            session.execute("select history.set_history_limit(%s)", (versions,))
+            session.execute("vacuum history.encrypted_credentials, history.encrypted_credential_versions")
+            return run(session, "update history.credentials set value = convert_to('v' || random(), 'UTF8') returning 1")
+
+        for _ in range(11):
+            update(10)
+        with_history, without = in_turns(9, lambda: update(10), lambda: update(0))
+        session.execute("drop schema history cascade")
+    report.ratio(
+        "update, per row, with a history of 10 versions", with_history / rows / 1e3, "no history", without / rows / 1e3, 1.5,
+        readme=True,
+    )
+
+
 def command(report: Report, key: str) -> None:
     """The command, as a script calls it again and again."""
     program = Path(os.environ["CARGO_TARGET_DIR"]) / "release/omni-credentials"
@@ -397,6 +419,7 @@ def main() -> None:
             key = session.execute("select omni_credentials.generate_master_key()").fetchone()[0]
         scans(report, server, options.rows)
         swap(report, server, options.rows)
+        history(report, server)
         cancellation(report, server)
     connections(report, key)
     command(report, key)

@@ -291,7 +291,7 @@ class TestOwnerOfACopy:
         session.execute("drop policy encrypted_credentials_principal on mine.encrypted_credentials")
         session.execute(f"alter table mine.encrypted_credentials alter {column} drop default")
         for (function,) in session.execute(
-            "select oid::regprocedure::text from pg_proc where pronamespace = 'mine'::regnamespace and proname in ('expiring', 'get_credential', 'set_credential')"
+            "select oid::regprocedure::text from pg_proc where pronamespace = 'mine'::regnamespace and proname in ('expiring', 'get_credential', 'set_credential', 'restore_credential')"
         ).fetchall():
             session.execute(f"drop function if exists {function} cascade")
         session.execute(f"alter table mine.encrypted_credentials alter {column} type bigint using 1234567")

@@ -171,3 +171,18 @@ def test_the_first_lines_of_the_packages(tmp_path: Path) -> None:
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )
         assert (done.returncode, done.stdout) == (0, printed), done.stderr
+
+
+def test_the_page_of_the_history(db: Database) -> None:
+    page = (TUTORIAL.parent / "history.md").read_text()
+    blocks = re.findall(r"```sql\n(.*?)```", page, re.S)
+    assert len(blocks) == 3
+    done = subprocess.run(
+        db.server.program("psql", "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", db.name),
+        input="".join(blocks), env=db.server.client_environment(), capture_output=True, text=True, check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line]
+    assert lines[0].startswith("stripe|1||") and lines[0].endswith("|postgres|f")
+    # The previous value twice, the version that was restored, its value, what was deleted; then what was purged.
+    assert lines[1:] == ["sk_live_1", "sk_live_1", "1", "sk_live_1", "3", "3", "0", "0"]

@@ -28,6 +28,7 @@ def instance_script() -> str:
         "schema": "app", "extension": "omni_credentials", "env_var": "'V'", "costs": "null, null, null", "others": "public",
         "namespace": "'app'", "table": "'app.encrypted_credentials'", "keyrings": "'app.credentials_keyrings'",
         "config": "'app.credentials_config'", "files": "'app.credentials_files'",
+        "versions": "'app.encrypted_credential_versions'",
     }
     template = (SQL / "instance.sql").read_text()
     filled = re.sub(r"(?<!:):([a-z_]+)", lambda name: values[name[1]], template)

@@ -123,6 +123,10 @@ def test_a_damaged_value_keeps_its_keyring(moved: Database, damage: str) -> None
     with refused("2BP01", '"n3"', "verify"):
         moved.run(PRUNE)
     moved.run(f"delete from {TABLE} where name = 'n3'")
+    # The history has it now.
+    with refused("2BP01", '"n3" \\(version 2\\)', "verify"):
+        moved.run(PRUNE)
+    moved.run("select omni_credentials.purge_history('n3')")
     assert moved.run(PRUNE) == [(2,)]
 
 

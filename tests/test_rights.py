@@ -342,7 +342,8 @@ def test_keys_and_settings_are_out_of_reach(role, db: Database) -> None:
     app = role("app")
     db.grant(app)
     db.run(f"insert into {VIEW} (name, value) values ('n', 'v')", user=app)
-    for relation in ("credentials_keyrings", "credentials_config", "credentials_files", "crypto_modules", "added_policies"):
+    for relation in ("encrypted_credential_versions", "credentials_keyrings", "credentials_config", "credentials_files",
+                     "crypto_modules", "added_policies"):
         for statement in (
             "select * from {}", "select count(*) from {}", "delete from {}", "truncate {}", "create table stolen as table {}",
         ):

@@ -101,6 +101,80 @@ class TestColumns:
                     session.execute(call)
 
 
+class TestTheHistory:
+    """It is written without SQL, like the keyrings, and read with the server's rights."""
+
+    CHANGES = {
+        "expression": "create index i on mine.encrypted_credential_versions ((length(name)))",
+        "partial": "create index i on mine.encrypted_credential_versions (name) where version > 0",
+        "exclusion": "alter table mine.encrypted_credential_versions add constraint i exclude using btree (version with =)",
+        "deferrable": "alter table mine.encrypted_credential_versions add constraint i unique (version) deferrable",
+        "hash": "create index i on mine.encrypted_credential_versions using hash (name)",
+        "not null": "alter table mine.encrypted_credential_versions add column more text not null default 'x'",
+        "unlogged": "alter table mine.encrypted_credential_versions set unlogged",
+        "inherited": "create table mine.child () inherits (mine.encrypted_credential_versions)",
+        "rule": "create rule r as on insert to mine.encrypted_credential_versions do also select 1",
+        "generated": "alter table mine.encrypted_credential_versions add column more int generated always as (1) stored",
+        "check": "alter table mine.encrypted_credential_versions add check (version < 100)",
+        "trigger": f"{SPY}; create trigger spy before insert on mine.encrypted_credential_versions"
+        " for each row execute function mine.spy()",
+        "no index": "drop index mine.encrypted_credential_versions_uniq",
+        "another collation": "drop index mine.encrypted_credential_versions_uniq; create unique index encrypted_credential_versions_uniq"
+        " on mine.encrypted_credential_versions (name collate \"POSIX\", kind, principal, scope, version, valid_until)",
+        "descending": "drop index mine.encrypted_credential_versions_uniq; create unique index encrypted_credential_versions_uniq"
+        " on mine.encrypted_credential_versions (name, kind, principal, scope, version desc, valid_until)",
+        "other columns": "drop index mine.encrypted_credential_versions_uniq; create unique index encrypted_credential_versions_uniq"
+        " on mine.encrypted_credential_versions (name, kind, principal, scope, valid_until, version)",
+        "a column renamed": "alter table mine.encrypted_credential_versions rename version to number",
+        "a column of another type": "drop view mine.credential_versions;"
+        f" alter table mine.encrypted_credential_versions alter scope type bigint using {ADDRESS}",
+        "the kind": "drop view mine.credential_versions; create type mine.kind as enum ('credential');"
+        " alter table mine.encrypted_credential_versions alter kind type mine.kind using 'credential'",
+    }
+
+    @pytest.mark.parametrize("change", CHANGES)
+    def test_refused(self, mine: Database, owner: str, change: str) -> None:
+        ((started,),) = mine.run("select pg_postmaster_start_time()")
+        mine.run("alter event trigger omni_credentials_guard_tables disable")
+        mine.run("update mine.credentials set value = 'w'", user=owner)
+        with mine.connect(owner) as session:
+            session.execute(self.CHANGES[change])
+        for user in (owner, "postgres"):
+            for statement in ("update mine.credentials set value = 'x'", "delete from mine.credentials"):
+                with refused("42P16", r"mine\.encrypted_credential_versions does not have the shape", hint="Undo"):
+                    mine.run(statement, user=user)
+        assert_alive(mine, started)
+        # Without a history, the credentials can be changed.
+        mine.run("update mine.credentials_config set history_limit = 0", user=owner)
+        mine.run("update mine.credentials set value = 'x'", user=owner)
+        assert mine.run("select value from mine.credentials", user=owner) == [(b"x",)]
+
+    @pytest.mark.parametrize("change", ["a column renamed", "a column of another type", "the kind"])
+    def test_reading(self, mine: Database, owner: str, stranger: str, change: str) -> None:
+        mine.run("alter event trigger omni_credentials_guard_tables disable")
+        mine.run("update mine.credentials set value = 'w'", user=owner)
+        with mine.connect(owner) as session:
+            session.execute(self.CHANGES[change])
+        for call in ("select mine.get_credential('n', version => -1)", "select mine.restore_credential('n')",
+                     *TestColumns.CALLS, "select mine.purge_history('n')"):
+            with refused("42P16", r"mine\.encrypted_credential_versions does not have the shape"):
+                mine.run(call)
+
+    def test_of_another_owner(self, mine: Database, owner: str, role) -> None:
+        """Whoever has CREATE on the schema could put a table in its place and collect what is replaced."""
+        thief = role("thief")
+        mine.run(f"grant create, usage on schema mine to {thief}")
+        mine.run("alter event trigger omni_credentials_guard_tables disable")
+        mine.run("alter table mine.encrypted_credential_versions rename to gone", user=owner)
+        with mine.connect(thief) as session:
+            session.execute("create table mine.encrypted_credential_versions (like mine.gone including all)")
+        with refused("55000", "schema mine has no table encrypted_credential_versions that belongs", hint="history_limit = 0"):
+            mine.run("update mine.credentials set value = 'w'", user=owner)
+        with refused("55000", "schema mine has no table"):
+            mine.run("select mine.get_credential('n', version => -1)", user=owner)
+        assert mine.run("select count(*) from omni_credentials.verify('mine')") == [(0,)]
+
+
 class TestTablesWrittenDirectly:
     """Keyrings are stored without SQL, by functions of the server that can keep plain btree indexes only."""
 
@@ -144,6 +218,7 @@ class TestTablesWrittenDirectly:
         with mine.connect(owner) as session:
             if first:
                 session.execute("delete from mine.credentials")
+                session.execute("truncate mine.encrypted_credential_versions")
                 session.execute("delete from mine.credentials_keyrings")
             session.execute(self.CHANGES[change])
             statement = (

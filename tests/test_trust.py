@@ -244,7 +244,8 @@ class TestDefaultPrivileges:
             db.run("drop policy p on omni_credentials.encrypted_credentials")
         db.run(f"grant usage on schema app, omni_credentials to {tenant}")
         for schema in ("omni_credentials", "app"):
-            for relation in ("credentials", "encrypted_credentials", "credentials_keyrings", "credentials_config", "credentials_files"):
+            for relation in ("credentials", "encrypted_credentials", "encrypted_credential_versions", "credentials_keyrings",
+                             "credentials_config", "credentials_files"):
                 for statement in (f"select * from {schema}.{relation}", f"delete from {schema}.{relation}"):
                     with refused("42501", "permission denied"):
                         db.run(statement, user=tenant)

@@ -6,11 +6,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-TABLES = ("encrypted_credentials", "credentials_keyrings", "credentials_config", "credentials_files")
+TABLES = (
+    "encrypted_credentials", "encrypted_credential_versions", "credentials_keyrings", "credentials_config", "credentials_files",
+)
 COLUMNS = {
     "encrypted_credentials": ("name", "value", "kind", "principal", "scope"),
+    "encrypted_credential_versions": ("name", "value", "kind", "principal", "scope", "version", "valid_until", "changed_by", "deleted"),
     "credentials_keyrings": ("id", "module", "keyring"),
-    "credentials_config": ("singleton", "environment_variable", "module", "kdf_memory_kib", "kdf_passes", "kdf_lanes"),
+    "credentials_config": ("singleton", "environment_variable", "module", "kdf_memory_kib", "kdf_passes", "kdf_lanes", "history_limit"),
     "credentials_files": ("filename", "generation", "synchronized_at", "unloaded", "file_digest", "base", "written_as"),
 }
 TYPES = (
@@ -50,6 +53,9 @@ ARGUMENTS = {
         "(repeat('[', 60) || repeat(']', 60))::jsonb", "to_jsonb(1.00)",
     ),
     "anyenum": ("'token'::mine.credential_kind", "'x'::mine.other_kind", "null::mine.credential_kind", "'otp'::omni_credentials.credential_kind"),
+    "bigint": ("1", "-1", "0", "null", "9223372036854775807", "-9223372036854775808"),
+    "interval": ("'1 day'", "'0'", "'-1 day'", "null"),
+    "timestamptz": ("now()", "'-infinity'", "'infinity'", "null", "'2000-01-01'"),
     "integer": ("8", "0", "-1", "null", "2147483647", "19456", "2", "1"),
     "boolean": ("true", "false", "null"),
 }
@@ -57,7 +63,8 @@ ARGUMENTS["mine.credential_kind"] = ARGUMENTS["anyenum"]
 TRIGGERS = (
     "mine.spy", "mine.veto", "mine.meddle", "omni_credentials.credentials_write", "omni_credentials.encrypted_credentials_check",
     "omni_credentials.encrypted_credentials_changed", "omni_credentials.credentials_store_changed", "omni_credentials.replace_config",
-    "omni_credentials.crypto_modules_guard",
+    "omni_credentials.crypto_modules_guard", "omni_credentials.encrypted_credentials_keep",
+    "omni_credentials.encrypted_credential_versions_check",
 )
 # What the owner has at hand. The trick is the owner's aim: the rights of a superuser who maintains the instance.
 TOOLS = """
@@ -104,7 +111,7 @@ class Adversary:
         return f"z{self.made}"
 
     def table(self) -> str:
-        return self.random.choices(TABLES, (4, 3, 2, 2))[0]
+        return self.random.choices(TABLES, (4, 3, 3, 2, 2))[0]
 
     def column(self, table: str) -> str:
         if self.random.random() < 0.1:
@@ -259,9 +266,11 @@ def change(a: Adversary) -> str:
         f"update mine.{relation} set principal = {a.one(*ARGUMENTS['regrole'])}",
         f"update mine.credentials set scope = {a.one(*ARGUMENTS['jsonb'])} where random() < 0.5",
         f"delete from mine.{relation} where random() < 0.5",
-        f"select * from mine.{a.one('credentials', 'credential_file_stores', 'encrypted_credentials', 'hidden')}",
+        f"select * from mine.{a.one('credentials', 'credential_versions', 'credential_file_stores', 'encrypted_credentials', 'hidden')}",
         "select * from mine.credentials for update",
         "select name, value from mine.credentials order by value",
+        "select name, value, version from mine.credential_versions order by value",
+        f"select mine.get_credential({a.one(*ARGUMENTS['text'])}, version => {a.one('-1', '1', '-9', '9')})",
         "select count(*) from mine.credentials a, mine.credentials b where a.value = b.value",
         f"merge into mine.{table} t using (values (1)) v on true when matched then delete",
         f"copy mine.{relation} to stdout",
@@ -305,5 +314,6 @@ def maintain(a: Adversary) -> str:
         "rotate_master_secret('{variable}', 'mine')", "file_store_status('mine')", "instantiate_file_store('{file}', 'mine')",
         "file_store_reload('mine', '{file}', null, false)", "file_store_reload('mine', '{file}', 'file', false)",
         "file_store_reload('mine', '{file}', 'table', true)", "file_store_sync('mine', '{file}')", "detach_file_store('{file}', 'mine')",
-        "remove_module('none')", "grant_access('{stranger}', 'select, insert', 'mine')", "revoke_access('{stranger}', 'select', 'mine')",
+        "purge_versions('mine', null, null, true)", "purge_versions('mine', 'a', now(), false)", "change_history_limit('mine', 2)",
+        "change_history_limit('mine', 0)", "remove_module('none')", "grant_access('{stranger}', 'select, insert', 'mine')", "revoke_access('{stranger}', 'select', 'mine')",
     )
