@@ -102,7 +102,7 @@ def test_what_is_wrong_with_the_file(folder: Folder, tmp_path: Path) -> None:
     sound = folder.file.read_bytes()
     for content, problem in (
         (b"", "not an encrypted credentials file"), (sound[:-20], ""), (sound.replace(b"api_key", b"api_kez", 1), ""),
-        (b"<<<<<<< ours\n" + sound, "conflict"), (sound.replace(b"\n", b"\r\n"), ""),
+        (b"<<<<<<< ours\n" + sound, "unfinished merge"), (sound.replace(b"\n", b"\r\n"), ""),
         (sound.replace(b"omni-credentials 1", b"omni-credentials 9"), "version"),
     ):
         folder.file.write_bytes(content)
