@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 SCHEMA = "'omni_credentials'::regnamespace"
 # Objects for the extension's own use; listed in a table of their own.
 INTERNAL = """prorettype in ('trigger'::regtype, 'event_trigger'::regtype)
-    or proname in ('adopt_finish', 'adopt_prepare', 'current_policies', 'file_store_reload', 'file_store_status', 'file_store_sync', 'functions_of', 'instance_parts', 'instance_template', 'must_trust', 'only_for_owner', 'privilege_list', 'privileges_held', 'register_builtin_module', 'text_of_one', 'watch_drops')"""
+    or proname in ('adopt_finish', 'adopt_prepare', 'change_history_limit', 'current_policies', 'file_store_reload', 'file_store_status', 'file_store_sync', 'functions_of', 'instance_parts', 'instance_template', 'must_trust', 'only_for_owner', 'privilege_list', 'privileges_held', 'purge_versions', 'register_builtin_module', 'text_of_one', 'versions_seen', 'watch_drops')"""
 
 
 def functions(db: Database, condition: str) -> list[tuple[str, str, str, str]]:
@@ -30,8 +30,9 @@ def reference(db: Database) -> str:
         "# Reference\n",
         "Every object and setting of the extension. This page is generated from the catalog of a database with the extension, and\n"
         "a test compares the two. What the page lists for the schema `omni_credentials` as part of an instance also exists in\n"
-        "every schema where you called `omni_credentials.instantiate`: the view and its tables, `credential_kind`,\n"
-        "`get_credential`, `set_credential`, `credential_file_store_reload` and `credential_file_store_sync`.\n",
+        "every schema where you called `omni_credentials.instantiate`: the views and their tables, `credential_kind`,\n"
+        "`get_credential`, `set_credential`, `restore_credential`, `purge_history`, `set_history_limit`, `expiring`,\n"
+        "`credential_file_store_reload` and `credential_file_store_sync`.\n",
         "## Functions\n",
     ]
     for name, arguments, result, comment in functions(db, f"not ({INTERNAL})"):
