@@ -212,7 +212,7 @@ def test_a_password(empty: Folder) -> None:
 def test_exit_codes_are_documented(empty: Folder) -> None:
     listed = dict(re.findall(r"^  (\d+)\+? +(.+)$", empty.run("--help").text.split("Exit status:")[1], re.M))
     documented = dict(re.findall(r"^\| (\d+)\+? \| (.+?) \|$", DOCUMENTATION, re.M))
-    assert listed == documented and len(listed) == 20
+    assert listed == documented and len(listed) == 22
 
 
 def test_secrets(folder: Folder) -> None:
@@ -232,7 +232,7 @@ def test_secrets(folder: Folder) -> None:
     assert nobody.run("get", "x", **named, **{VARIABLE: ""}).out == b"1"
     assert f"unset {VARIABLE}" in nobody.run("get", "x", status=8, **named, **{VARIABLE: "left over"}).err
     noted = nobody.run("init", "--file", "other.omni", **named, **{VARIABLE: KEY}).err
-    assert f"{VARIABLE} is set, so the command does not read {VARIABLE}_FILE" in noted
+    assert f"{VARIABLE} is set, so the command does not use {VARIABLE}_FILE" in noted
     assert KEY not in nobody.run("get", "x", status=8, **{VARIABLE: KEY + "x"}).err
 
 
@@ -456,7 +456,7 @@ def test_pages(empty: Folder) -> None:
 def test_every_command_is_documented(empty: Folder) -> None:
     listed = empty.run("--help").text.split("Commands:\n")[1].split("\n\n")[0]
     commands = re.findall(r"^  ([\w-]+) ", listed, re.M)
-    assert len(commands) == 22
+    assert len(commands) == 23
     documented = set(re.findall(r"^### `omni-credentials ([\w-]+)", DOCUMENTATION, re.M))
     assert documented == set(commands)
     ours = re.sub(r"`git [^`]*`", "", DOCUMENTATION)

@@ -24,6 +24,7 @@ from omni_credentials import (
     ModuleError,
     NeedsNewer,
     Refusal,
+    SecretCommandError,
     Store,
     UnreadableValue,
     WrongMasterSecret,
@@ -49,6 +50,7 @@ STATUS: dict[type[CredentialsError], int] = {
     InvalidInput: 12,
     ModuleError: 13,
     UnreadableValue: 14,
+    SecretCommandError: 17,
 }
 
 
