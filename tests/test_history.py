@@ -599,7 +599,7 @@ class TestDumps:
             drop_database(target)
 
     def test_onto_a_server_with_another_secret(self, db: Database, own_server: Server) -> None:
-        """What is restored stays, readable or not; garbage does not come in."""
+        """What is restored stays, readable or not."""
         put(db, "one")
         put(db, "two")
         script = self.dump(db)
@@ -608,8 +608,6 @@ class TestDumps:
         assert target.run(f"select count(*) from {VERSIONS}") == [(1,)]
         with refused("28P01"):
             target.run(f"select value from {HISTORY}")
-        with refused("42501|23514|28P01"):
-            target.run(f"update {VERSIONS} set name = 'other', value = 'plain'", user="postgres")
         target.close()
 
 
@@ -651,7 +649,7 @@ def test_a_subscriber_makes_no_versions_of_its_own(server: Server) -> None:
             ("encrypted_credentials", "encrypted_credential_versions", "credentials_keyrings")))
         target.run(f"create subscription s connection '{publisher.conninfo(source.name)}' publication p")
         read = f"select name, version, value, changed_by from {HISTORY} order by name, version"
-        eventually(lambda: len(target.run(f"select from {VERSIONS}")) == 1 and len(target.run(f"select from {TABLE}")) == 1)
+        eventually(lambda: target.run(f"select (select count(*) from {VERSIONS}), (select count(*) from {TABLE})") == [(1, 1)])
         for n in range(12):
             put(source, f"value {n}")
         source.run("select omni_credentials.rotate_key()")
@@ -661,8 +659,8 @@ def test_a_subscriber_makes_no_versions_of_its_own(server: Server) -> None:
         assert len(source.run(read)) == 10
         assert target.run(read) == source.run(read)
         source.run("select omni_credentials.purge_history(older_than => '0')")
-        eventually(lambda: target.run(f"select from {VERSIONS}") == [])
-        target.run("drop subscription s")
+        eventually(lambda: target.run(f"select count(*) from {VERSIONS}") == [(0,)])
     finally:
+        target.run("drop subscription if exists s")
         drop_database(target)
         publisher.remove()

@@ -155,8 +155,10 @@ class TestTheHistory:
         mine.run("update mine.credentials set value = 'w'", user=owner)
         with mine.connect(owner) as session:
             session.execute(self.CHANGES[change])
+        # There is nothing to prune, so that nothing is looked at.
+        maintenance = [call for call in TestColumns.CALLS if "prune" not in call]
         for call in ("select mine.get_credential('n', version => -1)", "select mine.restore_credential('n')",
-                     *TestColumns.CALLS, "select mine.purge_history('n')"):
+                     *maintenance, "select mine.purge_history('n')"):
             with refused("42P16", r"mine\.encrypted_credential_versions does not have the shape"):
                 mine.run(call)
 
@@ -166,6 +168,7 @@ class TestTheHistory:
         mine.run(f"grant create, usage on schema mine to {thief}")
         mine.run("alter event trigger omni_credentials_guard_tables disable")
         mine.run("alter table mine.encrypted_credential_versions rename to gone", user=owner)
+        mine.run(f"grant select on mine.gone to {thief}; grant usage on type mine.credential_kind to {thief}", user=owner)
         with mine.connect(thief) as session:
             session.execute("create table mine.encrypted_credential_versions (like mine.gone including all)")
         with refused("55000", "schema mine has no table encrypted_credential_versions that belongs", hint="history_limit = 0"):
