@@ -55,7 +55,7 @@ ARGUMENTS = {
     "anyenum": ("'token'::mine.credential_kind", "'x'::mine.other_kind", "null::mine.credential_kind", "'otp'::omni_credentials.credential_kind"),
     "bigint": ("1", "-1", "0", "null", "9223372036854775807", "-9223372036854775808"),
     "interval": ("'1 day'", "'0'", "'-1 day'", "null"),
-    "timestamptz": ("now()", "'-infinity'", "'infinity'", "null", "'2000-01-01'"),
+    "timestamp with time zone": ("now()", "'-infinity'", "'infinity'", "null", "'2000-01-01'"),
     "integer": ("8", "0", "-1", "null", "2147483647", "19456", "2", "1"),
     "boolean": ("true", "false", "null"),
 }
