@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 from pathlib import Path
@@ -106,15 +107,39 @@ class TestImport:
         assert folder.get("STRIPE_KEY", "--kind", "credential") == b"old", "nothing is deleted"
         assert (folder.path / ".env").read_text() == env
 
-    def test_nested_json_as_of_rails_and_sops(self, folder: Folder) -> None:
-        text = json.dumps({"secret_key_base": "x", "stripe": {"key": "sk", "live": {"n": 7}, "on": True}})
-        folder.run("import", "--from", "json", stdin=text.encode())
+    @pytest.mark.parametrize("source", ["json", "sops-json"])
+    def test_nested_json_as_of_sops(self, folder: Folder, source: str) -> None:
+        text = json.dumps({"base": "x", "stripe": {"key": "sk", "live": {"n": 7}, "on": True}, "hosts": ["a", {"b": "c"}], "none": []})
+        folder.run("import", "--from", source, stdin=text.encode())
         exported = {it["name"]: it["value"] for it in folder.run("export", "--format", "json").json}
-        assert exported == {"secret_key_base": "x", "stripe.key": "sk", "stripe.live.n": "7", "stripe.on": "true"}
+        assert exported == {
+            "base": "x", "stripe.key": "sk", "stripe.live.n": "7", "stripe.on": "true", "hosts.0": "a", "hosts.1.b": "c",
+        }
         encrypted = json.dumps({"a": "ENC[AES256_GCM,...]", "sops": {"mac": "x"}})
         assert "it is still encrypted: sops decrypt" in folder.run(
-            "import", "--from", "json", stdin=encrypted.encode(), status=12
+            "import", "--from", source, stdin=encrypted.encode(), status=12
         ).err
+
+    def test_the_yaml_of_rails(self, folder: Folder) -> None:
+        text = (
+            "# smtp:\n#   user_name: my-smtp-user\ndefault: &default\n  adapter: postgresql\n  password: 'p: #w'\n"
+            "aws:\n  access_key_id: AKIA123\n  secret_access_key: \"a\\tb\"\nproduction:\n  <<: *default\n  password: own\n"
+            "keys:\n  - one\n  - |\n    -----BEGIN KEY-----\n    x\nsecret_key_base: 0123456789abcdef\npin: 1234\n"
+        )
+        (folder.path / "credentials.yml").write_text(text)
+        folder.set("pin", "1234")
+        would = folder.run("import", "--from", "rails-yaml", "credentials.yml", "--dry-run").err
+        assert "nothing was written: it would be 9 added, 0 changed, 1 unchanged" in would and "AKIA" not in would
+        folder.run("import", "--from", "rails-yaml", stdin=text.encode())
+        exported = {it["name"]: it["value"] for it in folder.run("export", "--format", "json").json}
+        assert exported == {
+            "default.adapter": "postgresql", "default.password": "p: #w", "aws.access_key_id": "AKIA123",
+            "aws.secret_access_key": "a\tb", "production.adapter": "postgresql", "production.password": "own",
+            "keys.0": "one", "keys.1": "-----BEGIN KEY-----\nx\n", "secret_key_base": "0123456789abcdef", "pin": "1234",
+        }
+        assert (folder.path / "credentials.yml").read_text() == text
+        again = folder.run("import", "--from", "rails-yaml", "credentials.yml").err
+        assert "0 added, 0 changed, 10 unchanged" in again
 
     @pytest.mark.parametrize(
         ("source", "text", "said"),
@@ -124,13 +149,26 @@ class TestImport:
             ("dotenv", "A=1\nB=hunter2$X", "line 2: readers differ"),
             ("dotenv", "A=hunter2\nA=hunter3", "occurs twice"),
             ("json", '{"a": "hunter2"', "line 1: it is not JSON"),
-            ("json", '{"a": ["hunter2"]}', '"a" is neither text nor a whole number'),
+            ("json", '{"a": ["hunter2", null]}', '"a.1" is neither text nor a whole number'),
             ("json", '{"a": 1.10}', '"a" is neither text'),
             ("json", '[{"value": "hunter2"}]', "has no name"),
             ("json", '[{"name": "a", "value": 7}]', "is no text"),
             ("json", '[{"name": "a", "value": "v", "expires": "soon"}]', "expires: write a date"),
             ("json", '"hunter2"', "neither an object nor an array"),
             ("json", '{"": "hunter2"}', "the name is empty"),
+            ("json", '{"a": {"b": "hunter2"}, "a.b": "hunter3"}', "occurs twice"),
+            ("sops-json", '[{"name": "a", "value": "hunter2"}]', "it is no object, which sops prints"),
+            ("sops-json", '"hunter2"', "it is no object, which sops prints"),
+            ("sops-json", '{"a": 1.5}', '"a" is neither text'),
+            ("rails-yaml", "a: hunter2\nb: [hunter2\n", "it is not YAML"),
+            ("rails-yaml", "a: hunter2\na: hunter3\n", "occurs twice"),
+            ("rails-yaml", "a: hunter2\nb:\n", '"b" is neither text'),
+            ("rails-yaml", "a: hunter2\nb: 1.50\n", "put it between quotes"),
+            ("rails-yaml", "a.b: hunter2\na: {b: hunter3}\n", "occurs twice"),
+            ("rails-yaml", "- hunter2\n", "it is no mapping of names"),
+            ("rails-yaml", "Missing 'config/master.key' to decrypt credentials\n", "it is no mapping of names"),
+            ("rails-yaml", "aGk=--aGk=--aGk=\n", "it is still encrypted: bin/rails credentials:show"),
+            ("rails-yaml", "# aws:\n", "there is nothing in it"),
         ],
     )
     def test_what_is_wrong_is_named_and_nothing_is_written(self, folder: Folder, source: str, text: str, said: str) -> None:
@@ -182,3 +220,26 @@ class TestInject:
     def test_a_template_without_credentials_needs_no_secret(self, folder: Folder) -> None:
         assert VARIABLE not in (bare := folder.without_secret()).environment
         assert bare.run("inject", stdin=b"nothing").out == b"nothing"
+
+
+@pytest.mark.parametrize(
+    ("heading", "program", "prints", "said"),
+    [
+        ("dotenv", "app", "", "sk_live"),
+        ("Rails", "bin/rails", "aws:\n  access_key_id: AKIA123\nhosts: [a]\n", "AKIA123"),
+        ("sops", "sops", '{"aws": {"key": "x"}}', "aws.key"),
+    ],
+)
+def test_the_page_of_other_stores(folder: Folder, heading: str, program: str, prints: str, said: str) -> None:
+    """docs/coming-from.md, with stand-ins for the programs of others."""
+    page = (Path(__file__).parents[1] / "docs" / "coming-from.md").read_text()
+    (block,) = re.findall(rf"^## {heading}\n.*?```sh\n(.*?)```", page, re.S | re.M)
+    (folder.path / ".env").write_text("STRIPE_KEY=sk_live\n")
+    (path := folder.path / program).parent.mkdir(exist_ok=True)
+    (folder.path / "prints").write_text(prints)
+    path.write_text("#!/bin/sh\n" + ("cat prints\n" if prints else 'echo "$STRIPE_KEY"\n'))
+    path.chmod(0o755)
+    environment = folder.environment | {"PATH": f"{folder.path}:{folder.environment['PATH']}"}
+    done = subprocess.run(["sh", "-eu", "-c", block], cwd=folder.path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and said in done.stdout, done.stderr
+    assert "nothing was written" in done.stderr and " added" in done.stderr

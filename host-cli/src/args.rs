@@ -355,6 +355,10 @@ pub(crate) enum Source {
     Dotenv,
     /// JSON
     Json,
+    /// What `sops decrypt --output-type json` prints
+    SopsJson,
+    /// What `bin/rails credentials:show` prints
+    RailsYaml,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -22,6 +22,7 @@ mod ignore;
 mod input;
 mod interrupt;
 mod mask;
+mod nested;
 mod output;
 mod prompt;
 mod scratch;
@@ -29,6 +30,7 @@ mod secret;
 mod store;
 mod terminal;
 mod variables;
+mod yaml;
 
 use std::process::ExitCode;
 

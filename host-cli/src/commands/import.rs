@@ -5,7 +5,7 @@ use std::path::Path;
 use base64ct::{Base64, Encoding};
 use omni_credentials_host::{Entry, EntryRef, Identity};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::args::{Selection, Source};
@@ -13,12 +13,10 @@ use crate::context::{Context, MAX_FILE};
 use crate::error::Error;
 use crate::expiry::{self, Expiry};
 use crate::identity::{DEFAULT_KIND, DEFAULT_SCOPE};
+use crate::nested::Node;
 use crate::output::{self, Done, IdentityFields};
 use crate::store::{self, Canonical, Store};
-use crate::{dotenv, identity, input, terminal};
-
-/// What stands between the names of nested objects.
-const SEPARATOR: char = '.';
+use crate::{dotenv, identity, input, nested, terminal, yaml};
 
 pub(crate) fn run(
     context: &Context,
@@ -29,14 +27,10 @@ pub(crate) fn run(
 ) -> Result<(), Error> {
     let text = read(path)?;
     let given = match from {
-        Source::Dotenv => {
-            let found = dotenv::parse(&text).map_err(Error::Meaningless)?;
-            found
-                .into_iter()
-                .map(|(name, value)| Given::named(name, Zeroizing::new(value.as_bytes().to_vec())))
-                .collect()
-        }
+        Source::Dotenv => named(dotenv::parse(&text))?,
         Source::Json => json(&text)?,
+        Source::SopsJson => sops(&text)?,
+        Source::RailsYaml => named(rails(&text))?,
     };
     let wanted = identified(context, given, selection)?;
     let outcomes = store::change(context, |opened| {
@@ -101,22 +95,54 @@ fn read(path: Option<&Path>) -> Result<Zeroizing<String>, Error> {
     }
 }
 
+/// Names and values without more.
+fn named(found: Result<Vec<(String, Zeroizing<String>)>, String>) -> Result<Vec<Given>, Error> {
+    let given = |(name, value): (String, Zeroizing<String>)| {
+        Given::named(name, Zeroizing::new(value.as_bytes().to_vec()))
+    };
+    Ok(found.map_err(Error::Meaningless)?.into_iter().map(given).collect())
+}
+
 /// An array of objects as `export` prints it, or an object of names and values.
 fn json(text: &str) -> Result<Vec<Given>, Error> {
-    // The message of serde_json can quote what it does not expect.
-    let parsed = serde_json::from_str(text)
-        .map_err(|error| wrong(&format!("line {}: it is not JSON", error.line())))?;
-    match parsed {
+    match parsed(text)? {
         Value::Array(records) => records.into_iter().map(record).collect(),
-        Value::Object(object) if object.contains_key("sops") => {
-            Err(wrong("it is still encrypted: sops decrypt --output-type json FILE"))
-        }
-        Value::Object(object) => {
-            let mut found = Vec::new();
-            flatten("", object, &mut found)?;
-            Ok(found)
-        }
+        value @ Value::Object(_) => names(value),
         _ => Err(wrong("it is neither an object nor an array")),
+    }
+}
+
+/// What `sops decrypt --output-type json` prints.
+fn sops(text: &str) -> Result<Vec<Given>, Error> {
+    match parsed(text)? {
+        value @ Value::Object(_) => names(value),
+        _ => Err(wrong("it is no object, which sops prints: sops decrypt --output-type json FILE")),
+    }
+}
+
+fn parsed(text: &str) -> Result<Value, Error> {
+    // The message of serde_json can quote what it does not expect.
+    serde_json::from_str(text).map_err(|error| wrong(&format!("line {}: it is not JSON", error.line())))
+}
+
+/// An object of names, nested or not. What sops encrypts has its own name in it.
+fn names(object: Value) -> Result<Vec<Given>, Error> {
+    if object.get("sops").is_some() {
+        return Err(wrong("it is still encrypted: sops decrypt --output-type json FILE"));
+    }
+    let Node::Names(names) = Node::from(object) else { return Ok(Vec::new()) };
+    named(nested::flatten(names))
+}
+
+/// What `bin/rails credentials:show` prints.
+fn rails(text: &str) -> Result<Vec<(String, Zeroizing<String>)>, String> {
+    match yaml::parse(text)? {
+        Some(Node::Names(names)) => nested::flatten(names),
+        Some(Node::Text(text)) if text.contains("--") => {
+            Err("it is still encrypted: bin/rails credentials:show".to_owned())
+        }
+        None | Some(Node::Other) => Err("there is nothing in it".to_owned()),
+        Some(_) => Err("it is no mapping of names, which bin/rails credentials:show prints".to_owned()),
     }
 }
 
@@ -150,27 +176,6 @@ fn record(record: Value) -> Result<Given, Error> {
         value: Zeroizing::new(value),
         name,
     })
-}
-
-fn flatten(before: &str, object: Map<String, Value>, found: &mut Vec<Given>) -> Result<(), Error> {
-    for (key, value) in object {
-        let name = if before.is_empty() { key } else { format!("{before}{SEPARATOR}{key}") };
-        let value = match value {
-            Value::Object(inner) => {
-                flatten(&name, inner, found)?;
-                continue;
-            }
-            Value::String(text) => text,
-            Value::Number(number) if !number.is_f64() => number.to_string(),
-            Value::Bool(truth) => truth.to_string(),
-            // A fraction might be written otherwise than it was.
-            Value::Null | Value::Array(_) | Value::Number(_) => {
-                return Err(wrong(&format!("{name:?} is neither text nor a whole number, true or false")));
-            }
-        };
-        found.push(Given::named(name, Zeroizing::new(value.into_bytes())));
-    }
-    Ok(())
 }
 
 /// What each is in the file. The options stand in for what is not said.
