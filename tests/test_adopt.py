@@ -15,7 +15,7 @@ from conftest import MASTER_KEY, VARIABLE, Database, fresh_database, new_server,
 from installed import with_extension
 from throwaway import Server
 
-KINDS = "credential api_key api_secret password token token[jwt] token[oauth] ssh certificate otp saml_assertion".split()
+KINDS = ["credential", "api_key", "api_secret", "password", "token", "token[jwt]", "token[oauth]", "ssh", "certificate", "otp", "saml_assertion"]
 # What the old instantiate() made in a schema, by names and shapes.
 COPY = f"""
 set local search_path = SCHEMA, public;

@@ -11,7 +11,7 @@ functions() {
 
 {
     if [[ ${1-} == --from-0.2.0 ]]; then
-        echo '\echo Use "ALTER EXTENSION omni_credentials UPDATE" to load this file. \quit'
+        printf '%s\n' '\echo Use "ALTER EXTENSION omni_credentials UPDATE" to load this file. \quit'
         cat adopt.sql
         echo "select omni_credentials.adopt_prepare('omni_credentials');"
         functions | sed 1d
