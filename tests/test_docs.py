@@ -185,4 +185,4 @@ def test_the_page_of_the_history(db: Database) -> None:
     lines = [line for line in done.stdout.splitlines() if line]
     assert lines[0].startswith("stripe|1||") and lines[0].endswith("|postgres|f")
     # The previous value twice, the version that was restored, its value, what was deleted; then what was purged.
-    assert lines[1:] == ["sk_live_1", "sk_live_1", "1", "sk_live_1", "3", "3", "0", "0"]
+    assert lines[1:] == ["sk_live_1", "sk_live_1", "1", "sk_live_1", "3", "4", "0", "0"]

@@ -39,9 +39,10 @@ def next_script() -> str:
     """What somebody would write who adds a column to settings and keyrings, changes a function, and adds one."""
     script = made_today()
     template = function(script, "instance_template")
-    for column in ("    kdf_lanes integer,\n", "    keyring bytea not null\n"):
+    last = "    history_limit integer not null default 10 check (history_limit between 0 and 1000),\n"
+    for column in (last, "    keyring bytea not null\n"):
         assert template.count(column) == 1
-    template = template.replace("    kdf_lanes integer,\n", "    kdf_lanes integer,\n    added text,\n")
+    template = template.replace(last, f"{last}    added text,\n")
     template = template.replace("    keyring bytea not null\n", "    keyring bytea not null,\n    added text\n")
     trigger = "instead of insert or update or delete on {}.credentials for each row execute function"
     return "\n".join(

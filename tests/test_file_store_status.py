@@ -135,6 +135,7 @@ def test_rows_without_a_keyring(db: Database) -> None:
     file = db.server.data / f"{db.name}.credentials"
     db.run("delete from omni_credentials.encrypted_credentials")
     mirror(db, file)
+    db.run("select omni_credentials.purge_history(everything => true)")
     db.run("delete from omni_credentials.credentials_keyrings")
     file.unlink()
     assert "missing" in status(db)[1]

@@ -452,7 +452,7 @@ def test_files_move_along(db: Database, module: str | None) -> None:
         "alter table omni_credentials.encrypted_credentials disable trigger encrypted_credentials_changed; "
         "delete from omni_credentials.encrypted_credentials where name = 'theirs'; "
         "alter table omni_credentials.encrypted_credentials enable trigger encrypted_credentials_changed; "
-        "drop role passing_by"
+        "drop role passing_by; select omni_credentials.purge_history('theirs')"
     )
     held = path.read_bytes()
     assert b"theirs" in held and held != before

@@ -188,7 +188,8 @@ class TestLarge:
         notices: list[str] = []
         rotating.add_notice_handler(lambda notice: notices.append(notice.message_primary))
         assert rotating.execute("select omni_credentials.rotate_key()").fetchone() == (ROWS,)
-        assert len(notices) == ROWS // 10_000
+        # And what another test has left in the history.
+        assert len([notice for notice in notices if notice.endswith("credentials with the new key")]) == ROWS // 10_000
         rest = reader.execute("fetch all from c").fetchall()
         assert {(name, b"v" + name[1:].encode()) for name, _ in first + rest} == set(first + rest)
         assert len(first + rest) == 11

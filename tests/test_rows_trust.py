@@ -70,6 +70,9 @@ class TestSnapshotOfTheQuery:
                  """ '{"all": true}', %b)"""
         assert db.run(opened, stolen, user=auditor) == [(b"before",)]
         db.run(f"update {VIEW} set value = 'after'")
+        # As long as it is in the history, the policies show it there.
+        assert db.run(opened, stolen, user=auditor) == [(b"before",)]
+        db.run("select omni_credentials.purge_history(everything => true)")
         with refused("42501", "permission denied for credential"):
             db.run(opened, stolen, user=auditor)
 

@@ -5,7 +5,8 @@ use omni_credentials_host::Digest;
 use pgrx::pg_sys;
 
 /// The lock for deriving the KEK of one keyring, or for the program that prints a master secret. `pg_locks` shows it: its tag
-/// is a digest of module and keyring, or of the name of a variable, and of no secret. It is a heavyweight lock, so that a session that waits can be cancelled, and an error releases it.
+/// is a digest of module and keyring, or of the name of a variable, and of no secret. It is a heavyweight lock, so that a
+/// session that waits can be cancelled, and an error releases it.
 #[must_use]
 pub(super) struct DerivationLock {
     tag: pg_sys::LOCKTAG,

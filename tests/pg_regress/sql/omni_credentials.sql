@@ -34,6 +34,7 @@ select name, convert_from(value, 'UTF8') as value from omni_credentials.credenti
 drop extension omni_credentials;
 \set VERBOSITY default
 delete from omni_credentials.credentials;
+select omni_credentials.purge_history(everything => true);
 drop extension omni_credentials;
 drop schema omni_credentials;
 drop role regress_omni_credentials;
