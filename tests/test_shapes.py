@@ -149,6 +149,27 @@ class TestTheHistory:
         mine.run("update mine.credentials set value = 'x'", user=owner)
         assert mine.run("select value from mine.credentials", user=owner) == [(b"x",)]
 
+    @pytest.mark.parametrize("change", CHANGES)
+    def test_refused_where_it_was_written_before(self, mine: Database, owner: str, change: str) -> None:
+        """What a session has found good is looked at again after each change, its own or that of another one."""
+        mine.run("alter event trigger omni_credentials_guard_tables disable")
+        mine.run("update mine.credentials set value = 'w'", user=owner)
+        write = "update mine.credentials set value = value || 'x'"
+        with mine.connect(owner, autocommit=False) as session:
+            session.execute(write)
+            session.execute("savepoint good")
+            session.execute(self.CHANGES[change])
+            with refused("42P16", r"mine\.encrypted_credential_versions does not have the shape"):
+                session.execute(write)
+            session.execute("rollback to savepoint good")
+            session.execute(write)
+        with mine.connect(owner) as session:
+            session.execute(write)
+            with mine.connect(owner) as other:
+                other.execute(self.CHANGES[change])
+            with refused("42P16", r"mine\.encrypted_credential_versions does not have the shape"):
+                session.execute(write)
+
     @pytest.mark.parametrize("change", ["a column renamed", "a column of another type", "the kind"])
     def test_reading(self, mine: Database, owner: str, stranger: str, change: str) -> None:
         mine.run("alter event trigger omni_credentials_guard_tables disable")

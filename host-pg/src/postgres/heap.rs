@@ -10,7 +10,7 @@ use pgrx::pg_sys;
 use pgrx::{FromDatum, IntoDatum};
 
 use crate::error::Error;
-use crate::postgres::{catalog, shape};
+use crate::postgres::{catalog, invalidation, shape};
 
 /// An open relation, closed on drop; its lock stays until the end of the transaction.
 pub(crate) struct Table {
@@ -66,6 +66,11 @@ pub(crate) enum Visibility {
 pub(crate) enum Visit {
     Continue,
     Stop,
+}
+
+thread_local! {
+    /// The table that was found plain last, and the definitions that were in force then.
+    static PLAIN: Cell<Option<(pg_sys::Oid, u64)>> = const { Cell::new(None) };
 }
 
 impl Table {
@@ -362,8 +367,20 @@ impl Table {
         if self.plain.get() {
             return Ok(());
         }
+        let known = (self.oid(), invalidation::generation());
         // SAFETY: the relation is open, with a lock that the caller of `open` took to write.
-        unsafe { shape::obstacle(self.relation) }.map_or(Ok(()), |problem| Err(self.misfit(&problem)))?;
+        let obstacle = unsafe {
+            // Rules, triggers, constraints and indexes do not change without a word to every backend.
+            if PLAIN.get() == Some(known) {
+                shape::relative(self.relation)
+            } else {
+                shape::obstacle(self.relation)
+            }
+        };
+        if let Some(problem) = obstacle {
+            return Err(self.misfit(&problem));
+        }
+        PLAIN.set(Some(known));
         self.plain.set(true);
         Ok(())
     }

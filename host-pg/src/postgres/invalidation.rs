@@ -7,6 +7,13 @@ use pgrx::pg_sys;
 thread_local! {
     static STALE: Cell<bool> = const { Cell::new(false) };
     static STALE_AT_END: Cell<bool> = const { Cell::new(false) };
+    static GENERATION: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts up with each change of a table's definition that this backend was told of, of any table. Who takes a lock on a
+/// table has been told of all that was committed before.
+pub(crate) fn generation() -> u64 {
+    GENERATION.get()
 }
 
 /// Has settings and keyrings read again before the next use. Reading the few rows is cheap, and what is unlocked stays
@@ -52,6 +59,7 @@ unsafe extern "C-unwind" fn on_right(_: pg_sys::Datum, _: core::ffi::c_int, _: u
 
 /// Runs whenever the server likes, possibly while an instance is in use: so it only leaves a note.
 unsafe extern "C-unwind" fn on_invalidation(_: pg_sys::Datum, _: pg_sys::Oid) {
+    GENERATION.set(GENERATION.get().wrapping_add(1));
     mark();
 }
 

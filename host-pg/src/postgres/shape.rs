@@ -36,9 +36,11 @@ unsafe fn rule(relation: pg_sys::Relation) -> Option<String> {
     (!rules.is_null() && unsafe { (*rules).numLocks } > 0).then(|| "it has rules".to_owned())
 }
 
+/// What `obstacle` finds of other tables, of which no message comes to this one.
+///
 /// # Safety
 /// As for `obstacle`.
-unsafe fn relative(relation: pg_sys::Relation) -> Option<String> {
+pub(super) unsafe fn relative(relation: pg_sys::Relation) -> Option<String> {
     // SAFETY: rd_rel of an open relation is valid; the others look into pg_inherits. What pg_class says of subclasses stays
     // true after the last one was dropped.
     let related = unsafe {
