@@ -221,7 +221,7 @@ pub(crate) enum Command {
     },
     /// Run a program with credentials as environment variables
     Exec {
-        /// Replace the values by [NAME] in what the program prints
+        /// Replace the values by their names, in brackets, in what the program prints
         #[arg(long)]
         mask: bool,
         /// Only credentials of these names
