@@ -193,8 +193,14 @@ begin
         if not exists (
             select from pg_enum e where e.enumtypid = format('%s.credential_kind', schema)::regtype and e.enumlabel = other.label)
         then
+            execute format('select exists (select from %s c where c.kind::text = $1)', was::regclass) into used using other.label;
+            if used and schema::text <> ours and current_setting('server_version_num')::int < 170000 then
+                raise exception using
+                    errcode = 'feature_not_supported',
+                    message = format('credentials in schema %s are of kind %s, and this version of Postgres cannot use a kind in the transaction that adds it', schema, other.label),
+                    hint = 'Update Postgres to version 17 or later before, or give those credentials one of the kinds that every instance has.';
+            end if;
             if schema::text = ours then
-                execute format('select exists (select from %s c where c.kind::text = $1)', was::regclass) into used using other.label;
                 if used then
                     raise exception using
                         errcode = 'feature_not_supported',
