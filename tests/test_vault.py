@@ -104,7 +104,7 @@ class TestImport:
         with refused("42501", "would run with the rights of role postgres", hint="SET ROLE is not enough"):
             vault.run(IMPORT.format("'mine'"))
         with vault.connect() as session, refused("42501", "would run with the rights of role postgres"):
-            vault.run(f"grant execute on function omni_credentials.import_vault, omni_credentials.must_trust, omni_credentials.instance_parts to {owner}")
+            vault.run(f"grant execute on function omni_credentials.import_vault, omni_credentials.must_trust, omni_credentials.trusted_instance to {owner}")
             session.execute(f"set role {owner}")
             session.execute(IMPORT.format("'mine'"))
         vault.run(f"revoke execute on function omni_credentials.import_vault from {owner}")

@@ -1,26 +1,33 @@
 -- Coming from supabase/vault, and serving what is written for it. Everything here runs with the caller's rights.
 
-create function omni_credentials.instance_parts(schema regnamespace) returns oid[]
-language sql stable
-begin atomic
-    select pg_catalog.array_agg(o.oid)
-    from (
-        select c.oid from pg_catalog.pg_class c
-        where c.relnamespace operator(pg_catalog.=) instance_parts.schema
-          and (c.relname operator(pg_catalog.=) 'encrypted_credentials' and c.relkind operator(pg_catalog.=) 'r'
-            or c.relname operator(pg_catalog.=) 'credentials' and c.relkind operator(pg_catalog.=) 'v'
-                and exists (
-                    select from pg_catalog.pg_trigger t
-                    where t.tgrelid operator(pg_catalog.=) c.oid
-                      and t.tgfoid operator(pg_catalog.=) 'omni_credentials.credentials_write()'::pg_catalog.regprocedure))
+create function omni_credentials.trusted_instance(schema regnamespace) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    ours text := (select e.extnamespace::regnamespace from pg_extension e where e.extname = 'omni_credentials');
+    parts oid[];
+begin
+    parts := array(
+        select c.oid from pg_class c
+        where c.relnamespace = trusted_instance.schema
+          and (c.relname = 'encrypted_credentials' and c.relkind = 'r'
+            or c.relname = 'credentials' and c.relkind = 'v'
+                and exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgfoid = (ours || '.credentials_write()')::regprocedure))
         union all
-        select t.oid from pg_catalog.pg_type t
-        where t.typnamespace operator(pg_catalog.=) instance_parts.schema
-          and t.typname operator(pg_catalog.=) 'credential_kind' and t.typtype operator(pg_catalog.=) 'e'
-    ) o;
-end;
-comment on function omni_credentials.instance_parts(regnamespace) is
-'Table, view and type of an instance; fewer than three where it is none.';
+        select t.oid from pg_type t
+        where t.typnamespace = trusted_instance.schema and t.typname = 'credential_kind' and t.typtype = 'e');
+    if cardinality(parts) <> 3 then
+        raise exception using
+            errcode = 'object_not_in_prerequisite_state',
+            message = format('schema %s has no credentials', schema),
+            hint = format('select omni_credentials.instantiate(%L)', schema);
+    end if;
+    execute format('select %s.must_trust($1, $2)', ours) using schema, parts;
+end
+$$;
+comment on function omni_credentials.trusted_instance(regnamespace) is
+'Refuses a schema that has no instance, or one that another role than the caller and superusers can shape.';
 
 create function omni_credentials.import_vault(
     schema regnamespace default 'omni_credentials',
@@ -33,10 +40,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     ours text := (select e.extnamespace::regnamespace from pg_extension e where e.extname = 'omni_credentials');
-    parts oid[];
     source oid;
     place text := schema;
     mine oid := coalesce(principal::oid, quote_ident(current_user)::regrole::oid);
+    compare text;
     found_there integer;
     same boolean;
     differ text[] := '{}';
@@ -44,14 +51,7 @@ begin
     if num_nulls(schema, kind, dry_run) > 0 then
         raise exception using errcode = 'null_value_not_allowed', message = 'argument schema, kind or dry_run is NULL';
     end if;
-    execute format('select %s.instance_parts($1)', ours) into parts using schema;
-    if coalesce(cardinality(parts), 0) <> 3 then
-        raise exception using
-            errcode = 'object_not_in_prerequisite_state',
-            message = format('schema %s has no credentials', place),
-            hint = format('select omni_credentials.instantiate(%L)', place);
-    end if;
-    execute format('select %s.must_trust($1, $2)', ours) using schema, parts;
+    execute format('select %s.trusted_instance($1)', ours) using schema;
     -- Anyone who may create schemas can make one of that name, with a view that does as it likes.
     select c.oid into source
     from pg_class c
@@ -65,18 +65,19 @@ begin
             hint = 'import_vault reads the view of the extension supabase_vault.';
     end if;
 
+    -- How many credentials a secret has here, and whether their values are its own.
+    compare := format(
+        'select count(*), coalesce(bool_and(%1$s.open_credential(c.tableoid, c.name, c.kind, c.principal, c.scope, c.value, c.expires_at)
+            = convert_to(s.decrypted_secret, ''UTF8'')), false)
+         from %2$s.encrypted_credentials c, %3$s s
+         where s.id = $1 and c.name = $2 and c.kind = $3::%2$s.credential_kind and c.principal::oid = $4 and c.scope = ''{"all": true}''',
+        ours, place, source::regclass);
     -- One secret at a time, and never in a variable: what sorts or joins values may write them to a temporary file, and what
     -- passes them on as a parameter may write them to the log.
     for id, name, description in execute format(
         'select s.id, coalesce(s.name, s.id::text), s.description from %s s order by s.created_at, s.id', source::regclass)
     loop
-        execute format(
-            'select count(*), coalesce(bool_and(%1$s.open_credential(c.tableoid, c.name, c.kind, c.principal, c.scope, c.value, c.expires_at)
-                = convert_to(s.decrypted_secret, ''UTF8'')), false)
-             from %2$s.encrypted_credentials c, %3$s s
-             where s.id = $1 and c.name = $2 and c.kind = $3::%2$s.credential_kind and c.principal::oid = $4 and c.scope = ''{"all": true}''',
-            ours, place, source::regclass)
-        into found_there, same using id, name, kind, mine;
+        execute compare into found_there, same using id, name, kind, mine;
         if found_there = 0 then
             action := 'import';
             if not dry_run then
@@ -88,13 +89,7 @@ begin
                     ours, place, source::regclass, place || '.encrypted_credentials')
                 using id, name, kind, mine;
                 -- What is there now, and not what was meant to be.
-                execute format(
-                    'select coalesce(bool_and(%1$s.open_credential(c.tableoid, c.name, c.kind, c.principal, c.scope, c.value, c.expires_at)
-                        = convert_to(s.decrypted_secret, ''UTF8'')), false)
-                     from %2$s.encrypted_credentials c, %3$s s
-                     where s.id = $1 and c.name = $2 and c.kind = $3::%2$s.credential_kind and c.principal::oid = $4 and c.scope = ''{"all": true}''',
-                    ours, place, source::regclass)
-                into same using id, name, kind, mine;
+                execute compare into found_there, same using id, name, kind, mine;
                 if not same then
                     raise exception using
                         errcode = 'data_exception',
@@ -130,7 +125,6 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
     ours text := (select e.extnamespace::regnamespace from pg_extension e where e.extname = 'omni_credentials');
-    parts oid[];
     made record;
     other text;
     one text;
@@ -144,14 +138,7 @@ begin
             message = format('schema %I exists', place),
             hint = 'Drop it, or the extension supabase_vault, once its secrets are imported; or give another place.';
     end if;
-    execute format('select %s.instance_parts($1)', ours) into parts using schema;
-    if coalesce(cardinality(parts), 0) <> 3 then
-        raise exception using
-            errcode = 'object_not_in_prerequisite_state',
-            message = format('schema %s has no credentials', schema),
-            hint = format('select omni_credentials.instantiate(%L)', schema);
-    end if;
-    execute format('select %s.must_trust($1, $2)', ours) using schema, parts;
+    execute format('select %s.trusted_instance($1)', ours) using schema;
     -- The secrets that the caller sees under an id. One role cannot give two an id, but several roles can.
     one := $one$(
                 select c.name, c.principal, %1$I.must_be_one(count(*) over ()) as found
