@@ -4,9 +4,10 @@
 
 use std::io;
 use std::process;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use omni_credentials_host::Ticker;
 use rustix::process::{Pid, Signal, getpgrp, kill_process};
@@ -15,7 +16,7 @@ use signal_hook::consts::{
     SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH,
 };
 use signal_hook::iterator::Signals;
-use signal_hook::low_level;
+use signal_hook::{flag, low_level};
 
 use crate::exit::Exit;
 use crate::{prompt, scratch};
@@ -29,7 +30,11 @@ static SIGNAL: AtomicI32 = AtomicI32::new(0);
 /// Nothing is held that had to be given back, and a system call waits for a person or a pipe.
 static BLOCKING: AtomicBool = AtomicBool::new(false);
 /// The terminal belongs to an editor: SIGINT and SIGQUIT are meant for that.
-static ATTENDED: AtomicBool = AtomicBool::new(false);
+static ATTENDED: Mutex<bool> = Mutex::new(false);
+/// A signal has come that the listening thread has not dealt with yet.
+static UNHEARD: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+/// How often to look whether the listening thread has dealt with it.
+const PAUSE: Duration = Duration::from_millis(1);
 /// The program that `exec --mask` runs; 0 if none does.
 static PROGRAM: AtomicI32 = AtomicI32::new(0);
 static TICKER: OnceLock<Ticker> = OnceLock::new();
@@ -38,32 +43,17 @@ static TICKER: OnceLock<Ticker> = OnceLock::new();
 pub(crate) fn listen() -> io::Result<()> {
     let ignored = ignored();
     let heard = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP];
-    let mut signals = Signals::new(heard.into_iter().filter(|signal| !ignored.contains(signal)))?;
+    let heard: Vec<_> = heard.into_iter().filter(|signal| !ignored.contains(signal)).collect();
+    for signal in &heard {
+        flag::register(*signal, Arc::clone(&UNHEARD))?;
+    }
+    let mut signals = Signals::new(heard)?;
     thread::spawn(move || {
-        for signal in signals.forever() {
-            if signal == SIGTSTP {
-                pass_on(signal);
-                prompt::restore();
-                let _ = low_level::emulate_default_handler(signal);
-                prompt::resume();
-                pass_on(SIGCONT);
-                continue;
-            }
-            if pass_on(signal) {
-                continue;
-            }
-            if [SIGINT, SIGQUIT].contains(&signal) && ATTENDED.load(Ordering::SeqCst) {
-                continue;
-            }
-            let before = SIGNAL.swap(signal, Ordering::SeqCst);
-            if before != 0 || BLOCKING.load(Ordering::SeqCst) {
-                prompt::restore();
-                scratch::remove();
-                process::exit(Exit::Signal(signal).status().into());
-            }
-            if let Some(ticker) = TICKER.get() {
-                ticker.tick();
-            }
+        loop {
+            let came = signals.wait();
+            let attended = ATTENDED.lock().unwrap_or_else(PoisonError::into_inner);
+            UNHEARD.store(false, Ordering::SeqCst);
+            came.for_each(|signal| hear(signal, *attended));
         }
     });
     Ok(())
@@ -161,10 +151,61 @@ fn is_in_foreground() -> bool {
     terminal.is_ok_and(|terminal| tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()))
 }
 
-/// Runs what takes care of SIGINT and SIGQUIT itself.
+/// Runs what takes care of SIGINT and SIGQUIT itself. One that came before its end is not for this process even if the
+/// listening thread gets to it later.
 pub(crate) fn attended<T>(run: impl FnOnce() -> T) -> T {
-    ATTENDED.store(true, Ordering::SeqCst);
+    *ATTENDED.lock().unwrap_or_else(PoisonError::into_inner) = true;
     let result = run();
-    ATTENDED.store(false, Ordering::SeqCst);
-    result
+    loop {
+        let mut attended = ATTENDED.lock().unwrap_or_else(PoisonError::into_inner);
+        if !UNHEARD.load(Ordering::SeqCst) {
+            *attended = false;
+            return result;
+        }
+        drop(attended);
+        thread::sleep(PAUSE);
+    }
+}
+
+/// What the listening thread does with a signal.
+fn hear(signal: i32, attended: bool) {
+    if signal == SIGTSTP {
+        pass_on(signal);
+        prompt::restore();
+        let _ = low_level::emulate_default_handler(signal);
+        prompt::resume();
+        pass_on(SIGCONT);
+        return;
+    }
+    if pass_on(signal) || (attended && [SIGINT, SIGQUIT].contains(&signal)) {
+        return;
+    }
+    let before = SIGNAL.swap(signal, Ordering::SeqCst);
+    if before != 0 || BLOCKING.load(Ordering::SeqCst) {
+        prompt::restore();
+        scratch::remove();
+        process::exit(Exit::Signal(signal).status().into());
+    }
+    if let Some(ticker) = TICKER.get() {
+        ticker.tick();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_for_an_editor_is_not_for_the_command_later() {
+        listen().expect("signals can be listened to");
+        for _ in 0..20 {
+            // It comes when the editor has as good as ended, before the listening thread can have seen it.
+            attended(|| low_level::raise(SIGINT)).expect("a process can send itself a signal");
+            while UNHEARD.load(Ordering::SeqCst) {
+                thread::sleep(PAUSE);
+            }
+            thread::sleep(PAUSE);
+            assert!(!requested(), "the signal was for the editor");
+        }
+    }
 }
