@@ -367,6 +367,29 @@ class TestWithoutPreload:
         assert own_db.server.log.read_text().count(MARK) == 1
 
 
+@pytest.mark.parametrize("libraries", ["auto_explain,omni_credentials", "omni_credentials,auto_explain"])
+def test_another_library_beside_it(libraries: str) -> None:
+    """A statement that fails inside of the other library's hook ends, too: the next one is another statement."""
+    server = new_server("audit-hooks", {"shared_preload_libraries": libraries, "omni_credentials.log_reads": "on"})
+    try:
+        server.start({VARIABLE: MASTER_KEY})
+        database = fresh_database(server)
+        database.run("select omni_credentials.set_credential('n', 'v')")
+        with database.connect() as session:
+            for _ in range(2):
+                with refused("22012"):
+                    session.execute("select 1 / g from generate_series(0, 1) g")
+                with refused("22012"):
+                    session.execute(f"select value, 1 / 0 from {VIEW}")
+            before = server.log.read_text().count(MARK)
+            for _ in range(3):
+                session.execute(f"select value from {VIEW}")
+        assert server.log.read_text().count(MARK) - before == 3
+        database.close()
+    finally:
+        server.remove()
+
+
 def test_off(db: Database, log: Log) -> None:
     with db.connect() as session:
         session.execute("set omni_credentials.log_reads = off")

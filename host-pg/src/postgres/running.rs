@@ -74,10 +74,13 @@ unsafe extern "C-unwind" fn on_run(
     execute_once: bool,
 ) {
     let _run = Run::begin(statement);
-    // SAFETY: the arguments are passed on unchanged.
+    // SAFETY: the arguments are passed on unchanged. The guard turns an error of the other library into a panic: it must not
+    // jump over this frame, which ends the run.
     unsafe {
         match PREVIOUS {
-            Some(previous) => previous(statement, direction, count, execute_once),
+            Some(previous) => pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                previous(statement, direction, count, execute_once);
+            }),
             None => pg_sys::standard_ExecutorRun(statement, direction, count, execute_once),
         }
     }
@@ -91,10 +94,11 @@ unsafe extern "C-unwind" fn on_run(
     count: u64,
 ) {
     let _run = Run::begin(statement);
-    // SAFETY: the arguments are passed on unchanged.
+    // SAFETY: the arguments are passed on unchanged. The guard turns an error of the other library into a panic: it must not
+    // jump over this frame, which ends the run.
     unsafe {
         match PREVIOUS {
-            Some(previous) => previous(statement, direction, count),
+            Some(previous) => pg_sys::ffi::pg_guard_ffi_boundary(|| previous(statement, direction, count)),
             None => pg_sys::standard_ExecutorRun(statement, direction, count),
         }
     }
