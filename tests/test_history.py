@@ -219,6 +219,17 @@ class TestReading:
                 db.run(f"select omni_credentials.{function}('n', version => -1)")
         assert db.run("select omni_credentials.get_credential('n', kind => 'token', version => -1)") == [("one",)]
 
+    def test_scopes_that_are_equal_are_one(self, db: Database) -> None:
+        """jsonb takes 1 and 1.0 for the same, and so does the index of the credentials."""
+        db.run("select omni_credentials.set_credential('n', 'one'::text, scope => '{\"port\": 1}')")
+        db.run(f"update {VIEW} set scope = '{{\"port\": 1.0}}', value = 'two'")
+        db.run(f"update {VIEW} set value = 'three'")
+        assert history(db) == [(1, b"one"), (2, b"two")]
+        get = "select omni_credentials.get_credential('n', version => %s)"
+        assert [db.run(get, version) for version in (-1, -2, 1)] == [[("two",)], [("one",)], [("one",)]]
+        assert db.run("select omni_credentials.restore_credential('n', version => 1)") == [(1,)]
+        assert db.run("select omni_credentials.get_credential('n')") == [("one",)]
+
     def test_names_alone_decrypt_nothing(self, own_db: Database) -> None:
         put(own_db, "one")
         put(own_db, "two")
@@ -439,6 +450,73 @@ class TestRights:
         assert db.run(
             "select count(*) from pg_class c, aclexplode(c.relacl) a where a.grantee = %s::regrole", app
         ) == [(0,)]
+
+    def test_a_writer_that_reads_another_instance(self, app: str, db: Database) -> None:
+        """It may call the function, for its own instance."""
+        db.run("create schema other")
+        db.run("select omni_credentials.instantiate('other')")
+        db.grant(app, "UPDATE, DELETE", "other")
+        db.run(f"grant usage on schema other to {app}")
+        for value in ("one", "two"):
+            db.run("select other.set_credential('n', %s::text, principal => %s)", value, app)
+        assert db.run(f"select name from {HISTORY}", user=app) == []
+        with refused("42501", "permission denied for the history of instance other", hint="grant_access.*'SELECT', 'other'"):
+            db.run(SEEN.replace("omni_credentials.encrypted_credentials", "other.encrypted_credentials").replace(
+                "omni_credentials.credential_kind", "other.credential_kind"), user=app)
+        assert db.run("select * from omni_credentials.verify('other')", user=app) == []
+
+    def test_without_row_level_security(self, app: str, db: Database) -> None:
+        """`row_security = off` refuses what a policy would filter, and nothing else."""
+        put(db, "one", user=app)
+        put(db, "two", user=app)
+        session = db.connect(app, row_security="off")
+        with refused("42501", 'would be affected by row-level security policy for table "encrypted_credentials"'):
+            session.execute(f"select * from {HISTORY}")
+        db.run(f"alter table {TABLE} disable row level security")
+        assert session.execute(f"select value from {HISTORY}").fetchall() == [(b"one",)]
+        assert session.execute("select omni_credentials.get_credential('n', version => -1)").fetchall() == [("one",)]
+        assert session.execute("select omni_credentials.restore_credential('n')").fetchall() == [(1,)]
+
+    def test_a_policy_that_reads_the_history(self, app: str, db: Database) -> None:
+        """It would ask itself."""
+        put(db, "one", user=app)
+        put(db, "two", user=app)
+        for condition in (
+            f"exists (select from {HISTORY} h where h.name = encrypted_credentials.name)",
+            "omni_credentials.get_credential(name, version => -1) is not null",
+        ):
+            db.run(f"create policy own on {TABLE} as restrictive for select to {app} using ({condition})")
+            with db.connect(app) as session:
+                for relation in (VIEW, HISTORY):
+                    with refused("54001", "stack depth limit exceeded"):
+                        session.execute(f"select value from {relation}")
+            db.run(f"drop policy own on {TABLE}")
+        db.run(f"create policy own on {TABLE} as restrictive for select to {app}"
+               f" using (exists (select from {TABLE} c where c.name = encrypted_credentials.name))")
+        with refused("42P17", "infinite recursion"):
+            history(db, user=app)
+
+    def test_restoring_asks_the_policies_of_writing(self, role, app: str, db: Database) -> None:
+        """Who sees a version may not be who may write the credential."""
+        auditor = role("auditor")
+        db.grant(auditor, "SELECT, INSERT, UPDATE, DELETE")
+        db.run(f"create policy audit on {TABLE} for select to {auditor} using (true)")
+        for name in ("there", "gone"):
+            put(db, "one", name, user=app)
+            put(db, "two", name, user=app)
+        db.run(f"delete from {VIEW} where name = 'gone'")
+        assert history(db, "gone", user=auditor) == [(1, b"one"), (2, b"two")]
+        for name in ("there", "gone"):
+            with refused("42501", "violates row-level security policy"):
+                db.run("select omni_credentials.restore_credential(%s)", name, user=auditor)
+        db.run(f"create policy adding on {TABLE} for insert to {auditor} with check (true)")
+        assert db.run("select omni_credentials.restore_credential('gone')", user=auditor) == [(2,)]
+        with refused("42501", "violates row-level security policy"):
+            db.run("select omni_credentials.restore_credential('there')", user=auditor)
+        db.run(f"create policy kept on {TABLE} as restrictive for update to {app} using (name <> 'there')")
+        with refused("42501", 'policy "kept"'):
+            db.run("select omni_credentials.restore_credential('there')", user=app)
+        assert db.run(f"select name, value from {VIEW} order by name") == [("gone", b"two"), ("there", b"two")]
 
     def test_the_right_to_select_the_table_is_needed(self, app: str, db: Database) -> None:
         put(db, "one", user=app)

@@ -146,6 +146,9 @@ pub(crate) enum Error {
     /// Rights on the view alone, such as a plain GRANT gives them.
     #[error("permission denied for table {table}")]
     NotGranted { table: String, privilege: &'static str, role: String, schema: String },
+    /// The history is for those who may read the values.
+    #[error("permission denied for the history of instance {schema}")]
+    HistoryNotGranted { role: String, schema: String },
     /// A trigger that fires after ours can change a row that was checked.
     #[error("trigger {trigger:?} of table {table} fires after the check of sealed values")]
     LaterTrigger { trigger: String, table: String },
@@ -471,6 +474,10 @@ impl Error {
             Self::NotGranted { privilege, role, schema, .. } => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 Some(format!("Rights on the view alone are not enough. The owner gives them: select omni_credentials.grant_access({}, {}, {}).", quote(quote_identifier(role)), quote(privilege), quote_schema(schema))),
+            ),
+            Self::HistoryNotGranted { role, schema } => (
+                C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                Some(format!("It is for roles that may read the values. The owner gives that right: select omni_credentials.grant_access({}, 'SELECT', {}).", quote(quote_identifier(role)), quote_schema(schema))),
             ),
             Self::LaterTrigger { trigger, table } => (
                 C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -123,7 +123,7 @@ pub(crate) unsafe fn select_as_guarded(
     // SAFETY: see above; what is made here is of the current memory context.
     unsafe {
         let conditions = conditions(guarded, shared)?;
-        let query = analyzed(source.table, source.sql, arguments)?;
+        let query = analyzed(source.table, source.sql, arguments, Rewrite::No)?;
         let entry = only_entry(query)?;
         (*entry).securityQuals = pg_sys::copyObjectImpl(conditions.quals.cast()).cast();
         (*query).hasSubLinks |= conditions.has_sublinks;
@@ -144,7 +144,7 @@ unsafe fn conditions(guarded: pg_sys::Oid, shared: usize) -> Result<Conditions, 
     let sql = format!("select from only {}", catalog::qualified(guarded)?);
     // SAFETY: see above.
     unsafe {
-        let query = analyzed(guarded, &sql, &[])?;
+        let query = analyzed(guarded, &sql, &[], Rewrite::Yes)?;
         let quals = (*only_entry(query)?).securityQuals;
         for variable in PgList::<pg_sys::Var>::from_pg(pg_sys::pull_vars_of_level(quals.cast(), 0)).iter_ptr()
         {
@@ -158,7 +158,15 @@ unsafe fn conditions(guarded: pg_sys::Oid, shared: usize) -> Result<Conditions, 
     }
 }
 
-/// Parses, analyzes and rewrites one query, as for the current user.
+/// Whether the server puts the policies of a table into a query of it.
+#[derive(PartialEq, Eq)]
+enum Rewrite {
+    Yes,
+    /// Nor asks `row_security` whether a query without them is an error.
+    No,
+}
+
+/// Parses and analyzes one query, as for the current user.
 ///
 /// # Safety
 /// The caller keeps a lock on the table.
@@ -166,6 +174,7 @@ unsafe fn analyzed(
     table: pg_sys::Oid,
     sql: &str,
     arguments: &[DatumWithOid<'_>],
+    rewrite: Rewrite,
 ) -> Result<*mut pg_sys::Query, Error> {
     let text = text(sql)?;
     let mut types: Vec<_> = arguments.iter().map(DatumWithOid::oid).collect();
@@ -176,16 +185,17 @@ unsafe fn analyzed(
         let text = pg_sys::pstrdup(text.as_ptr());
         let parsed = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(text));
         let statement = parsed.get_ptr(0).ok_or_else(unexpected)?;
-        let queries = pg_sys::pg_analyze_and_rewrite_fixedparams(
-            statement,
-            text,
-            types.as_mut_ptr(),
-            count,
-            core::ptr::null_mut(),
-        );
-        let queries = PgList::<pg_sys::Query>::from_pg(queries);
-        let query =
-            queries.get_ptr(0).filter(|_| parsed.len() == 1 && queries.len() == 1).ok_or_else(unexpected)?;
+        let (types, null) = (types.as_mut_ptr(), core::ptr::null_mut());
+        let query = if rewrite == Rewrite::Yes {
+            let queries = pg_sys::pg_analyze_and_rewrite_fixedparams(statement, text, types, count, null);
+            let queries = PgList::<pg_sys::Query>::from_pg(queries);
+            queries.get_ptr(0).filter(|_| queries.len() == 1).ok_or_else(unexpected)?
+        } else {
+            pg_sys::parse_analyze_fixedparams(statement, text, types, count, null)
+        };
+        if parsed.len() != 1 {
+            return Err(unexpected());
+        }
         // The name was that of this table when it was looked up.
         if (*only_entry(query)?).relid == table { Ok(query) } else { Err(unexpected()) }
     }

@@ -36,6 +36,15 @@ pub(crate) unsafe fn copied(datum: pg_sys::Datum) -> pg_sys::Datum {
     unsafe { pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr()) }.into()
 }
 
+/// Whether two jsonbs are equal, as an index on them says: 1 and 1.0 are.
+///
+/// # Safety
+/// Both are non-null datums of jsonbs.
+pub(crate) unsafe fn jsonb_equal(a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
+    // SAFETY: see above; the function looks at both and keeps neither.
+    unsafe { pgrx::direct_function_call(pg_sys::jsonb_eq, &[Some(a), Some(b)]) }.unwrap_or(false)
+}
+
 /// The text of a jsonb.
 pub(crate) fn jsonb_text(scope: &Detoasted) -> Vec<u8> {
     // SAFETY: `scope` is a detoasted jsonb; JsonbToCString allocates its result in the current memory context.

@@ -10,9 +10,10 @@ use crate::postgres::fmgr::raw_function;
 use crate::postgres::heap::Visit;
 use crate::postgres::policies::{self, Found, Rows, Source};
 use crate::postgres::tables::{credentials, versions};
-use crate::postgres::varlena::Detoasted;
+use crate::postgres::varlena::{Detoasted, copied, jsonb_equal};
 use crate::rows::columns::Fields;
 use crate::rows::history;
+use crate::rows::open::may_see_values;
 use crate::rows::statement::{IDENTITY_MATCHES, arguments, qualified};
 
 raw_function!(versions_seen_wrapper, pg_finfo_versions_seen_wrapper, versions_seen);
@@ -48,11 +49,14 @@ unsafe fn versions_seen(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     pg_sys::Datum::null()
 }
 
-/// Visits the versions that the caller may see: fields, sealed value and version.
+/// Visits the versions that the caller may see: fields, sealed value and version. None for a role that may not read values.
 pub(crate) fn each_version(
     handle: &Handle,
     mut visit: impl FnMut(&Fields, pg_sys::Datum, i64) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    if !may_see_values(handle) {
+        return Ok(());
+    }
     let rows = Rows::new();
     let descriptor = select(handle, "", &[], &rows)?;
     // SAFETY: the rows are of the descriptor.
@@ -148,13 +152,12 @@ unsafe fn pick(
     version: i64,
     rows: &Rows,
 ) -> Result<Picked, Error> {
-    let (mut of, mut picked, mut place) = (None, Picked::None, 0_i64);
+    let (mut of, mut picked, mut place) = (None::<Identity>, Picked::None, 0_i64);
     // SAFETY: see above.
     unsafe {
         all.each(descriptor, |found| {
             let Some((fields, _)) = fields_of(found) else { return Ok(Visit::Continue) };
-            let identity = identity_of(&fields);
-            if of.get_or_insert_with(|| identity.clone()) != &identity {
+            if !of.get_or_insert_with(|| Identity::of(&fields)).is_of(&fields) {
                 picked = Picked::Several;
                 return Ok(Visit::Stop);
             }
@@ -189,25 +192,27 @@ fn select(
     unsafe { policies::select_as_guarded(&source, guarded, credentials::COLUMNS.len(), arguments, rows) }
 }
 
-/// Fails unless the caller may read the table of the credentials, all columns of it.
+/// Fails unless the caller may read the values, and the table of the credentials, all columns of it: a role that may change
+/// credentials and not read them may read the table, and has nothing to do with what was there before.
 fn must_be_granted(handle: &Handle) -> Result<(), Error> {
-    let table = handle.borrow().table;
+    let (table, schema) = {
+        let instance = handle.borrow();
+        (instance.table, instance.schema_name())
+    };
     let mode = pg_sys::AclMode::from(pg_sys::ACL_SELECT);
     // SAFETY: catalog lookups by oid.
-    let user = unsafe {
+    let (user, may_read_table) = unsafe {
         let user = pg_sys::GetUserId();
-        if pg_sys::pg_class_aclcheck(table, user, mode) == pg_sys::AclResult::ACLCHECK_OK {
-            return Ok(());
-        }
-        user
+        (user, pg_sys::pg_class_aclcheck(table, user, mode) == pg_sys::AclResult::ACLCHECK_OK)
     };
-    let role = catalog::role_name(user).unwrap_or_default();
-    Err(Error::NotGranted {
-        table: catalog::relation_name(table),
-        privilege: "SELECT",
-        role: String::from_utf8_lossy(&role).into_owned(),
-        schema: handle.borrow().schema_name(),
-    })
+    if may_read_table && may_see_values(handle) {
+        return Ok(());
+    }
+    let role = String::from_utf8_lossy(&catalog::role_name(user).unwrap_or_default()).into_owned();
+    if may_read_table {
+        return Err(Error::HistoryNotGranted { role, schema });
+    }
+    Err(Error::NotGranted { table: catalog::relation_name(table), privilege: "SELECT", role, schema })
 }
 
 fn fields_of(found: &Found) -> Option<(Fields, pg_sys::Datum)> {
@@ -227,9 +232,30 @@ fn number(found: &Found) -> i64 {
     found.raw(versions::VERSION).and_then(|version| unsafe { i64::from_datum(version, false) }).unwrap_or(0)
 }
 
-/// An identity that can be compared with that of a row that is no longer there.
-fn identity_of(fields: &Fields) -> (Vec<u8>, usize, usize, Vec<u8>) {
-    // SAFETY: a text and a jsonb.
-    let (name, scope) = unsafe { (Detoasted::new(fields.name), Detoasted::new(fields.scope)) };
-    (name.bytes().to_vec(), fields.kind.value(), fields.principal.value(), scope.bytes().to_vec())
+/// An identity that can be compared with those of other rows when its own is no longer there.
+struct Identity {
+    name: Vec<u8>,
+    kind: pg_sys::Datum,
+    principal: pg_sys::Datum,
+    scope: pg_sys::Datum,
+}
+
+impl Identity {
+    fn of(fields: &Fields) -> Self {
+        // SAFETY: a text and a jsonb.
+        let (name, scope) = unsafe { (Detoasted::new(fields.name), copied(fields.scope)) };
+        Self { name: name.bytes().to_vec(), kind: fields.kind, principal: fields.principal, scope }
+    }
+
+    /// Whether it is that of a row. What the unique index of the credentials takes for one credential is one.
+    fn is_of(&self, fields: &Fields) -> bool {
+        // SAFETY: a text and two jsonbs.
+        let (same_name, same_scope) = unsafe {
+            (Detoasted::new(fields.name).bytes() == self.name, jsonb_equal(self.scope, fields.scope))
+        };
+        same_name
+            && same_scope
+            && self.kind.value() == fields.kind.value()
+            && self.principal.value() == fields.principal.value()
+    }
 }
