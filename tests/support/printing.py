@@ -14,6 +14,11 @@ FAILURES: dict[str, tuple[str, str]] = {
         r"printf 'a\r\n\033[31mb\n' >&2; exit 1",
         "the program ended with status 1: {program}, which said: a [31mb",
     ),
+    "unseen characters": (
+        # A right-to-left override, a C1 control, an isolate and a zero-width space.
+        r"printf 'a\342\200\256b\302\233c\342\201\246d\342\200\213e' >&2; exit 1",
+        "the program ended with status 1: {program}, which said: a b c d e",
+    ),
     "a lot of errors": (
         "head -c 3000000 /dev/zero | tr '\\0' x >&2; exit 1",
         "the program ended with status 1: {program}, which said: " + "x" * 1000,

@@ -270,6 +270,13 @@ fn failure(program: &str, fault: CommandFault) -> CommandFailure {
 fn one_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let words: Vec<_> =
-        text.split(|it: char| it.is_whitespace() || it.is_control()).filter(|it| !it.is_empty()).collect();
+        text.split(|it: char| it.is_whitespace() || is_unseen(it)).filter(|it| !it.is_empty()).collect();
     words.join(" ")
+}
+
+/// Whether a character shows nothing, or changes how others are shown, such as their order.
+fn is_unseen(it: char) -> bool {
+    it.is_control()
+        || matches!(it, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
