@@ -15,10 +15,10 @@ functions() {
         cat adopt.sql
         echo "select omni_credentials.adopt_prepare('omni_credentials');"
         functions | sed 1d
-        cat {modules,rights,vault,guards,policies,default_copy}.sql
+        cat {modules,rights,vault,dblink,guards,policies,default_copy}.sql
         echo "select omni_credentials.adopt_finish('omni_credentials');"
     else
         functions
-        cat {modules,rights,adopt,vault,guards,policies,default_copy}.sql
+        cat {modules,rights,adopt,vault,dblink,guards,policies,default_copy}.sql
     fi
 } | sed "s/@CARGO_VERSION@/$(../../tools/version.sh)/"
