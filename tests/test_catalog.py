@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 SCHEMA = "'omni_credentials'::regnamespace"
 # Objects for the extension's own use; listed in a table of their own.
 INTERNAL = """prorettype in ('trigger'::regtype, 'event_trigger'::regtype)
-    or proname in ('adopt_finish', 'adopt_prepare', 'change_history_limit', 'current_policies', 'file_store_reload', 'file_store_status', 'file_store_sync', 'functions_of', 'instance_template', 'must_trust', 'only_for_owner', 'privilege_list', 'privileges_held', 'purge_versions', 'register_builtin_module', 'text_of_one', 'trusted_instance', 'versions_seen', 'watch_drops')"""
+    or proname in ('adopt_finish', 'adopt_prepare', 'change_history_limit', 'current_policies', 'file_store_reload', 'file_store_status', 'file_store_sync', 'functions_of', 'instance_template', 'must_trust', 'only_for_owner', 'open_old_value', 'privilege_list', 'privileges_held', 'purge_versions', 'register_builtin_module', 'text_of_one', 'trusted_instance', 'versions_seen', 'watch_drops')"""
 
 
 def functions(db: Database, condition: str) -> list[tuple[str, str, str, str]]:

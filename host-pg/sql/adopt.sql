@@ -332,3 +332,115 @@ end
 $$;
 comment on function omni_credentials.adopt(regnamespace) is
 'Makes an instance of what omni_credentials 0.2.0 instantiated in a schema: its credentials, each read back, its kinds, policies and rights, under the same variable. Returns how many credentials. All or nothing. For the owner.';
+
+create function omni_credentials.open_old_value(schema regnamespace, variable text, sealed bytea) returns text
+language c volatile
+as 'MODULE_PATHNAME', 'open_old_value_wrapper';
+comment on function omni_credentials.open_old_value(regnamespace, text, bytea) is
+'A value that omni_credentials 0.2.0 sealed with pgcrypto under the secret in a variable of the server''s environment. For the owner of the instance, who may use the variable.';
+
+create function omni_credentials.import_old_file(
+    filename text,
+    schema regnamespace default 'omni_credentials',
+    env_var text default null,
+    dry_run boolean default false)
+returns table (name text, kind text, principal text, scope jsonb, action text)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    ours text := (select e.extnamespace::regnamespace from pg_extension e where e.extname = 'omni_credentials');
+    place text := schema;
+    variable text := env_var;
+    line tid;
+    compare text;
+    found_there integer;
+    same boolean;
+    missing text;
+    differ text[] := '{}';
+begin
+    if num_nulls(filename, schema, dry_run) > 0 then
+        raise exception using errcode = 'null_value_not_allowed', message = 'argument filename, schema or dry_run is NULL';
+    end if;
+    execute format('select %s.trusted_instance($1)', ours) using schema;
+    if variable is null then
+        execute format('select c.environment_variable from only %s.credentials_config c', place) into strict variable;
+    end if;
+    -- COPY asks for the right to read files of the server. The values stay sealed here.
+    create temporary table "omni_credentials 0.2.0"
+        (name text not null, value bytea not null, kind text not null, principal text not null, scope jsonb not null)
+        on commit drop;
+    begin
+        execute format('copy pg_temp."omni_credentials 0.2.0" from %L (encoding ''UTF8'')', filename);
+    exception when bad_copy_file_format or data_exception or not_null_violation then
+        raise exception using
+            errcode = 'bad_copy_file_format',
+            message = format('file %s is not in the format of omni_credentials 0.2.0', filename),
+            detail = sqlerrm,
+            hint = 'For a file of this version: select omni_credentials.instantiate_file_store(…).';
+    end;
+
+    select string_agg(distinct f.principal, ', ') into missing
+    from pg_temp."omni_credentials 0.2.0" f where to_regrole(f.principal) is null;
+    if missing is not null then
+        raise exception using
+            errcode = 'undefined_object',
+            message = format('file %s has credentials of roles that do not exist here: %s', filename, missing),
+            hint = 'Nothing was imported. Create these roles first.';
+    end if;
+
+    -- How many credentials a line has here, and whether their values are its own.
+    compare := format(
+        'select count(*), coalesce(bool_and(%1$s.open_credential(c.tableoid, c.name, c.kind, c.principal, c.scope, c.value, c.expires_at)
+            = convert_to(%1$s.open_old_value($2, $3, f.value), ''UTF8'')), false)
+         from %4$s.encrypted_credentials c, pg_temp."omni_credentials 0.2.0" f
+         where f.ctid = $1 and c.name = f.name and c.kind = f.kind::%4$s.credential_kind
+           and c.principal = f.principal::regrole and c.scope = f.scope', ours, null, null, place);
+    -- One credential at a time, and never in a variable: as in import_vault.
+    for line, name, kind, principal, scope in
+        select f.ctid, f.name, f.kind, f.principal, f.scope from pg_temp."omni_credentials 0.2.0" f order by f.ctid
+    loop
+        execute compare into found_there, same using line, schema, variable;
+        if found_there = 0 then
+            action := 'import';
+            -- Also where nothing is to be imported: what does not open is told.
+            execute format(
+                'select %s.open_old_value($2, $3, f.value) is not null from pg_temp."omni_credentials 0.2.0" f where f.ctid = $1', ours)
+            into strict same using line, schema, variable;
+            if not dry_run then
+                execute format(
+                    'insert into %2$s.encrypted_credentials (name, value, kind, principal, scope)
+                     select f.name, %1$s.seal_credential(%3$L::regclass, f.name, f.kind::%2$s.credential_kind, f.principal::regrole, f.scope,
+                        convert_to(%1$s.open_old_value($2, $3, f.value), ''UTF8'')),
+                        f.kind::%2$s.credential_kind, f.principal::regrole, f.scope
+                     from pg_temp."omni_credentials 0.2.0" f where f.ctid = $1',
+                    ours, place, place || '.encrypted_credentials')
+                using line, schema, variable;
+                execute compare into found_there, same using line, schema, variable;
+                if not same then
+                    raise exception using
+                        errcode = 'data_exception',
+                        message = format('credential %I does not read back as it was written', name),
+                        hint = format('Look at the triggers and policies of %s.encrypted_credentials.', place);
+                end if;
+            end if;
+        elsif same then
+            action := 'same';
+        else
+            action := 'differs';
+            differ := differ || name;
+        end if;
+        return next;
+    end loop;
+    drop table pg_temp."omni_credentials 0.2.0";
+    if not dry_run and differ <> '{}' then
+        raise exception using
+            errcode = 'unique_violation',
+            message = format('%s has other values for %s of the credentials in file %s: %s', place, cardinality(differ), filename,
+                array_to_string(differ[1:10], ', ')),
+            hint = 'Nothing was imported. Rename or delete one of each two.';
+    end if;
+end
+$$;
+comment on function omni_credentials.import_old_file(text, regnamespace, text, boolean) is
+'Takes over the credentials in a file of omni_credentials 0.2.0: all or none, each read back. The file stays as it is. The secret is that of the instance, or of another variable. Needs pgcrypto, the right to read the server''s files and to own the instance. With dry_run it only says what it would do.';

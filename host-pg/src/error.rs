@@ -149,6 +149,9 @@ pub(crate) enum Error {
     /// The history is for those who may read the values.
     #[error("permission denied for the history of instance {schema}")]
     HistoryNotGranted { role: String, schema: String },
+    /// Values of version 0.2.0 are opened by pgcrypto.
+    #[error("extension pgcrypto has no function pgp_sym_decrypt that belongs to a superuser")]
+    PgcryptoMissing,
     /// A trigger that fires after ours can change a row that was checked.
     #[error("trigger {trigger:?} of table {table} fires after the check of sealed values")]
     LaterTrigger { trigger: String, table: String },
@@ -478,6 +481,10 @@ impl Error {
             Self::HistoryNotGranted { role, schema } => (
                 C::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 Some(format!("It is for roles that may read the values. The owner gives that right: select omni_credentials.grant_access({}, 'SELECT', {}).", quote(quote_identifier(role)), quote_schema(schema))),
+            ),
+            Self::PgcryptoMissing => (
+                C::ERRCODE_UNDEFINED_FUNCTION,
+                Some("It opens what version 0.2.0 sealed: create extension pgcrypto. It can go again afterwards.".into()),
             ),
             Self::LaterTrigger { trigger, table } => (
                 C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -7,6 +7,7 @@ mod drop_guard;
 mod grants;
 mod history;
 mod instantiate;
+mod old_value;
 mod owner;
 mod prune_keyrings;
 mod rename_principal;

@@ -19,8 +19,13 @@ pub(crate) struct Extension {
 impl Extension {
     /// Finds the extension; `None` where it is not installed.
     pub(crate) fn find() -> Option<Self> {
+        Self::named(c"omni_credentials")
+    }
+
+    /// Another extension; `None` where it is not installed. Any role can own it, and what belongs to it.
+    pub(crate) fn named(name: &core::ffi::CStr) -> Option<Self> {
         // SAFETY: a lookup with a NUL-terminated name; `missing_ok` is set.
-        let oid = unsafe { pg_sys::get_extension_oid(c"omni_credentials".as_ptr(), true) };
+        let oid = unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) };
         let schema = extension_schema(oid)?;
         Some(Self { oid, schema })
     }
@@ -148,6 +153,21 @@ pub(crate) fn owner(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
             return None;
         }
         let owner = (*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_class>(tuple)).relowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}
+
+/// The owner of a function.
+pub(crate) fn owner_of_function(function: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a syscache lookup by oid; the owner is copied before the tuple is released.
+    unsafe {
+        let tuple =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::PROCOID as _, pg_sys::Datum::from(function));
+        if tuple.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_proc>(tuple)).proowner;
         pg_sys::ReleaseSysCache(tuple);
         Some(owner)
     }
