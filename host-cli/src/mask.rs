@@ -1,7 +1,8 @@
 //! Replaces values in a stream of bytes.
 //!
 //! What could be the beginning of a value is held back until the next bytes tell, so that a value is found however it is
-//! written. At each place the longest value counts.
+//! written. At each place the longest value counts. A value that begins inside of another one and ends after it is found,
+//! too: its end tells a part of it.
 
 use zeroize::Zeroizing;
 
@@ -67,6 +68,15 @@ pub(crate) struct Masked<'a> {
     held: Zeroizing<Vec<u8>>,
     /// What is known of the values that start where `held` does.
     front: Option<Front>,
+    /// The last value that was found, where it goes on in `held`.
+    found: Option<Found>,
+}
+
+/// A value that was found, and not passed over yet.
+struct Found {
+    index: usize,
+    /// How many of its bytes are still to come.
+    left: usize,
 }
 
 /// The values that may start at a place.
@@ -80,7 +90,7 @@ struct Front {
 
 impl<'a> Masked<'a> {
     pub(crate) fn new(values: &'a Values) -> Self {
-        Self { values, held: Zeroizing::default(), front: None }
+        Self { values, held: Zeroizing::default(), front: None, found: None }
     }
 
     /// What can be passed on after these bytes came.
@@ -98,21 +108,28 @@ impl<'a> Masked<'a> {
         let mut passed = Vec::with_capacity(self.held.len());
         let mut place = 0;
         while let Some(rest) = self.held.get(place..).filter(|rest| !rest.is_empty()) {
-            let front = self.values.front(rest, self.front.take());
+            let front = self.front.take().unwrap_or_else(|| self.values.start(rest, self.found.as_ref()));
+            let front = self.values.front(rest, front);
             if !front.open.is_empty() && !at_end {
                 self.front = Some(front);
                 break;
             }
-            match front.whole.and_then(|index| self.values.patterns.get(index)) {
-                Some(pattern) => {
-                    passed.extend_from_slice(pattern.shown.as_bytes());
-                    place += pattern.bytes.len();
-                }
-                None => {
-                    passed.extend(rest.first());
-                    place += 1;
-                }
+            if let Some((index, pattern)) =
+                front.whole.and_then(|index| Some((index, self.values.patterns.get(index)?)))
+            {
+                passed.extend_from_slice(pattern.shown.as_bytes());
+                self.found = Some(Found { index, left: pattern.bytes.len() });
             }
+            match &mut self.found {
+                Some(found) => {
+                    found.left = found.left.saturating_sub(1);
+                    if found.left == 0 {
+                        self.found = None;
+                    }
+                }
+                None => passed.extend(rest.first()),
+            }
+            place += 1;
         }
         let taken = place.min(self.held.len());
         self.held.drain(..taken);
@@ -121,12 +138,21 @@ impl<'a> Masked<'a> {
 }
 
 impl Values {
+    /// The values that may start with the first byte of `rest`; inside of one that was found, others that end after it.
+    fn start(&self, rest: &[u8], found: Option<&Found>) -> Front {
+        let first = rest.first().map_or(0, |first| usize::from(*first));
+        let mut open = self.by_first.get(first).cloned().unwrap_or_default();
+        if let Some(found) = found {
+            open.retain(|index| {
+                let longer = self.patterns.get(*index).is_some_and(|it| it.bytes.len() > found.left);
+                *index != found.index && longer
+            });
+        }
+        Front { open, compared: 0, whole: None }
+    }
+
     /// Which values start at the beginning of `rest`, of which a part may have been compared before.
-    fn front(&self, rest: &[u8], known: Option<Front>) -> Front {
-        let mut front = known.unwrap_or_else(|| {
-            let first = rest.first().map_or(0, |first| usize::from(*first));
-            Front { open: self.by_first.get(first).cloned().unwrap_or_default(), compared: 0, whole: None }
-        });
+    fn front(&self, rest: &[u8], mut front: Front) -> Front {
         let from = front.compared;
         let mut whole = front.whole;
         front.open.retain(|index| {
@@ -190,10 +216,34 @@ mod tests {
             ("secretsecret", "[a][a]"),
             ("secrecret", "secrecret"),
             ("secrsecret", "secr[a]"),
-            ("secretin", "[a]in"),
+            ("secretin", "[a][d]"),
+            ("secretins", "[a][d]s"),
+            ("secreti", "[a]i"),
+            ("cretinsecretinabab", "[d][a][d][c]"),
             ("ababab", "[c]ab"),
             ("aabab", "a[c]"),
             ("secre", "secre"),
+        ] {
+            assert_eq!(masked(&all, text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn values_that_overlap() {
+        let all = values(&[
+            ("a", "abcdefgh"),
+            ("b", "cdefghijkl"),
+            ("c", "efgh"),
+            ("d", "ijklmnop"),
+            ("e", "abcd"),
+        ]);
+        for (text, expected) in [
+            ("abcdefghijkl", "[a][b]"),
+            ("abcdefghijklmnop", "[a][b][d]"),
+            ("abcdefghijkx", "[a]ijkx"),
+            ("abcdefghabcd", "[a][e]"),
+            ("abcdefg", "[e]efg"),
+            ("efghabcdefghijkl.", "[c][a][b]."),
         ] {
             assert_eq!(masked(&all, text), expected, "{text}");
         }
