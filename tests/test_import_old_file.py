@@ -121,7 +121,7 @@ def test_who_may(db: Database, file: Path) -> None:
         with refused("42501", "COPY"):
             db.run(call, str(file), None, user="keeper")
         db.run("grant pg_read_server_files, app to keeper; grant usage on schema crypto to keeper")
-        with refused("42501", "permission denied for table credentials_config"):
+        with refused("42501", "permission denied for table encrypted_credentials"):
             db.run("select name from omni_credentials.import_old_file(%s)", str(file), user="keeper")
         with refused("42501", "variable"):
             db.run(call, str(file), "OTHER", user="keeper")

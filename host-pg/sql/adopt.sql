@@ -337,7 +337,7 @@ create function omni_credentials.open_old_value(schema regnamespace, variable te
 language c volatile
 as 'MODULE_PATHNAME', 'open_old_value_wrapper';
 comment on function omni_credentials.open_old_value(regnamespace, text, bytea) is
-'A value that omni_credentials 0.2.0 sealed with pgcrypto under the secret in a variable of the server''s environment. For the owner of the instance, who may use the variable.';
+'A value that omni_credentials 0.2.0 sealed with pgcrypto, under the secret of the instance or of another variable. For the owner of the instance, who may use the variable.';
 
 create function omni_credentials.import_old_file(
     filename text,
@@ -351,7 +351,6 @@ as $$
 declare
     ours text := (select e.extnamespace::regnamespace from pg_extension e where e.extname = 'omni_credentials');
     place text := schema;
-    variable text := env_var;
     line tid;
     compare text;
     found_there integer;
@@ -363,9 +362,6 @@ begin
         raise exception using errcode = 'null_value_not_allowed', message = 'argument filename, schema or dry_run is NULL';
     end if;
     execute format('select %s.trusted_instance($1)', ours) using schema;
-    if variable is null then
-        execute format('select c.environment_variable from only %s.credentials_config c', place) into strict variable;
-    end if;
     -- COPY asks for the right to read files of the server. The values stay sealed here.
     create temporary table "omni_credentials 0.2.0"
         (name text not null, value bytea not null, kind text not null, principal text not null, scope jsonb not null)
@@ -400,13 +396,13 @@ begin
     for line, name, kind, principal, scope in
         select f.ctid, f.name, f.kind, f.principal, f.scope from pg_temp."omni_credentials 0.2.0" f order by f.ctid
     loop
-        execute compare into found_there, same using line, schema, variable;
+        execute compare into found_there, same using line, schema, env_var;
         if found_there = 0 then
             action := 'import';
             -- Also where nothing is to be imported: what does not open is told.
             execute format(
                 'select %s.open_old_value($2, $3, f.value) is not null from pg_temp."omni_credentials 0.2.0" f where f.ctid = $1', ours)
-            into strict same using line, schema, variable;
+            into strict same using line, schema, env_var;
             if not dry_run then
                 execute format(
                     'insert into %2$s.encrypted_credentials (name, value, kind, principal, scope)
@@ -415,8 +411,8 @@ begin
                         f.kind::%2$s.credential_kind, f.principal::regrole, f.scope
                      from pg_temp."omni_credentials 0.2.0" f where f.ctid = $1',
                     ours, place, place || '.encrypted_credentials')
-                using line, schema, variable;
-                execute compare into found_there, same using line, schema, variable;
+                using line, schema, env_var;
+                execute compare into found_there, same using line, schema, env_var;
                 if not same then
                     raise exception using
                         errcode = 'data_exception',

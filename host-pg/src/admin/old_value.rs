@@ -14,7 +14,7 @@ use crate::rows::open::bytea;
 raw_function!(open_old_value_wrapper, pg_finfo_open_old_value_wrapper, open_old_value);
 
 /// `open_old_value(schema regnamespace, variable text, sealed bytea) returns text`. For the owner of the instance, who may
-/// use the variable.
+/// use the variable: that of the instance, where it is NULL.
 ///
 /// # Safety
 /// Called by Postgres with these types.
@@ -25,22 +25,27 @@ unsafe fn open_old_value(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     };
     // SAFETY: the datum of a text that is not NULL.
     let variable = argument(1).and_then(|variable| unsafe { String::from_datum(variable, false) });
-    or_raise(given(argument(0).map(catalog::oid), "schema").and_then(|schema| {
-        let (variable, sealed) = (given(variable, "variable")?, given(argument(2), "sealed")?);
-        open(schema, &variable, sealed)
-    }))
+    or_raise(
+        given(argument(0).map(catalog::oid), "schema")
+            .and_then(|schema| open(schema, variable, given(argument(2), "sealed")?)),
+    )
 }
 
-fn open(schema: pg_sys::Oid, variable: &str, sealed: pg_sys::Datum) -> Result<pg_sys::Datum, Error> {
+fn open(
+    schema: pg_sys::Oid,
+    variable: Option<String>,
+    sealed: pg_sys::Datum,
+) -> Result<pg_sys::Datum, Error> {
     let handle = instance::of_schema(schema)?;
-    let (table, owners) = {
+    let (table, owners, own) = {
         let instance = handle.borrow();
-        (instance.table, instance.owners.clone())
+        (instance.table, instance.owners.clone(), instance.variable().to_owned())
     };
     must_own(table)?;
-    allowed_variables::must_be_allowed(variable, &owners)?;
+    let variable = variable.unwrap_or(own);
+    allowed_variables::must_be_allowed(&variable, &owners)?;
     let decrypt = decrypt_function().ok_or(Error::PgcryptoMissing)?;
-    let secret = Secret::of(&master_secret::master_secret(variable)?);
+    let secret = Secret::of(&master_secret::master_secret(&variable)?);
     // SAFETY: the function has these two arguments and gives a text, or raises an error.
     Ok(unsafe { pg_sys::OidFunctionCall2Coll(decrypt, pg_sys::DEFAULT_COLLATION_OID, sealed, secret.text) })
 }
