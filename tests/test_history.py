@@ -591,6 +591,54 @@ class TestMaintenance:
         db.run("insert into omni_credentials.credentials_keyrings values (%s, %b, %b)", *keyring[0])
         assert db.run("select omni_credentials.restore_credential('n')") == [(1,)]
 
+    def test_a_table_that_is_somewhere_else(self, role, db: Database) -> None:
+        """Without it, no keyring goes that its versions need, and status() says why changes fail."""
+        other = role("other")
+        db.run("create schema mine")
+        db.run("select omni_credentials.instantiate('mine')")
+        for value in ("one", "two"):
+            db.run("select mine.set_credential('n', %s::text)", value)
+        db.run("select omni_credentials.use_module(schema => 'mine')")
+        problem = "select problem from omni_credentials.status() where schema = 'mine'"
+        for change, back in (
+            ("rename to elsewhere", "alter table mine.elsewhere rename to encrypted_credential_versions"),
+            (f"owner to {other}", "alter table mine.encrypted_credential_versions owner to postgres"),
+        ):
+            db.run(f"alter table mine.encrypted_credential_versions {change}")
+            for statement in (
+                "select mine.set_credential('n', 'three'::text)",
+                "select omni_credentials.rotate_key('mine')",
+                "select omni_credentials.use_module(schema => 'mine')",
+                "select omni_credentials.prune_keyrings('mine')",
+                "select omni_credentials.rename_principal('nobody', 'postgres', 'mine')",
+                "select omni_credentials.repair_principals('mine')",
+            ):
+                with refused("55000", "schema mine has no table encrypted_credential_versions", hint="history_limit = 0"):
+                    db.run(statement)
+            ((told,),) = db.run(problem)
+            assert "schema mine has no table encrypted_credential_versions" in told
+            db.run(back)
+            assert db.run(problem) == [(None,)]
+        db.run("select omni_credentials.use_module(schema => 'mine')")
+        assert db.run("select omni_credentials.prune_keyrings('mine')") == [(2,)]
+        assert db.run("select value from mine.credential_versions") == [(b"one",)]
+
+    def test_what_the_table_may_not_have_is_told(self, db: Database) -> None:
+        db.run("create schema mine")
+        db.run("select omni_credentials.instantiate('mine')")
+        for statement, undo, expected in (
+            ("create index extra on mine.encrypted_credential_versions ((version + 1))", "drop index mine.extra", "index extra is not"),
+            ("create rule r as on update to mine.encrypted_credential_versions do also nothing", "drop rule r on mine.encrypted_credential_versions",
+             "it has rules"),
+            ("alter table mine.encrypted_credential_versions replica identity nothing; drop index mine.encrypted_credential_versions_uniq",
+             "", "it has lost its unique index"),
+        ):
+            db.run(statement)
+            ((told,),) = db.run("select problem from omni_credentials.status() where schema = 'mine'")
+            assert "mine.encrypted_credential_versions" in told and expected in told
+            if undo:
+                db.run(undo)
+
     def test_damaged_versions_are_found(self, app: str, db: Database) -> None:
         for value in ("one", "two"):
             put(db, value, user=app)

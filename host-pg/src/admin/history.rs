@@ -140,8 +140,7 @@ pub(super) fn repair(
 
 /// Fails where a version needs a keyring that is superseded.
 pub(super) fn must_not_need_superseded(handle: &Handle) -> Result<(), Error> {
-    let versions = handle.borrow().table_of_versions(pg_sys::AccessShareLock)?;
-    let Some(versions) = versions else { return Ok(()) };
+    let Some(versions) = history::table_if_kept(handle, pg_sys::AccessShareLock)? else { return Ok(()) };
     every_version(&versions, Visibility::Now, |version| {
         if !prune_keyrings::needs_superseded(&mut handle.borrow_mut(), &version.fields, version.sealed)? {
             return Ok(());
@@ -155,8 +154,7 @@ fn each_to_write(
     handle: &Handle,
     mut visit: impl FnMut(&Table, &Version<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let table = handle.borrow().table_of_versions(pg_sys::ShareRowExclusiveLock)?;
-    let Some(table) = table else { return Ok(()) };
+    let Some(table) = history::table_if_kept(handle, pg_sys::ShareRowExclusiveLock)? else { return Ok(()) };
     every_version(&table, Visibility::Now, |version| visit(&table, version))
 }
 

@@ -13,6 +13,7 @@ use crate::keys::master_secret::{self, Source};
 use crate::postgres::catalog;
 use crate::postgres::heap::Visibility;
 use crate::rows::every::every_row;
+use crate::rows::history;
 use crate::settings;
 
 /// Variable, where its secret is, whether that opens the keyring, keyrings, module, credentials, expired, due within 30
@@ -46,6 +47,9 @@ fn line(schema: pg_sys::Oid) -> Result<Line, Error> {
     let counts = Counts::of(&handle)?;
     let variable = handle.borrow().variable().to_owned();
     let (unlocks, mut problem) = unlocks(&handle);
+    if let Err(error) = history::must_work(&handle) {
+        problem.get_or_insert(error.to_string());
+    }
     let keyrings = i32::try_from(handle.borrow().keyrings()).unwrap_or(i32::MAX);
     let module = handle.borrow().current_digest().ok().map(|digest| digest.to_string());
     let source = master_secret::source(&variable).unwrap_or_else(|error| {

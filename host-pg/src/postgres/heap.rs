@@ -261,6 +261,11 @@ impl Table {
         }
     }
 
+    /// Fails unless there is the index that `scan_backward` goes along.
+    pub(crate) fn must_have_index(&self, columns: &[usize]) -> Result<(), Error> {
+        self.index_over(columns).map(drop)
+    }
+
     /// A valid unique btree index over these columns, in this order and no others, ascending. One over text is in the
     /// collation "C".
     fn index_over(&self, columns: &[usize]) -> Result<pg_sys::Oid, Error> {
@@ -363,7 +368,7 @@ impl Table {
     }
 
     /// Fails where the table has anything that direct writing would pass over.
-    fn must_be_plain(&self) -> Result<(), Error> {
+    pub(crate) fn must_be_plain(&self) -> Result<(), Error> {
         if self.plain.get() {
             return Ok(());
         }

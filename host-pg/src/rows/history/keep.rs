@@ -49,7 +49,7 @@ thread_local! {
 }
 
 /// The index that the history is read by.
-const INDEX: [usize; 6] = [
+pub(super) const INDEX: [usize; 6] = [
     credentials::NAME,
     credentials::KIND,
     credentials::PRINCIPAL,

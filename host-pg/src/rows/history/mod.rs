@@ -23,6 +23,26 @@ pub(crate) fn table(handle: &Handle, lock: u32) -> Result<Table, Error> {
     store.table_of_versions(lock)?.ok_or_else(|| Error::HistoryMissing { schema: store.schema_name() })
 }
 
+/// The table, for what must reach every version; `None` where there is no history. An instance that keeps one and has lost its
+/// table has versions somewhere.
+pub(crate) fn table_if_kept(handle: &Handle, lock: u32) -> Result<Option<Table>, Error> {
+    let store = handle.borrow();
+    match store.table_of_versions(lock)? {
+        None if store.history_limit() > 0 => Err(Error::HistoryMissing { schema: store.schema_name() }),
+        table => Ok(table),
+    }
+}
+
+/// Fails where a change of a credential would fail to leave a version.
+pub(crate) fn must_work(handle: &Handle) -> Result<(), Error> {
+    if handle.borrow().history_limit() == 0 {
+        return Ok(());
+    }
+    let table = table(handle, pg_sys::AccessShareLock)?;
+    table.must_be_plain()?;
+    table.must_have_index(&keep::INDEX)
+}
+
 /// A version, as `every_version` visits it.
 pub(crate) struct Version<'a> {
     pub(crate) row: &'a Row,
