@@ -161,7 +161,7 @@ def test_the_page(db: Database) -> None:
 
     def psql(text: str, user: str) -> str:
         text = text.replace("'hunter2'", "'" + PASSWORD.replace("'", "''") + "'")
-        text, count = re.subn(r"host=\S+ dbname=\S+ user=\S+( sslmode=\S+)?'", place + "'", text)
+        text = re.sub(r"host=\S+ dbname=\S+ user=\S+( sslmode=\S+)?'", place + "'", text)
         done = subprocess.run(
             db.server.program("psql", "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", db.name, "-U", user),
             input=text, env=db.server.client_environment(), capture_output=True, text=True, check=False,

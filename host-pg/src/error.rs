@@ -577,7 +577,7 @@ impl Error {
             ),
             Self::FileInvalid { .. } => (
                 C::ERRCODE_BAD_COPY_FILE_FORMAT,
-                Some("The file was left as it is. Restore it from version control, or resolve the merge with: omni-credentials merge.".into()),
+                Some("The file was left as it is. Restore it from version control, or resolve the merge with: omni-credentials merge. To take over a file of omni_credentials 0.2.0: select omni_credentials.import_old_file(...).".into()),
             ),
             Self::FileUnsupported { .. } => (
                 C::ERRCODE_FEATURE_NOT_SUPPORTED,
