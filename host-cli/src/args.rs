@@ -218,6 +218,12 @@ pub(crate) enum Command {
         /// Keep this side of each credential that both sides changed
         #[arg(long, value_name = "SIDE")]
         prefer: Option<Side>,
+        /// Keep our version of this credential: NAME, or NAME?kind=...&principal=...&scope=...
+        #[arg(id = "keep_ours", long = "ours", value_name = "NAME")]
+        keep_ours: Vec<String>,
+        /// Keep their version of this credential
+        #[arg(id = "keep_theirs", long = "theirs", value_name = "NAME")]
+        keep_theirs: Vec<String>,
     },
     /// Run a program with credentials as environment variables
     Exec {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use base64ct::{Base64, Encoding};
+use omni_credentials_host::Identity;
 use toml::{Table, Value};
 use zeroize::Zeroizing;
 
@@ -23,6 +24,21 @@ pub(crate) struct Edited {
     pub(crate) value: Zeroizing<Vec<u8>>,
 }
 
+impl Edited {
+    /// A credential as it is in a file.
+    pub(crate) fn new(identity: &Identity<'_>, expires: Option<u64>, value: Zeroizing<Vec<u8>>) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            name: text(identity.name),
+            kind: text(identity.kind),
+            principal: text(identity.principal),
+            scope: text(identity.scope),
+            expires,
+            value,
+        }
+    }
+}
+
 const HELP: &str = "\
 # Credentials, in TOML. If you remove a [[credential]], the command deletes it. To add one:
 #
@@ -37,32 +53,33 @@ const HELP: &str = "\
 # To change nothing, leave this text unchanged or empty the file.
 ";
 
+const HELP_CHOICE: &str = "\
+# Both sides changed this credential. Save it as the merged file is to have it.
+# To go back to the question, leave this text unchanged or empty the file.
+";
+
 /// The text, with a notice of several lines on top if there is something to say.
 pub(crate) fn render(credentials: &[Edited], notice: &str) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::with_capacity(8192));
     text.push_str(&comment(notice));
     text.push_str(HELP);
     for credential in credentials {
-        let _ = write!(
-            text,
-            "\n[[credential]]\nname = {}\nkind = {}\nprincipal = {}\nscope = {}\n",
-            quoted(&credential.name),
-            quoted(&credential.kind),
-            quoted(&credential.principal),
-            literal(&credential.scope),
-        );
-        if let Some(expires) = expiry::text(credential.expires) {
-            let _ = writeln!(text, "expires = \"{expires}\"");
-        }
-        match std::str::from_utf8(&credential.value) {
-            Ok(value) => {
-                let value = Zeroizing::new(paragraphs(value));
-                let _ = writeln!(text, "value = {}", *value);
-            }
-            Err(_) => {
-                let value = Zeroizing::new(Base64::encode_string(&credential.value));
-                let _ = writeln!(text, "base64 = \"{}\"", *value);
-            }
+        push(&mut text, credential);
+    }
+    text
+}
+
+/// The text for one credential that is in conflict: what it starts from, and the other version as a comment.
+pub(crate) fn render_choice(start: &Edited, other: Option<&Edited>) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::with_capacity(8192));
+    text.push_str(HELP_CHOICE);
+    push(&mut text, start);
+    if let Some(other) = other {
+        let mut commented = Zeroizing::new(String::with_capacity(8192));
+        push(&mut commented, other);
+        text.push_str("\n# The other side has:\n");
+        for line in commented.lines() {
+            let _ = writeln!(text, "#{}{line}", if line.is_empty() { "" } else { " " });
         }
     }
     text
@@ -110,6 +127,30 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Edited>, Error> {
         }
     }
     Ok(edited)
+}
+
+fn push(text: &mut Zeroizing<String>, credential: &Edited) {
+    let _ = write!(
+        text,
+        "\n[[credential]]\nname = {}\nkind = {}\nprincipal = {}\nscope = {}\n",
+        quoted(&credential.name),
+        quoted(&credential.kind),
+        quoted(&credential.principal),
+        literal(&credential.scope),
+    );
+    if let Some(expires) = expiry::text(credential.expires) {
+        let _ = writeln!(text, "expires = \"{expires}\"");
+    }
+    match std::str::from_utf8(&credential.value) {
+        Ok(value) => {
+            let value = Zeroizing::new(paragraphs(value));
+            let _ = writeln!(text, "value = {}", *value);
+        }
+        Err(_) => {
+            let value = Zeroizing::new(Base64::encode_string(&credential.value));
+            let _ = writeln!(text, "base64 = \"{}\"", *value);
+        }
+    }
 }
 
 const NOTICE: &str = "#! ";
@@ -222,6 +263,8 @@ mod tests {
         for notice in ["", "line 7: no\nand more"] {
             assert_eq!(parse(&render(&all, notice)).unwrap(), all);
         }
+        let choice = render_choice(all.get(1).unwrap(), all.get(12));
+        assert_eq!(parse(&choice).unwrap().as_slice(), all.get(1..2).unwrap());
         let text = render(&all, "old");
         assert_eq!(*with_notice(&text, "new"), *render(&all, "new"));
     }

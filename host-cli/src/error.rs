@@ -88,6 +88,19 @@ pub(crate) enum Error {
     /// Both sides changed these credentials.
     #[error("the two sides do not agree on {}", .0.join("; "))]
     Conflict(Vec<String>),
+    /// A credential that the command line decides about is in no conflict.
+    #[error(
+        "no credential {name} is in conflict{}{}",
+        if conflicts.is_empty() { "" } else { "; these are: " },
+        conflicts.join("; ")
+    )]
+    NotInConflict { name: String, conflicts: Vec<String> },
+    /// Several of this name are in conflict.
+    #[error("{} credentials {name} are in conflict", found.len())]
+    SeveralConflicts { name: String, found: Vec<String> },
+    /// The file is not as it was when a person was asked about it.
+    #[error("{}: another process changed the file in the meantime; nothing was written", .0.display())]
+    ChangedMeanwhile(PathBuf),
     /// Both sides changed the master secret, and only one of the two is at hand.
     #[error("both sides changed the master secret of {}", .path.display())]
     SecretConflict {
@@ -194,11 +207,17 @@ impl Error {
             },
             Self::NoSecret { .. } | Self::NoValue | Self::NoPrincipal => Exit::NoInput,
             Self::WrongSecret { .. } | Self::InvalidSecret | Self::SecretsDiffer => Exit::WrongSecret,
-            Self::NotFound(_) | Self::Ambiguous { .. } => Exit::NotFound,
+            Self::NotFound(_)
+            | Self::Ambiguous { .. }
+            | Self::NotInConflict { .. }
+            | Self::SeveralConflicts { .. } => Exit::NotFound,
             Self::Invalid { .. } | Self::Meaningless(_) | Self::Variable(_) | Self::SeveralLines => {
                 Exit::Invalid
             }
-            Self::Conflict(_) | Self::SecretConflict { .. } | Self::MarkersInRecords(_) => Exit::Conflict,
+            Self::Conflict(_)
+            | Self::SecretConflict { .. }
+            | Self::ChangedMeanwhile(_)
+            | Self::MarkersInRecords(_) => Exit::Conflict,
             Self::NoEditor | Self::Editor { .. } => Exit::Editor,
             Self::Module(_) | Self::Vector(_) => Exit::Module,
             Self::Unreadable { .. } => Exit::Unreadable,
@@ -281,7 +300,12 @@ impl Error {
                 }
                 _ => return None,
             },
-            Self::Conflict(_) => hints::CONFLICT.into(),
+            Self::Conflict(_) => format!("{}; for one credential: --ours NAME, --theirs NAME", hints::CONFLICT),
+            Self::SeveralConflicts { found, .. } => {
+                let found: Vec<_> = found.iter().map(|reference| format!("'{reference}'")).collect();
+                format!("choose with the whole name: {}", found.join(" or "))
+            }
+            Self::ChangedMeanwhile(path) => format!("look again: omni-credentials merge --file {}", path.display()),
             Self::SecretConflict { .. } => hints::WRAPPING.into(),
             Self::MarkersInRecords(path) => {
                 let path = path.display();

@@ -1,11 +1,11 @@
 //! Finding the credentials that are meant.
 
-use omni_credentials_host::{Entry, Identity};
+use omni_credentials_host::Entry;
 
 use crate::args::Selection;
 use crate::error::Error;
 use crate::identity::shown;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// The live credentials that match; `name` none stands for all.
 pub(crate) fn matching(
@@ -15,10 +15,7 @@ pub(crate) fn matching(
 ) -> Result<Vec<Entry>, Error> {
     let scope = match &selection.scope {
         None => None,
-        Some(scope) => {
-            let any = Identity { name: b"x", kind: b"x", principal: b"x", scope: scope.as_bytes() };
-            Some(store.canonical(any)?.scope)
-        }
+        Some(scope) => Some(store::canonical_scope(&mut store.files, &store.keyring_bytes, scope)?),
     };
     let same = |wanted: Option<&str>, found: &[u8]| wanted.is_none_or(|wanted| wanted.as_bytes() == found);
     let found = store.live().filter(|entry| {

@@ -6,10 +6,12 @@
 
 mod args;
 mod buffer;
+mod choices;
 mod combine;
 mod commands;
 mod context;
 mod dotenv;
+mod editor;
 mod environment;
 mod error;
 mod exit;
@@ -25,6 +27,7 @@ mod mask;
 mod nested;
 mod output;
 mod prompt;
+mod reference;
 mod scratch;
 mod secret;
 mod store;

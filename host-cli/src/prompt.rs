@@ -50,6 +50,30 @@ pub(crate) fn ask(prompt: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
     answer.map(Some)
 }
 
+/// Asks for a line that appears on the screen. None without a terminal, or at the end of its input.
+pub(crate) fn line(question: &str) -> Result<Option<String>, Error> {
+    let Ok(mut tty) = OpenOptions::new().read(true).write(true).open("/dev/tty") else { return Ok(None) };
+    // What came before the question is no answer to it.
+    let _ = termios::tcflush(&tty, QueueSelector::IFlush);
+    tty.write_all(question.as_bytes()).map_err(Error::io("the terminal"))?;
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    while bytes.last() != Some(&b'\n') {
+        interrupt::check()?;
+        if !is_ready(&tty, PAUSE)? {
+            continue;
+        }
+        match tty.read(&mut buffer) {
+            Ok(0) | Err(_) => {
+                interrupt::check()?;
+                return Ok(None);
+            }
+            Ok(count) => bytes.extend(buffer.iter().take(count)),
+        }
+    }
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
 /// Gives the terminal back as it was, because the process ends or stops.
 pub(crate) fn restore() {
     with_open(|open| {

@@ -86,19 +86,31 @@ impl Store {
         self.entries.iter().filter(|entry| !entry.deleted)
     }
 
-    /// The credential of an identity in canonical form, unless it is deleted. A document has its records sorted.
+    /// The credential of an identity in canonical form, unless it is deleted.
     pub(crate) fn record(&self, identity: &Identity<'_>) -> Option<&Entry> {
-        fn key<'a>(it: &Identity<'a>) -> [&'a [u8]; 4] {
-            [it.name, it.kind, it.principal, it.scope]
-        }
-        let at = self.entries.binary_search_by(|entry| key(&entry.identity()).cmp(&key(identity))).ok()?;
-        self.entries.get(at).filter(|entry| !entry.deleted)
+        live_record(&self.entries, identity)
     }
 
     /// The canonical form of an identity.
     pub(crate) fn canonical(&mut self, identity: Identity<'_>) -> Result<Entry, Error> {
         canonical(&mut self.files, &self.keyring_bytes, identity)
     }
+}
+
+/// The credential of an identity in canonical form among the entries of a document, which are sorted; unless it is
+/// deleted.
+pub(crate) fn live_record<'a>(entries: &'a [Entry], identity: &Identity<'_>) -> Option<&'a Entry> {
+    fn key<'a>(it: &Identity<'a>) -> [&'a [u8]; 4] {
+        [it.name, it.kind, it.principal, it.scope]
+    }
+    let at = entries.binary_search_by(|entry| key(&entry.identity()).cmp(&key(identity))).ok()?;
+    entries.get(at).filter(|entry| !entry.deleted)
+}
+
+/// The canonical form of a scope. `keyring` is any keyring.
+pub(crate) fn canonical_scope(files: &mut Files, keyring: &[u8], scope: &str) -> Result<Vec<u8>, Error> {
+    let any = Identity { name: b"x", kind: b"x", principal: b"x", scope: scope.as_bytes() };
+    Ok(canonical(files, keyring, any)?.scope)
 }
 
 /// Makes canonical forms of many identities.

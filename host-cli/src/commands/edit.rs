@@ -2,10 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
-use std::process::Command;
-use std::thread;
-use std::time::Duration;
 
 use omni_credentials_host::{Entry, EntryRef, Preference};
 use tempfile::NamedTempFile;
@@ -15,15 +11,9 @@ use crate::buffer::{self, Edited};
 use crate::combine::combine;
 use crate::context::{Context, MAX_FILE};
 use crate::error::Error;
-use crate::scratch::{self, Scratch};
+use crate::scratch;
 use crate::store::{self, Canonical, Opened, Store};
-use crate::{environment, git, identity, interrupt, output, secret, terminal};
-
-/// Characters that mean something to a shell.
-const FOR_SHELL: [char; 20] =
-    ['|', '&', ';', '<', '>', '(', ')', '$', '`', '"', '\'', '\\', '*', '?', '[', '#', '~', '=', '%', '\n'];
-/// How often to look whether the editor has ended.
-const PAUSE: Duration = Duration::from_millis(20);
+use crate::{editor, git, identity, output, secret, terminal};
 
 /// How many master secrets are tried for a file that has another one when it is saved.
 const MAX_SECRETS: u32 = 4;
@@ -48,7 +38,7 @@ pub(crate) fn run(context: &Context) -> Result<(), Error> {
 
 /// Edits until the text is saved or given up. `unsaved` is what could not be saved so far.
 fn edit(context: &Context, unsaved: &mut Option<Changed>) -> Result<(), Error> {
-    let editor = editor()?;
+    let editor = editor::named()?;
     scratch::sweep();
     let mut base = context.read()?;
     let mut opened = Store::parse(context, &context.file, &base)?.unlock(context)?;
@@ -57,7 +47,7 @@ fn edit(context: &Context, unsaved: &mut Option<Changed>) -> Result<(), Error> {
     let mut keeps = false;
     let mut reason = None;
     loop {
-        let (edited, is_text) = buffer::from_editor(&edit_text(context, &editor, &text)?);
+        let (edited, is_text) = buffer::from_editor(&editor::edit(context, &editor, &text)?);
         if buffer::is_given_up(&edited) || (*edited == *text && !keeps) {
             *unsaved = None;
             return reason.map_or_else(|| finish(context, None), Err);
@@ -116,13 +106,6 @@ fn again(edited: &str, error: &Error, what_to_do: &str) -> Zeroizing<String> {
     buffer::with_notice(edited, &format!("{error}\n{hint}{what_to_do}"))
 }
 
-/// Lets a person edit the text. No copy of it is left when this returns.
-fn edit_text(context: &Context, editor: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let scratch = Scratch::write(text)?;
-    run_editor(context, editor, scratch.file())?;
-    scratch.take()
-}
-
 /// Keeps what could not be saved next to the file, encrypted as the file is.
 fn keep(context: &Context, changed: &Changed) {
     let name = context.file.file_name().unwrap_or_default().to_string_lossy();
@@ -157,18 +140,8 @@ fn keep(context: &Context, changed: &Changed) {
 /// All credentials with their values.
 fn credentials(opened: &mut Opened) -> Result<Vec<Edited>, Error> {
     let live: Vec<_> = opened.store.live().cloned().collect();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     live.iter()
-        .map(|entry| {
-            Ok(Edited {
-                name: text(&entry.name),
-                kind: text(&entry.kind),
-                principal: text(&entry.principal),
-                scope: text(&entry.scope),
-                expires: entry.expires,
-                value: opened.value_of(entry)?,
-            })
-        })
+        .map(|entry| Ok(Edited::new(&entry.identity(), entry.expires, opened.value_of(entry)?)))
         .collect()
 }
 
@@ -286,44 +259,4 @@ fn finish(context: &Context, changed: Option<&Changed>) -> Result<(), Error> {
         None => "nothing was changed".to_owned(),
     });
     Ok(())
-}
-
-fn editor() -> Result<String, Error> {
-    let named = ["VISUAL", "EDITOR"].into_iter().filter_map(|name| std::env::var(name).ok());
-    named.into_iter().find(|editor| !editor.trim().is_empty()).ok_or(Error::NoEditor)
-}
-
-/// Runs the editor as git does: by the shell where its name has what only a shell understands. A shell in between
-/// would end at an interrupt that is meant for the editor.
-fn run_editor(context: &Context, editor: &str, file: &Path) -> Result<(), Error> {
-    let failed = |reason: String| Error::Editor { editor: editor.to_owned(), reason };
-    let mut words = editor.split_whitespace();
-    let mut command = match words.next() {
-        Some(program) if !editor.contains(FOR_SHELL) => {
-            let mut command = Command::new(program);
-            command.args(words);
-            command
-        }
-        _ => {
-            let mut command = Command::new("/bin/sh");
-            command.arg("-c").arg(format!("{editor} \"$@\"")).arg(editor);
-            command
-        }
-    };
-    environment::without_secrets(command.arg(file), &context.variable);
-    let status = interrupt::attended(|| -> Result<_, Error> {
-        let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
-        loop {
-            if let Some(status) = child.try_wait().map_err(|error| failed(error.to_string()))? {
-                return Ok(status);
-            }
-            if let Err(error) = interrupt::check() {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(error.into());
-            }
-            thread::sleep(PAUSE);
-        }
-    })?;
-    if status.success() { Ok(()) } else { Err(failed(status.to_string())) }
 }

@@ -12,7 +12,7 @@ use crate::args::Selection;
 use crate::context::Context;
 use crate::error::Error;
 use crate::store::Store;
-use crate::{find, input, output};
+use crate::{find, input, output, reference};
 
 /// Longest template.
 const LONGEST: u64 = 16 << 20;
@@ -82,8 +82,8 @@ enum Piece<'a> {
     Credential { name: String, selection: Selection },
 }
 
-/// `{{ omni://NAME }}`, with `?kind=…&principal=…&scope=…` behind the name where it takes more to tell credentials apart.
-/// What else stands between such braces belongs to other templates.
+/// `{{ omni://NAME }}`, where `NAME` is a [`reference`]. What else stands between such braces belongs to other
+/// templates.
 fn parse(text: &str) -> Result<Vec<Piece<'_>>, Error> {
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -106,41 +106,9 @@ fn parse(text: &str) -> Result<Vec<Piece<'_>>, Error> {
     Ok(pieces)
 }
 
-fn credential(reference: &str) -> Result<Piece<'static>, Error> {
-    let (name, query) = reference.split_once('?').unwrap_or((reference, ""));
-    let mut selection = Selection::default();
-    for part in query.split('&').filter(|part| !part.is_empty()) {
-        let (field, value) = part.split_once('=').unwrap_or((part, ""));
-        let value = Some(decoded(value)?);
-        match field {
-            "kind" => selection.kind = value,
-            "principal" => selection.principal = value,
-            "scope" => selection.scope = value,
-            _ => {
-                return Err(wrong(
-                    "a reference has kind, principal and scope behind its ?, and nothing else",
-                ));
-            }
-        }
-    }
-    Ok(Piece::Credential { name: decoded(name)?, selection })
-}
-
-/// Percent-encoding (RFC 3986).
-fn decoded(text: &str) -> Result<String, Error> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let mut digit = || rest.next().and_then(|digit| char::from(digit).to_digit(16));
-                let value = digit().zip(digit()).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-                value.ok_or_else(|| wrong("a % in a reference has no two digits behind it"))?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).map_err(|_| wrong("a reference is not UTF-8"))
+fn credential(text: &str) -> Result<Piece<'static>, Error> {
+    let (name, selection) = reference::parse(text).map_err(|what| wrong(&what))?;
+    Ok(Piece::Credential { name, selection })
 }
 
 fn wrong(what: &str) -> Error {

@@ -24,6 +24,7 @@ mod status;
 mod verify;
 
 use crate::args::{Command, Selection};
+use crate::choices::Named;
 use crate::context::Context;
 use crate::error::Error;
 
@@ -50,10 +51,15 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Error> {
         Command::Diff { old, new, values, exit_code } => {
             diff::run(context, &old, new.as_deref(), values, exit_code)
         }
-        Command::Merge { base: Some(base), ours: Some(ours), theirs: Some(theirs), path, prefer } => {
-            merge::driver(context, &base, &ours, &theirs, path.as_deref(), prefer)
+        Command::Merge { base, ours, theirs, path, prefer, keep_ours, keep_theirs } => {
+            let wanted = merge::Wanted { prefer, named: Named { ours: &keep_ours, theirs: &keep_theirs } };
+            match (base, ours, theirs) {
+                (Some(base), Some(ours), Some(theirs)) => {
+                    merge::driver(context, &base, &ours, &theirs, path.as_deref(), wanted)
+                }
+                _ => merge::finish(context, wanted),
+            }
         }
-        Command::Merge { prefer, .. } => merge::finish(context, prefer),
         Command::Exec { mask, only, selection, program } => {
             exec::run(context, mask, &only, &selection, &program)
         }
