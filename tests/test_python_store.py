@@ -576,53 +576,6 @@ def test_a_forked_child(store: Store) -> None:
     assert store["a"] == b"1"
 
 
-def test_a_file_of_the_size_that_is_promised(folder: Folder, store: Store) -> None:
-    """README: up to 2.8 MB; more is an error before the sandbox gets it, and the file is as it was."""
-    contents = store._contents
-    with store.module.files() as files:
-        document = files.parse(contents.file)
-        sealed = contents.keyring.seal(RawIdentity(b"x", b"k", b"p", b"{}"), None, b"x" * 40)
-        files.put(document, [
-            Entry(RawIdentity(b"name-%08d" % it, b"credential", b"app", b'{"all":true}'), None, sealed, False)
-            for it in range(10_000)
-        ])
-        large = files.write(document, files.unlock(contents.keyring_bytes, contents.kek), 0)
-    assert len(large) > 2_600_000
-    folder.file.write_bytes(large)
-    store.reload()
-    assert len(store) == 10_000
-    store["one more"] = "x"
-    assert store.save() and folder.get("one more") == b"x"
-    for count, message in ((1, "returned more in"), (3, "the changes have [0-9]+ bytes, and the Python package")):
-        for it in range(count):
-            store[f"big {it}"] = b"x" * 1_000_000
-        before = folder.file.read_bytes()
-        with pytest.raises(ModuleError, match=message) as caught:
-            store.save()
-        assert "use the command omni-credentials" in caught.value.hint
-        assert folder.file.read_bytes() == before and folder.leftovers() == [] and store["one more"] == b"x"
-
-
-def test_a_file_that_is_too_long(folder: Folder) -> None:
-    """It is refused at once, and takes no memory."""
-    folder.file.write_bytes(b"omni-credentials 1\n" + b"x" * 21_000_000)
-    code = """
-import resource
-from omni_credentials import *
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-try:
-    Store.open("credentials.omni")
-except FileError as error:
-    print(error.fault, error.hint)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder.path, capture_output=True, text=True, check=True,
-                          env=folder.environment | {"PYTHONPATH": str(PYTHON_HOST)})
-    said, kib = done.stdout.splitlines()
-    assert said == "too-long use the command omni-credentials, which works on files of up to 64 MiB"
-    assert int(kib) < 100 << 10
-
-
 def test_after_close(folder: Folder) -> None:
     store = Store.open(folder.file)
     store["a"] = "1"

@@ -76,6 +76,8 @@ class Function:
     name: str
     parameters: Sequence[tuple[str, Type]]
     result: Type
+    # Whether whole files pass through it.
+    bulk: bool = False
 
     @property
     def results(self) -> int:
@@ -94,8 +96,8 @@ def _fields(make: type[tuple[Any, ...]], *types: Type) -> Record:
 
 
 _U8, _U32, _U64, _BOOL, _BYTES, _STRING = Integer(8), Integer(32), Integer(64), Bool(), Bytes(), String()
-_OWN, _BORROW = Own(), Borrow()
-_FAILURE = Record(Refusal, [("error", Enum(list(EXPLANATIONS))), ("line", _U32), ("found", _U64)])
+_ERROR, _REASON = Enum(list(EXPLANATIONS)), Enum(list(CONFLICTS))
+_FAILURE = Record(Refusal, [("error", _ERROR), ("line", _U32), ("found", _U64)])
 _IDENTITY = _fields(RawIdentity, _BYTES, _BYTES, _BYTES, _BYTES)
 _EXPIRES = Option(_U64)
 _ENTRY = _fields(Entry, _IDENTITY, _EXPIRES, _BYTES, _BOOL)
@@ -124,14 +126,18 @@ class RawReconciled(NamedTuple):
 
 _PROTECTED = _fields(RawProtectedKeyring, _BYTES, _BYTES)
 _WRAPPING = Enum(["same", "ours", "theirs", "conflict"])
-_CONFLICT = _fields(Conflict, _IDENTITY, Enum(list(CONFLICTS)))
+_CONFLICT = _fields(Conflict, _IDENTITY, _REASON)
 _RECONCILED = _fields(
-    RawReconciled, _OWN, _OWN, _WRAPPING, ListOf(_ENTRY), ListOf(_ENTRY), ListOf(_CONFLICT)
+    RawReconciled, Own("document"), Own("keyring"), _WRAPPING, ListOf(_ENTRY), ListOf(_ENTRY), ListOf(_CONFLICT)
 )
 
 
 def _fallible(ok: Type | None) -> Result:
     return Result(ok, _FAILURE, lambda refusal: refusal)
+
+
+def _interface(name: str) -> str:
+    return f"omni:credentials/{name}@1.0.0"
 
 
 class _Interface:
@@ -141,18 +147,19 @@ class _Interface:
         self._name = name
         self._resource = resource
 
-    def function(self, name: str, result: Type, **parameters: Type) -> Function:
-        return self._make(name, result, parameters)
+    def function(self, name: str, result: Type, /, *, bulk: bool = False, **parameters: Type) -> Function:
+        return self._make(name, result, bulk, parameters)
 
-    def static(self, name: str, result: Type, **parameters: Type) -> Function:
-        return self._make(f"[static]{self._resource}.{name}", result, parameters)
+    def static(self, name: str, result: Type, /, *, bulk: bool = False, **parameters: Type) -> Function:
+        return self._make(f"[static]{self._resource}.{name}", result, bulk, parameters)
 
-    def method(self, name: str, result: Type, **parameters: Type) -> Function:
-        return self._make(f"[method]{self._resource}.{name}", result, {"self": _BORROW} | parameters)
+    def method(self, name: str, result: Type, /, *, bulk: bool = False, **parameters: Type) -> Function:
+        own = {"self": Borrow(self._resource)}
+        return self._make(f"[method]{self._resource}.{name}", result, bulk, own | parameters)
 
-    def _make(self, name: str, result: Type, parameters: dict[str, Type]) -> Function:
+    def _make(self, name: str, result: Type, bulk: bool, parameters: dict[str, Type]) -> Function:
         named = [(parameter.replace("_", "-"), type_) for parameter, type_ in parameters.items()]
-        function = Function(f"omni:credentials/{self._name}@1.0.0", name, named, result)
+        function = Function(_interface(self._name), name, named, result, bulk)
         FUNCTIONS.append(function)
         return function
 
@@ -182,47 +189,50 @@ REWRAP = _derivation.function(
 GENERATE_MASTER_KEY = _derivation.function("generate-master-key", _fallible(_BYTES))
 
 _keyring = _Interface("encryption", "keyring")
-UNLOCK = _keyring.static("unlock", _fallible(_OWN), keyring=_BYTES, kek=_BYTES)
+UNLOCK = _keyring.static("unlock", _fallible(Own("keyring")), keyring=_BYTES, kek=_BYTES)
 SEAL = _keyring.method("seal", _fallible(_BYTES), identity=_IDENTITY, expires=_EXPIRES, value=_BYTES)
 OPEN = _keyring.method("open", _fallible(_BYTES), identity=_IDENTITY, expires=_EXPIRES, sealed=_BYTES)
 RESEAL = _keyring.method("reseal", _fallible(_BYTES), identity=_IDENTITY, expires=_EXPIRES, sealed=_BYTES)
 KEY_OF = _keyring.method("key-of", _fallible(_KEY), sealed=_BYTES)
 TO_BYTES = _keyring.method("to-bytes", _BYTES)
 ADD_KEY = _keyring.method("add-key", _fallible(None))
-UNITE = _keyring.method("unite", _fallible(_U32), other=_BORROW)
+UNITE = _keyring.method("unite", _fallible(_U32), other=Borrow("keyring"))
 CANONICAL = _keyring.function("canonical", _fallible(_IDENTITY), identity=_IDENTITY)
 
 _document = _Interface("file-store", "document")
-CREATE = _document.static("create", _fallible(_OWN), keyring=_BYTES)
-PARSE = _document.static("parse", _fallible(_OWN), file=_BYTES)
-PARSE_UNSEALED = _document.static("parse-unsealed", _fallible(_OWN), file=_BYTES)
+CREATE = _document.static("create", _fallible(Own("document")), keyring=_BYTES)
+PARSE = _document.static("parse", _fallible(Own("document")), file=_BYTES, bulk=True)
+PARSE_UNSEALED = _document.static("parse-unsealed", _fallible(Own("document")), file=_BYTES, bulk=True)
 KEYRING_BYTES = _document.method("keyring-bytes", _BYTES)
 SET_KEYRING = _document.method("set-keyring", _fallible(None), keyring=_BYTES)
-VERIFY = _document.method("verify", _fallible(None), keyring=_BORROW)
+VERIFY = _document.method("verify", _fallible(None), keyring=Borrow("keyring"))
 GENERATION = _document.method("generation", _U64)
-ENTRIES = _document.method("entries", ListOf(_ENTRY))
-PUT = _document.method("put", _fallible(None), entries=ListOf(_ENTRY))
-TABLE = _document.method("table", _fallible(_OWN), rows=_BYTES)
+ENTRIES = _document.method("entries", ListOf(_ENTRY), bulk=True)
+PUT = _document.method("put", _fallible(None), entries=ListOf(_ENTRY), bulk=True)
+TABLE = _document.method("table", _fallible(Own("document")), rows=_BYTES, bulk=True)
 FORGET_DELETIONS = _document.method("forget-deletions", Nothing())
-RETIRE_KEYS = _document.method("retire-keys", _fallible(_U32), keyring=_BORROW)
-MANIFEST = _document.method("manifest", _BYTES)
-MATCHES = _document.method("matches", _fallible(_BOOL), manifest=_BYTES)
-WRITE = _document.method("write", _fallible(_BYTES), keyring=_BORROW, at_least=_U64)
+RETIRE_KEYS = _document.method("retire-keys", _fallible(_U32), keyring=Borrow("keyring"))
+MANIFEST = _document.method("manifest", _BYTES, bulk=True)
+MATCHES = _document.method("matches", _fallible(_BOOL), manifest=_BYTES, bulk=True)
+WRITE = _document.method("write", _fallible(_BYTES), keyring=Borrow("keyring"), at_least=_U64, bulk=True)
 RECONCILE = _document.function(
     "reconcile",
     _fallible(_RECONCILED),
     ancestor=_BYTES,
-    ours=_BORROW,
-    our_keyring=_BORROW,
-    theirs=_BORROW,
-    their_keyring=_BORROW,
+    ours=Borrow("document"),
+    our_keyring=Borrow("keyring"),
+    theirs=Borrow("document"),
+    their_keyring=Borrow("keyring"),
     ours_complete=_BOOL,
     prefer=_PREFERENCE,
+    bulk=True,
 )
 AGREED = _document.function(
-    "agreed", _fallible(_BYTES), ancestor=_BYTES, ours=_BORROW, theirs=_BORROW, generation=_U64
+    "agreed", _fallible(_BYTES), ancestor=_BYTES, ours=Borrow("document"), theirs=Borrow("document"), generation=_U64, bulk=True
 )
-SETTLED = _document.function("settled", _fallible(_BYTES), confirmed=_BYTES, pending=_BYTES, file=_BORROW)
+SETTLED = _document.function(
+    "settled", _fallible(_BYTES), confirmed=_BYTES, pending=_BYTES, file=Borrow("document"), bulk=True
+)
 
 _primitives = _Interface("primitives")
 AEAD_OPEN = _primitives.function("aead-open", _fallible(_BYTES), key=_BYTES, nonce=_BYTES, aad=_BYTES, sealed=_BYTES)
@@ -239,3 +249,18 @@ ARGON2ID = _primitives.function(
     lanes=_U32,
     length=_U32,
 )
+
+# The types that the functions with `bulk` use, by the interface that has them; a resource is none.
+TYPES: dict[str, dict[str, Type | None]] = {
+    _interface("types"): {"error": _ERROR, "failure": _FAILURE, "identity": _IDENTITY},
+    _interface("encryption"): {"keyring": None},
+    _interface("file-store"): {
+        "document": None,
+        "entry": _ENTRY,
+        "preference": _PREFERENCE,
+        "wrapping": _WRAPPING,
+        "reason": _REASON,
+        "conflict": _CONFLICT,
+        "reconciled": _RECONCILED,
+    },
+}

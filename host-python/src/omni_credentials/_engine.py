@@ -49,7 +49,8 @@ def _make() -> wasmtime.Engine:
     config.wasm_multi_value = True
     config.wasm_relaxed_simd = False
     config.wasm_memory64 = False
-    config.wasm_multi_memory = False
+    # The code with which one component of a program calls another needs it; a store has a limit of memories.
+    config.wasm_multi_memory = True
     config.wasm_tail_call = False
     config.wasm_custom_page_sizes = False
     config.wasm_wide_arithmetic = False

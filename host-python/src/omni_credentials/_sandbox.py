@@ -14,6 +14,7 @@ import wasmtime
 from wasmtime import _ffi as ffi, component as wit
 
 from ._aside import aside
+from ._bulk import FORMS
 from ._contract import CONTRACT, FUNCTIONS, Function
 from ._engine import Interest, Watch, engine
 from ._fork import Guarded, Level
@@ -25,9 +26,11 @@ T = TypeVar("T")
 # Most random bytes a module gets in one request; it needs 32 at a time.
 _MAX_RANDOM = 64 << 10
 
-
+# How many bytes the wasmtime package can take from a module in one call, as a list: each is a value of 48 bytes, and all of
+# them together have at most 128 MiB. Its C API has no call that raises this limit.
+_MAX_LIST = (128 << 20) // 48
 # The hint for more than the wasmtime package can pass.
-LONG = "use the command omni-credentials, which works on files of up to 64 MiB"
+_LONG = "use the command omni-credentials, which works on files of up to 64 MiB"
 
 
 class Kind(Enum):
@@ -58,6 +61,14 @@ class Loaded:
             if index is None:
                 raise _wrong_contract(f"{function} is missing")
             self.indices[function] = index
+        # The functions that are called in another form than the module has them in.
+        self.forms: dict[Function, Function] = {}
+        for function, form in FORMS.items():
+            instance = component.get_export_index(form.interface)
+            index = component.get_export_index(form.name, instance) if instance else None
+            if index is not None:
+                self.indices[form] = index
+                self.forms[function] = form
 
 
 class Sandbox(Guarded):
@@ -72,7 +83,15 @@ class Sandbox(Guarded):
         self._kind = kind
         self._functions: dict[Function, Any] = {}
         self._store = wasmtime.Store(engine())
-        self._store.set_limits(memory_size=kind.value, table_elements=10_000, instances=8, tables=8, memories=2)
+        # What is beside the module takes some, too.
+        more = 4 if loaded.forms else 0
+        self._store.set_limits(
+            memory_size=kind.value,
+            table_elements=10_000,
+            instances=8 + more,
+            tables=8 + more,
+            memories=3 if loaded.forms else 2,
+        )
         # The calls of the others are short.
         self._watch = Watch(self._store, loaded.seconds, interruptible=kind is Kind.WORK)
         self.usable = True
@@ -126,27 +145,35 @@ class Sandbox(Guarded):
         slots = (SLOT * len(arguments))()
         result = SLOT()
         places: list[tuple[int, int]] = []
+        form = self._loaded.forms.get(function, function)
+        if form.bulk and any(isinstance(it, bytes) and len(it) > _MAX_LIST for it in arguments):
+            # It would take gigabytes to fail.
+            raise ModuleError(
+                f"the wasmtime package cannot pass more than {_MAX_LIST} bytes to this crypto module, whose imports are "
+                "not at its start",
+                hint=_LONG,
+            )
         try:
-            for index, ((_, type_), argument) in enumerate(zip(function.parameters, arguments, strict=True)):
+            for index, ((_, type_), argument) in enumerate(zip(form.parameters, arguments, strict=True)):
                 type_.lower(slots[index], argument, places)
-            return self._run(function, slots, result, interest)
+            return self._run(function, form, slots, result, interest)
         finally:
             wipe(places)
             for slot in (*slots, result):
                 ffi.wasmtime_component_val_delete(byref(slot))
 
-    def _run(self, function: Function, slots: Any, result: Any, interest: Interest) -> Any:
+    def _run(self, function: Function, form: Function, slots: Any, result: Any, interest: Interest) -> Any:
         try:
-            exported, context, count = self._function(function), self._store._context(), len(slots)
+            exported, context, count = self._function(form), self._store._context(), len(slots)
             error = self._watch.run(
                 lambda: ffi.wasmtime_component_func_call(
-                    byref(exported), context, slots, count, byref(result), function.results
+                    byref(exported), context, slots, count, byref(result), form.results
                 ),
                 interest,
             )
             if error:
                 raise wasmtime.WasmtimeError._from_ptr(error)
-            return function.result.lift(result)
+            return form.result.lift(result)
         except Refusal:
             raise
         except BaseException as failure:
@@ -189,9 +216,8 @@ class Sandbox(Guarded):
             )
         if "fuel allocated for hostcalls" in reason:
             return ModuleError(
-                f"the crypto module returned more in {doing} than the wasmtime package can take in one call: "
-                "some 2.8 MB",
-                hint=LONG,
+                f"the crypto module returned more in {doing} than the wasmtime package can take in one call",
+                hint=_LONG,
                 code="trap",
             )
         return ModuleError(f"the crypto module failed in {doing}: {reason}", code="trap")

@@ -52,7 +52,7 @@ class Integer(Type):
             32: (wit.U32, ffi.WASMTIME_COMPONENT_U32),
             64: (wit.U64, ffi.WASMTIME_COMPONENT_U64),
         }[bits]
-        self._field = f"u{bits}"
+        self.name = f"u{bits}"
         self._below = 1 << bits
 
     def matches(self, found: object) -> bool:
@@ -60,12 +60,12 @@ class Integer(Type):
 
     def lower(self, slot: Slot, value: Any, wipe: list[tuple[int, int]]) -> None:
         if not 0 <= value < self._below:
-            raise OverflowError(f"{value} is no {self._field}")
+            raise OverflowError(f"{value} is no {self.name}")
         slot.kind = self._kind
-        setattr(slot.of, self._field, value)
+        setattr(slot.of, self.name, value)
 
     def lift(self, slot: Slot) -> int:
-        return int(getattr(slot.of, self._field))
+        return int(getattr(slot.of, self.name))
 
 
 class Bool(Type):
@@ -124,67 +124,81 @@ class Bytes(Type):
         return value
 
 
+class Latin1(Type):
+    """A string in which every character is a byte: in Python those bytes."""
+
+    def matches(self, found: object) -> bool:
+        return isinstance(found, wit.String)
+
+    def lower(self, slot: Slot, value: Any, wipe: list[tuple[int, int]]) -> None:
+        slot.kind = ffi.WASMTIME_COMPONENT_STRING
+        slot.of.string = ffi.str_to_capi(str(value, "latin-1"))
+
+    def lift(self, slot: Slot) -> bytes:
+        return ffi.to_str(slot.of.string).encode("latin-1")
+
+
 class ListOf(Type):
     """A list of anything else."""
 
     def __init__(self, element: Type) -> None:
-        self._element = element
+        self.element = element
 
     def matches(self, found: object) -> bool:
-        return isinstance(found, wit.ListType) and self._element.matches(found.element)
+        return isinstance(found, wit.ListType) and self.element.matches(found.element)
 
     def lower(self, slot: Slot, value: Any, wipe: list[tuple[int, int]]) -> None:
         _new_list(slot, len(value))
         items = slot.of.list.data
         for index, item in enumerate(value):
-            self._element.lower(items[index], item, wipe)
+            self.element.lower(items[index], item, wipe)
 
     def lift(self, slot: Slot) -> list[Any]:
         items = slot.of.list
         data = items.data
-        return [self._element.lift(data[index]) for index in range(items.size)]
+        return [self.element.lift(data[index]) for index in range(items.size)]
 
 
 class Record(Type):
     """A record: in Python a tuple with names, made by `make`."""
 
     def __init__(self, make: Callable[..., Any], fields: Sequence[tuple[str, Type]]) -> None:
-        self._make = make
-        self._fields = tuple(fields)
+        self.make = make
+        self.fields = tuple(fields)
 
     def matches(self, found: object) -> bool:
         if not isinstance(found, wit.RecordType):
             return False
         fields = found.fields
-        return len(fields) == len(self._fields) and all(
+        return len(fields) == len(self.fields) and all(
             name == found_name and type_.matches(found_type)
-            for (name, type_), (found_name, found_type) in zip(self._fields, fields, strict=True)
+            for (name, type_), (found_name, found_type) in zip(self.fields, fields, strict=True)
         )
 
     def lower(self, slot: Slot, value: Any, wipe: list[tuple[int, int]]) -> None:
-        count = len(self._fields)
+        count = len(self.fields)
         record = slot.of.record
         ffi.wasmtime_component_valrecord_new_uninit(byref(record), count)
         ctypes.memset(record.data, 0, count * ctypes.sizeof(ffi.wasmtime_component_valrecord_entry))
         slot.kind = ffi.WASMTIME_COMPONENT_RECORD
-        for index, ((name, type_), item) in enumerate(zip(self._fields, value, strict=True)):
+        for index, ((name, type_), item) in enumerate(zip(self.fields, value, strict=True)):
             entry = record.data[index]
             entry.name = ffi.str_to_capi(name)
             type_.lower(entry.val, item, wipe)
 
     def lift(self, slot: Slot) -> Any:
         data = slot.of.record.data
-        return self._make(*[type_.lift(data[index].val) for index, (_, type_) in enumerate(self._fields)])
+        return self.make(*[type_.lift(data[index].val) for index, (_, type_) in enumerate(self.fields)])
 
 
 class Enum(Type):
     """An enum: in Python its case, as a string."""
 
     def __init__(self, cases: Sequence[str]) -> None:
-        self._cases = tuple(cases)
+        self.cases = tuple(cases)
 
     def matches(self, found: object) -> bool:
-        return isinstance(found, wit.EnumType) and tuple(found.names) == self._cases
+        return isinstance(found, wit.EnumType) and tuple(found.names) == self.cases
 
     def lower(self, slot: Slot, value: Any, wipe: list[tuple[int, int]]) -> None:
         slot.kind = ffi.WASMTIME_COMPONENT_ENUM
@@ -198,20 +212,20 @@ class Option(Type):
     """An option: in Python the value or none."""
 
     def __init__(self, payload: Type) -> None:
-        self._payload = payload
+        self.payload = payload
 
     def matches(self, found: object) -> bool:
-        return isinstance(found, wit.OptionType) and self._payload.matches(found.payload)
+        return isinstance(found, wit.OptionType) and self.payload.matches(found.payload)
 
     def lower(self, slot: Slot, value: Any, wipe: list[tuple[int, int]]) -> None:
         slot.kind = ffi.WASMTIME_COMPONENT_OPTION
         if value is not None:
             payload = SLOT()
-            self._payload.lower(payload, value, wipe)
+            self.payload.lower(payload, value, wipe)
             slot.of.option = ffi.wasmtime_component_val_new(byref(payload))
 
     def lift(self, slot: Slot) -> Any:
-        return self._payload.lift(slot.of.option.contents) if slot.of.option else None
+        return self.payload.lift(slot.of.option.contents) if slot.of.option else None
 
 
 class Nothing(Type):
@@ -231,14 +245,14 @@ class Result(Type):
     """A result, which modules return: in Python the value, or what `raises` makes of the error, raised."""
 
     def __init__(self, ok: Type | None, error: Type, raises: Callable[[Any], Exception]) -> None:
-        self._ok = ok
-        self._error = error
-        self._raises = raises
+        self.ok = ok
+        self.error = error
+        self.raises = raises
 
     def matches(self, found: object) -> bool:
-        if not isinstance(found, wit.ResultType) or not self._error.matches(found.err):
+        if not isinstance(found, wit.ResultType) or not self.error.matches(found.err):
             return False
-        return found.ok is None if self._ok is None else self._ok.matches(found.ok)
+        return found.ok is None if self.ok is None else self.ok.matches(found.ok)
 
     def lower(self, slot: Slot, value: Any, wipe: list[tuple[int, int]]) -> None:
         raise NotImplementedError
@@ -246,12 +260,15 @@ class Result(Type):
     def lift(self, slot: Slot) -> Any:
         result = slot.of.result
         if not result.is_ok:
-            raise self._raises(self._error.lift(result.val.contents))
-        return None if self._ok is None else self._ok.lift(result.val.contents)
+            raise self.raises(self.error.lift(result.val.contents))
+        return None if self.ok is None else self.ok.lift(result.val.contents)
 
 
 class Own(Type):
     """A resource that is handed over."""
+
+    def __init__(self, resource: str) -> None:
+        self.resource = resource
 
     def matches(self, found: object) -> bool:
         return isinstance(found, wit.OwnType)
@@ -268,6 +285,9 @@ class Own(Type):
 
 class Borrow(Type):
     """A resource that is lent for the time of a call."""
+
+    def __init__(self, resource: str) -> None:
+        self.resource = resource
 
     def matches(self, found: object) -> bool:
         return isinstance(found, wit.BorrowType)

@@ -7,6 +7,7 @@ and `ModuleError`. Fields are bytes, as the contract has them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 from wasmtime import WasmtimeError, component as wit
 
-from . import _cache, _contract, _file
+from . import _bulk, _cache, _contract, _file
 from ._contract import CONTRACT, Conflict, Costs, Description, Entry, Limits, Suite
 from ._engine import engine, the_engine
 from ._fork import Guarded, Level
@@ -53,9 +54,6 @@ Key: TypeAlias = Literal["current", "known", "unknown"]
 Preference: TypeAlias = Literal["neither", "ours", "theirs"]
 Wrapping: TypeAlias = Literal["same", "ours", "theirs", "conflict"]
 
-# How many bytes a module can return from a call, and so the longest file: the wasmtime package takes each byte as a
-# value of 48 bytes and at most 128 MiB of them. Its C API has no call that raises this limit.
-MAX_BYTES = (128 << 20) // 48
 # The module that this package carries.
 _CARRIED = os.path.join(os.path.dirname(__file__), "modules", "xchacha20poly1305.wasm")
 # The longest module that is read, in bytes.
@@ -561,17 +559,25 @@ def _bytes_of(source: str | PathLike[str] | bytes | None) -> bytes:
 
 
 def _loaded(wasm: bytes, digest: str, cache: bool, timeout: float) -> Loaded:
+    with contextlib.suppress(_bulk.LateImports):
+        whole = _bulk.with_adapter(wasm)
+        of_whole = hashlib.sha256(whole).hexdigest()
+        component = _cache.load(of_whole) if cache else None
+        with contextlib.suppress(WasmtimeError):
+            return _looked_over(component or wit.Component(engine(), whole), of_whole, cache and not component, timeout)
+    # The module alone shows what is wrong with it.
     component = _cache.load(digest) if cache else None
-    if component is not None:
-        return Loaded(component, seconds=timeout)
     try:
-        component = wit.Component(engine(), wasm)
+        return _looked_over(component or wit.Component(engine(), wasm), digest, cache and not component, timeout)
     except WasmtimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ModuleError(f"not a WebAssembly component this host can run: {reason}") from None
+
+
+def _looked_over(component: wit.Component, digest: str, keep: bool, timeout: float) -> Loaded:
     # Only what may run gets into the cache.
     loaded = Loaded(component, seconds=timeout)
-    if cache:
+    if keep:
         _cache.keep(component, digest)
     return loaded
 

@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike
 from types import TracebackType
 from typing import Literal
@@ -26,10 +26,9 @@ from ._contents import (
 )
 from ._credentials import Credentials
 from ._lock import Lock
-from ._sandbox import LONG
 from ._staged import Staged
-from .errors import FileError, ModuleError, OlderFile
-from .module import MAX_BYTES, Costs, Entry, Module
+from .errors import FileError, OlderFile
+from .module import Costs, Entry, Module
 
 # The longest credentials file, in bytes: the format's limit.
 _MAX_FILE = 64 << 20
@@ -252,11 +251,10 @@ class Store(Credentials):
     @contextlib.contextmanager
     def _locked(self, prefer: Literal["ours", "theirs"] | None) -> Iterator[Lock]:
         """The lock, and what the file holds under it."""
-        _refuse_long(self._path, self._pending.values())
         # A new master secret is derived from before the lock is taken: others need not wait for that.
         self._catch_up(_read(self._path), prefer)
         with Lock(self._path, self._wait) as lock:
-            self._catch_up(_checked(self._path, lock.read(_MAX_FILE)), prefer)
+            self._catch_up(lock.read(_MAX_FILE), prefer)
             yield lock
 
     def _catch_up(self, file: bytes, prefer: Literal["ours", "theirs"] | None) -> bool:
@@ -347,19 +345,7 @@ def _resolved(
 
 
 def _read(path: str) -> bytes:
-    return _checked(path, _file.read(path, _MAX_FILE))
-
-
-def _checked(path: str, file: bytes) -> bytes:
-    """Refuses a file that is too long for the sandbox before the sandbox gets it: it would take gigabytes to fail."""
-    if len(file) > MAX_BYTES:
-        raise FileError(
-            path,
-            "too-long",
-            f"has {len(file)} bytes, and the Python package works on files of up to {MAX_BYTES} bytes",
-            hint=LONG,
-        )
-    return file
+    return _file.read(path, _MAX_FILE)
 
 
 def _outside() -> int:
@@ -368,17 +354,6 @@ def _outside() -> int:
     while frame.f_back is not None and frame.f_code.co_filename.startswith((_PACKAGE, contextlib.__file__)):
         depth, frame = depth + 1, frame.f_back
     return depth
-
-
-def _refuse_long(path: str, entries: Iterable[Entry]) -> None:
-    """The same for what is to be written: the file would be longer still."""
-    length = sum(len(entry.sealed) + sum(map(len, entry.identity)) for entry in entries)
-    if length > MAX_BYTES:
-        raise ModuleError(
-            f"{path}: the changes have {length} bytes, "
-            f"and the Python package works on files of up to {MAX_BYTES} bytes",
-            hint=LONG,
-        )
 
 
 def _refuse_existing(path: str) -> None:
