@@ -1,6 +1,7 @@
 // Stores: files on disk, shared with the command.
 
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import {
     chmodSync,
     existsSync,
@@ -397,6 +398,25 @@ test("files that cannot be opened say why", async () => {
         chmodSync(join(at, "plain"), 0);
         assert.equal((await failure(Store.open(join(at, "plain"), options))).code, "no-permission");
     }
+});
+
+test("a file that is a mount point is refused before anything is written", async (context) => {
+    const { path, store } = await made({ a: "1" });
+    const mounted = spawnSync("mount", ["--bind", path, path]);
+    if (mounted.status !== 0) return context.skip("no file can be mounted here");
+    try {
+        const before = readFileSync(path);
+        assert.equal((await Store.open(path, options)).getText("a"), "1");
+        store.set("a", "2");
+        const error = await failure(store.save());
+        assert.equal(error.code, "mount-point");
+        assert.match(error.message, /is a mount point, which cannot be replaced: mount its folder instead/);
+        assert.deepEqual(readFileSync(path), before);
+        assert.deepEqual(leftovers(join(path, "..")), []);
+    } finally {
+        spawnSync("umount", ["-l", path]);
+    }
+    assert.equal(await store.save(), true);
 });
 
 test("a file that became another meanwhile is left as it is, byte for byte", async () => {

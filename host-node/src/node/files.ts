@@ -1,7 +1,7 @@
 //! Reading files, and what can be wrong with them.
 
 import { constants } from "node:fs";
-import { lstat, open, readlink, realpath, stat, statfs } from "node:fs/promises";
+import { lstat, open, readFile, readlink, realpath, stat, statfs } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 import { FileError } from "../errors.js";
@@ -127,6 +127,31 @@ export async function syncFolder(path: string): Promise<void> {
 }
 
 /** Runs what works on a file; the system's errors become ours. */
+/**
+ * Whether a file is on another mount than its folder, so that no other file can take its place. The path has no links.
+ * Where the system does not tell, the renaming fails.
+ */
+export async function isMountPoint(path: string): Promise<boolean> {
+    const [file, folder] = await Promise.all([mountOf(path), mountOf(dirname(path))]);
+    return file !== undefined && folder !== undefined && file !== folder;
+}
+
+/** The number of the mount that a file or folder is on. */
+async function mountOf(path: string): Promise<string | undefined> {
+    const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY | constants.O_NOFOLLOW;
+    try {
+        const opened = await open(path, flags);
+        try {
+            const lines = await readFile(`/proc/self/fdinfo/${opened.fd}`, "ascii");
+            return /^mnt_id:\s*([0-9]+)$/m.exec(lines)?.[1];
+        } finally {
+            await opened.close();
+        }
+    } catch {
+        return undefined;
+    }
+}
+
 export async function failing<T>(path: string, work: () => Promise<T>): Promise<T> {
     try {
         return await work();
@@ -148,6 +173,7 @@ const REASONS = {
     "read-only": "the file system is read-only",
     "no-space": "no space left",
     "link-loop": "too many symbolic links",
+    "mount-point": "is a mount point, which cannot be replaced: mount its folder instead",
     exists: "exists already",
 } as const;
 

@@ -5,7 +5,7 @@ import { constants, type Stats } from "node:fs";
 import { type FileHandle, lstat, open, readdir, rename, rm } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 
-import { codeOf, failing, fault, syncFolder } from "./files.js";
+import { codeOf, failing, fault, isMountPoint, syncFolder } from "./files.js";
 
 /**
  * Replaces the file at `path` in one step that survives a crash. For the holder of its lock; links are already
@@ -77,6 +77,7 @@ async function existing(path: string): Promise<Stats | undefined> {
     });
     if (found?.isDirectory()) throw fault("is-directory", path);
     if (found !== undefined && !found.isFile()) throw fault("not-regular", path);
+    if (found !== undefined && (await isMountPoint(path))) throw fault("mount-point", path);
     return found;
 }
 

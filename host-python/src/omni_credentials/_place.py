@@ -58,6 +58,8 @@ class Place:
             raise _file.fault(self.path, error) from None
         if not stat.S_ISREG(found.st_mode):
             raise FileError(self.path, "is-directory" if stat.S_ISDIR(found.st_mode) else "not-regular")
+        if self._is_mount_point():
+            raise FileError(self.path, "mount-point")
         return found
 
     def has(self, name: str) -> bool:
@@ -151,6 +153,21 @@ class Place:
         if getattr(self, "folder", -1) >= 0:
             self.close()
 
+    def _is_mount_point(self) -> bool:
+        """Whether the file is on another mount than its folder, so that no other file can take its place. Where the
+        system does not tell, the renaming fails."""
+        if not hasattr(os, "O_PATH"):
+            return False
+        try:
+            file = os.open(self.name, _LOOK, dir_fd=self.folder)
+        except OSError:
+            return False
+        try:
+            mount, of_folder = _mount_of(file), _mount_of(self.folder)
+        finally:
+            os.close(file)
+        return mount is not None and of_folder is not None and mount != of_folder
+
     def _walk(self, rest: list[str]) -> str:
         """Goes to the folder of the file; gives the file's name."""
         links = 0
@@ -210,6 +227,15 @@ class Place:
 
     def _readable(self) -> int:
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.folder)
+
+
+def _mount_of(descriptor: int) -> str | None:
+    """The number of the mount that an open file is on."""
+    try:
+        with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as lines:
+            return next((line.split()[1] for line in lines if line.startswith("mnt_id:")), None)
+    except (OSError, IndexError):
+        return None
 
 
 def _parts(path: str) -> list[str]:

@@ -167,6 +167,7 @@ FAULTS: dict[str, str] = {
     "no-space": "no space left",
     "too-long": "is longer than a credentials file can be",
     "link-loop": "too many symbolic links",
+    "mount-point": "is a mount point, which cannot be replaced: mount its folder instead",
     "foreign-link": "goes through a symbolic link of another account",
     "other": "the system refused",
 }
