@@ -49,8 +49,8 @@ fn run(context: &Context, editor: &str, file: &Path) -> Result<(), Error> {
         }
     };
     environment::without_secrets(command.arg(file), &context.variable);
-    let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
     let status = interrupt::attended(|| -> Result<_, Error> {
+        let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
         loop {
             if let Some(status) = child.try_wait().map_err(|error| failed(error.to_string()))? {
                 return Ok(status);
