@@ -14,7 +14,7 @@ QUESTION = "or [q]uit? "
 
 
 @pytest.fixture
-def unmerged(repository: Folder) -> Folder:  # noqa: F811
+def unmerged(repository: Folder) -> Folder:
     """Both sides changed a, b and d; ours deleted c, which theirs changed; e and f are no conflicts."""
     repository.set("d", "d1")
     commit(repository, "d")
@@ -62,7 +62,7 @@ def test_names_go_before_a_preference(unmerged: Folder) -> None:
     assert deleted == {"c", "d"}
 
 
-def test_a_name_has_to_mean_one_conflict(repository: Folder) -> None:  # noqa: F811
+def test_a_name_has_to_mean_one_conflict(repository: Folder) -> None:
     for kind in ["token[jwt]", "ssh"]:
         repository.set("a", "1", "--kind", kind, "--scope", '{"x": 1}', "--principal", "it's")
     commit(repository, "namesakes")
@@ -100,7 +100,7 @@ def test_three_files_take_choices(unmerged: Folder) -> None:
     assert live == {"a": "their a", "b": "our b", "e": "our e", "f": "their f"}
 
 
-def test_choices_with_two_master_secrets(repository: Folder) -> None:  # noqa: F811
+def test_choices_with_two_master_secrets(repository: Folder) -> None:
     """Whose secret the file has is not said by a choice for a credential."""
     new = master_key(b"new")
     repository.git("checkout", "-q", "other")

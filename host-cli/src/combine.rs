@@ -174,24 +174,26 @@ impl<'a> Merge<'a> {
         choices: Vec<(OwnedIdentity, Choice)>,
         combined: &mut Combined,
     ) -> Result<(), Error> {
+        if choices.is_empty() {
+            (combined.to_ours, combined.to_theirs) = (found.to_ours, found.to_theirs);
+            return Ok(());
+        }
         let mut puts = Vec::new();
-        if !choices.is_empty() {
-            let mut keyring = self.unlocked(&found, base)?;
-            let identities: Vec<_> = choices.iter().map(|(identity, _)| identity.clone()).collect();
-            let versions = self.versions(&identities)?;
-            for ((identity, choice), versions) in choices.into_iter().zip(versions) {
-                let entry = match choice {
-                    Choice::Ours => versions.ours.clone().unwrap_or_else(|| tombstone(&identity)),
-                    Choice::Theirs => versions.theirs.clone().unwrap_or_else(|| tombstone(&identity)),
-                    Choice::Value { expires, value } => {
-                        let refused = Error::of_argument(identity::shown(&identity.as_ref()));
-                        let sealed = keyring.seal(&identity.as_ref(), expires, &value).map_err(refused)?;
-                        combined.edited.push(identity.clone());
-                        Entry { expires, sealed, deleted: false, ..tombstone(&identity) }
-                    }
-                };
-                puts.push((entry, versions));
-            }
+        let mut keyring = self.unlocked(&found, base)?;
+        let identities: Vec<_> = choices.iter().map(|(identity, _)| identity.clone()).collect();
+        let versions = self.versions(&identities)?;
+        for ((identity, choice), versions) in choices.into_iter().zip(versions) {
+            let entry = match choice {
+                Choice::Ours => versions.ours.clone().unwrap_or_else(|| tombstone(&identity)),
+                Choice::Theirs => versions.theirs.clone().unwrap_or_else(|| tombstone(&identity)),
+                Choice::Value { expires, value } => {
+                    let refused = Error::of_argument(identity::shown(&identity.as_ref()));
+                    let sealed = keyring.seal(&identity.as_ref(), expires, &value).map_err(refused)?;
+                    combined.edited.push(identity.clone());
+                    Entry { expires, sealed, deleted: false, ..tombstone(&identity) }
+                }
+            };
+            puts.push((entry, versions));
         }
         let is_put = |entry: &Entry| puts.iter().any(|(put, _)| put.identity() == entry.identity());
         combined.to_ours = found.to_ours.into_iter().filter(|entry| !is_put(entry)).collect();
