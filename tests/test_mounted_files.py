@@ -26,13 +26,13 @@ def mounted(file: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def mount(folder: Folder, store: Store) -> Iterator[Path]:  # noqa: F811
+def mount(folder: Folder, store: Store) -> Iterator[Path]:
     """A file with one credential, which is a mount point."""
     folder.set("a", "1")
     yield from mounted(folder.file)
 
 
-def test_the_command(folder: Folder, mount: Path) -> None:  # noqa: F811
+def test_the_command(folder: Folder, mount: Path) -> None:
     before = mount.read_bytes()
     assert folder.get("a") == b"1", "a mounted file can be read"
     for arguments in (["set", "a"], ["rm", "a"], ["rotate-key"]):
@@ -40,7 +40,7 @@ def test_the_command(folder: Folder, mount: Path) -> None:  # noqa: F811
     assert mount.read_bytes() == before and folder.leftovers() == []
 
 
-def test_python(folder: Folder, store: Store, mount: Path) -> None:  # noqa: F811
+def test_python(folder: Folder, store: Store, mount: Path) -> None:
     before = mount.read_bytes()
     store.reload()
     assert store["a"] == b"1"

@@ -13,7 +13,7 @@ from conftest import PYTHON_HOST
 from omni_credentials import ModuleError, Store, _bulk
 from omni_credentials._contract import FUNCTIONS, TYPES
 from omni_credentials.module import Entry, Module, RawIdentity
-from python_files import folder, store  # noqa: F401 # fixtures
+from python_files import folder, store  # fixtures
 
 MODULES = Path(os.environ["OMNI_CREDENTIALS_MODULES"])
 
