@@ -16,6 +16,7 @@ INSTALL = {
     "imports-a-clock": "clock",
     "imports-a-function": "run-command",
     "imports-more-of-random": "get-random-u64",
+    "imports-random-of-wasi-0-4": "wasi:random/random@0.4.0",
     "lacks-an-interface": "primitives",
     "lacks-a-function": "key-of",
     "has-another-type": "string",

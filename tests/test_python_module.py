@@ -174,6 +174,7 @@ def test_what_is_no_module() -> None:
         ("imports-a-clock", "imports clock#now, and only wasi:random/random may be imported"),
         ("imports-a-function", "imports run-command, "),
         ("imports-more-of-random", "imports wasi:random/random@0.2.3#get-random-u64, "),
+        ("imports-random-of-wasi-0-4", "imports wasi:random/random@0.4.0#get-random-bytes, "),
         ("lacks-a-function", "encryption.keyring.key-of is missing"),
         ("lacks-an-interface", "primitives@1.0.0 is missing"),
         ("has-another-type", "encryption.keyring.key-of has other parameters or another result"),

@@ -52,6 +52,7 @@ export async function generate(component: Uint8Array): Promise<{ bindings: strin
     const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
     const source = text(made.files["bindings.js"] ?? new Uint8Array());
     refuseImports(source, made.imports);
+    refuseVersions(component);
     const exported = new Set(made.exports.map(([name]) => name));
     for (const name of ["module-info", "key-derivation", "encryption", "file-store", "primitives"]) {
         if (!exported.has(`omni:credentials/${name}@${VERSION}`)) throw wrongContract(`${name}@${VERSION} is missing`);
@@ -101,6 +102,15 @@ function refuseImports(source: string, interfaces: readonly string[]): void {
             throw new ModuleError("forbidden-import", message);
         }
     }
+}
+
+/** jco takes any version of an interface. Those of WASI 0.2 and 0.3 have the same function. */
+function refuseVersions(component: Uint8Array): void {
+    const names = new TextDecoder("latin1").decode(component).match(/wasi:random\/random@[0-9]+\.[0-9]+\.[0-9]+/g) ?? [];
+    const other = names.find((name) => !/@0\.[23]\./.test(name));
+    if (other === undefined) return;
+    const message = `the crypto module imports ${other}, and only wasi:random/random may be imported`;
+    throw new ModuleError("forbidden-import", message);
 }
 
 /** What an interface declares. The order says nothing: it is that of whatever encoded the component. */

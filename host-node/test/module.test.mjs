@@ -122,6 +122,25 @@ for (const [name, [code, message]] of Object.entries(refusals)) {
     });
 }
 
+test("a module may ask WASI 0.3 for entropy, and no later version", async () => {
+    const [from, to] = ["wasi:random/random@0.2.3", "wasi:random/random@0.3.0"].map((name) => Buffer.from(name));
+    const bytes = Buffer.from(component);
+    let found = 0;
+    for (let at = bytes.indexOf(from); at >= 0; at = bytes.indexOf(from, at)) {
+        to.copy(bytes, at);
+        found++;
+    }
+    assert.ok(found > 0);
+    const module = await made(bytes);
+    const path = join(folder(), "credentials.omni");
+    const store = await Store.create(path, { secret: "secret", principal: "app", module });
+    store.set("a", "1");
+    assert.equal(await store.save(), true);
+    const error = await failure(transpile(hostile("imports-random-of-wasi-0-4")));
+    assert.deepEqual([error.name, error.code], ["ModuleError", "forbidden-import"]);
+    assert.match(error.message, /imports wasi:random\/random@0\.4\.0, and only/);
+});
+
 test("what is no component is refused", async () => {
     for (const bytes of [
         new Uint8Array(),

@@ -9,8 +9,8 @@ use crate::bindings::CryptoModuleIndices;
 use crate::error::wrong_contract;
 use crate::limits::State;
 
-/// The one interface a module may import, of any patch version.
-const ENTROPY: &str = "wasi:random/random@0.2.";
+/// The one interface a module may import, of any patch version. Both have the same function.
+const ENTROPY: [&str; 2] = ["wasi:random/random@0.2.", "wasi:random/random@0.3."];
 
 /// A component that was looked over and linked.
 pub(crate) struct Loaded {
@@ -39,8 +39,7 @@ impl Loaded {
 /// Entropy is the one thing a module may import: one interface with one function.
 fn refuse_imports(engine: &Engine, component: &Component) -> Result<(), Error> {
     for (name, import) in component.component_type().imports(engine) {
-        let (true, ComponentItem::ComponentInstance(instance)) = (name.starts_with(ENTROPY), import.ty)
-        else {
+        let (true, ComponentItem::ComponentInstance(instance)) = (is_entropy(name), import.ty) else {
             return Err(Error::ForbiddenImport(name.to_owned()));
         };
         for (item, export) in instance.exports(engine) {
@@ -50,4 +49,9 @@ fn refuse_imports(engine: &Engine, component: &Component) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn is_entropy(name: &str) -> bool {
+    let mut patches = ENTROPY.iter().filter_map(|interface| name.strip_prefix(interface));
+    patches.any(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
 }

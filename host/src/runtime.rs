@@ -9,7 +9,7 @@ use crate::cache::Cache;
 use crate::large::LastLarge;
 use crate::limits::State;
 use crate::loaded::Loaded;
-use crate::{Digest, Error, Module, engine};
+use crate::{Digest, Error, Module, engine, limits};
 
 /// What a host decides.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +57,7 @@ impl Runtime {
         let engine = engine::new()?;
         let mut linker = Linker::new(&engine);
         CryptoModule::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)
+            .and_then(|()| limits::add_entropy_of_wasi_0_3(&mut linker))
             .map_err(|error| Error::Engine(error.to_string()))?;
         let cache = config.cache_dir.map(|folder| Cache::new(folder, &engine, config.warn));
         let Config { interrupt, before_call, .. } = config;

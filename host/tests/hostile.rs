@@ -268,6 +268,7 @@ fn other_imports_are_refused_by_name() {
         ("imports-a-clock", "clock"),
         ("imports-a-function", "run-command"),
         ("imports-more-of-random", "wasi:random/random@0.2.3#get-random-u64"),
+        ("imports-random-of-wasi-0-4", "wasi:random/random@0.4.0"),
         ("imports-the-types", "omni:credentials/types@1.0.0"),
     ] {
         match load(name).err() {
@@ -275,6 +276,14 @@ fn other_imports_are_refused_by_name() {
             other => panic!("{name}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn entropy_of_wasi_0_3_is_given() {
+    let module = load("imports-random-of-wasi-0-3").unwrap();
+    assert_eq!(module.imports(), ["wasi:random/random@0.3.1#get-random-bytes"]);
+    let given = || *module.derive_kek(b"secret", b"").unwrap().as_bytes();
+    assert_ne!(given(), given());
 }
 
 #[test]

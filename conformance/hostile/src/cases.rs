@@ -26,6 +26,16 @@ fn list(start: &str, length: &str) -> String {
     )
 }
 
+/// A module that imports another version of `wasi:random`.
+fn random_of(version: &str) -> Shell {
+    let versioned = format!("@{version};");
+    Shell::new().wit("random.wit", "@0.2.3;", &versioned).wit(
+        "world.wit",
+        "random@0.2.3;",
+        &format!("random{versioned}"),
+    )
+}
+
 fn cases() -> Vec<(&'static str, Shell)> {
     let shell = Shell::new;
     vec![
@@ -244,6 +254,16 @@ fn cases() -> Vec<(&'static str, Shell)> {
                 "get-random-u64: func() -> u64;\n    get-random-bytes:",
             )
         }),
+        // Its one function is that of WASI 0.2, with another name for its parameter. `derive-kek` returns what it gives.
+        ("imports-random-of-wasi-0-3", {
+            random_of("0.3.1").wit("random.wit", "func(len: u64)", "func(max-len: u64)").body(
+                DERIVE,
+                "(i32.store8 (i32.const 192) (i32.const 0))
+                 (call $get-random-bytes (i64.const 32) (i32.const 200))
+                 (i32.const 192)",
+            )
+        }),
+        ("imports-random-of-wasi-0-4", random_of("0.4.0")),
         ("imports-the-types", shell().wit("world.wit", "export types;", "")),
         ("lacks-an-interface", shell().wit("world.wit", "export primitives;", "")),
         ("lacks-a-function", {

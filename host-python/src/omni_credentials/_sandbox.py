@@ -244,7 +244,8 @@ def _link_imports(component: wit.Component, linker: wit.Linker) -> list[str]:
 
 
 def _is_random(name: str) -> bool:
-    return name.startswith("wasi:random/random@0.2.")
+    # Both versions of WASI have the same function.
+    return re.fullmatch(r"wasi:random/random@0\.[23]\.[0-9]+", name) is not None
 
 
 def _random(store: object, length: int) -> bytes:

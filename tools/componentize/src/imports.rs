@@ -5,7 +5,7 @@ use wit_parser::{Function, Resolve, WorldKey};
 use crate::error::Error;
 
 /// The entropy interface, of any patch version.
-const ENTROPY: &str = "wasi:random/random@0.2.";
+const ENTROPY: [&str; 2] = ["wasi:random/random@0.2.", "wasi:random/random@0.3."];
 
 /// Exactly one interface with exactly one function: entropy.
 pub(crate) fn check(component: &[u8]) -> Result<(), Error> {
@@ -15,7 +15,8 @@ pub(crate) fn check(component: &[u8]) -> Result<(), Error> {
     for world in resolve.worlds.iter().map(|(_, world)| world) {
         for key in world.imports.keys() {
             let name = resolve.name_world_key(key);
-            if !name.starts_with(ENTROPY) || only_function(resolve, key) != Some("get-random-bytes") {
+            let is_entropy = ENTROPY.iter().any(|interface| name.starts_with(interface));
+            if !is_entropy || only_function(resolve, key) != Some("get-random-bytes") {
                 return Err(Error::Import(name));
             }
             entropy = true;
