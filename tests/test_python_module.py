@@ -395,6 +395,14 @@ def test_low_level_records(folder: Folder) -> None:
         assert [(it.identity.name, it.reason) for it in found.conflicts] == [(b"stripe", "both-changed")]
         assert files.agreed(ancestor, theirs, theirs, 0) == ancestor
         assert files.settled(files.manifest(ours), ancestor, theirs) == ancestor
+        changes = files.agreed_changes(ancestor, theirs, theirs, 7)
+        assert files.fold(changes + ancestor) == files.agreed(ancestor, theirs, theirs, 7) != ancestor
+        assert files.matches(theirs, changes + ancestor)
+        same = files.table_changes(theirs, b"".join(len(field).to_bytes(4, "big") + field for field in STRIPE), rows)
+        assert [entry.sealed for entry in files.entries(same)] == [entry.sealed for entry in files.entries(table)]
+        written = files.create(made.keyring)
+        assert files.rewrite(written, handle, 8) == files.write(files.create(made.keyring), handle, 8)
+        assert files.generation(written) == 9
         with pytest.raises(Refusal) as caught:
             files.reconcile(b"x", *sides)
         assert caught.value.code == "malformed"

@@ -78,6 +78,7 @@ const operations = {
             const { ours_complete: complete, prefer } = it;
             const ancestor = bytes(it.ancestor);
             const found = fileStore.reconcile(ancestor, ours, ourKeyring, theirs, theirKeyring, complete, prefer);
+            const agreement = [ancestor, ours, theirs, theirs.generation()];
             const names = (entries) => entries.map(({ identity }) => text(identity.name));
             return {
                 records: records(found.document, found.keyring),
@@ -86,7 +87,8 @@ const operations = {
                 conflicts: found.conflicts.map(({ identity, reason }) => [text(identity.name), reason]),
                 wrapping: found.wrapping,
                 manifest: hex(found.document.manifest()),
-                agreed: hex(fileStore.agreed(ancestor, ours, theirs, theirs.generation())),
+                agreed: hex(fileStore.agreed(...agreement)),
+                changes: ancestor.length === 0 ? "" : hex(fileStore.agreedChanges(...agreement)),
             };
         });
     },

@@ -100,7 +100,8 @@ def reconcile(module: Module, request: Request) -> dict[str, object]:
         for side in (ours, theirs):
             files.verify(side.document, side.keyring)
         found = files.reconcile(ancestor, ours, theirs, ours_complete=request["ours_complete"], prefer=prefer)
-        agreed = files.agreed(ancestor, ours.document, theirs.document, files.generation(theirs.document))
+        agreement = ancestor, ours.document, theirs.document, files.generation(theirs.document)
+        agreed, changes = files.agreed(*agreement), files.agreed_changes(*agreement) if ancestor else b""
         ours_leads = found.wrapping in ("same", "ours") or (found.wrapping == "conflict" and prefer == "ours")
         kek = (keks[0] or keks[1]) if ours_leads else (keks[1] or keks[0])
         with module.unlock(files.keyring_bytes(found.document), kek) as keys:
@@ -112,6 +113,7 @@ def reconcile(module: Module, request: Request) -> dict[str, object]:
                 "wrapping": found.wrapping,
                 "manifest": files.manifest(found.document),
                 "agreed": agreed,
+                "changes": changes,
             }
 
 

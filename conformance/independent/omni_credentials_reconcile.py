@@ -30,6 +30,34 @@ class Manifest:
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest:
+        """With the changes that stand before it."""
+        changes = []
+        while data[:4] == b"OCMC":
+            if data[4:5] != b"\x01":
+                raise Refused("unknown-version")
+            if len(data) < 37:
+                raise Refused("malformed")
+            generation, changed, gone = struct.unpack(">QII", data[21:37])
+            end = 37 + 32 * changed
+            entries = [data[at : at + 32] for at in range(37, min(end, len(data)), 32)]
+            names = [data[at : at + 16] for at in range(end, min(end + 16 * gone, len(data)), 16)]
+            if len(data) < end + 16 * gone:
+                raise Refused("malformed")
+            for each in ([entry[:16] for entry in entries], names):
+                if each != sorted(set(each)):
+                    raise Refused("malformed")
+            changes.append((data[5:21], generation, entries, names))
+            data = data[end + 16 * gone :]
+        found = cls.parse_plain(data)
+        for wrapping, generation, entries, names in changes:
+            found.wrapping, found.generation = wrapping, generation
+            found.versions.update((entry[:16], entry[16:]) for entry in entries)
+            for name in names:
+                found.versions.pop(name, None)
+        return found
+
+    @classmethod
+    def parse_plain(cls, data: bytes) -> Manifest:
         if data[:4] != b"OCMF":
             raise Refused("malformed")
         if data[4:5] != b"\x01":
@@ -44,6 +72,15 @@ class Manifest:
     def write(self) -> bytes:
         entries = (name + version for name, version in sorted(self.versions.items()))
         return b"OCMF\x01" + self.wrapping + struct.pack(">Q", self.generation) + b"".join(entries)
+
+    def changes_to(self, after: Manifest) -> bytes:
+        if self == after:
+            return b""
+        changed = {name: version for name, version in after.versions.items() if self.versions.get(name) != version}
+        gone = self.versions.keys() - after.versions.keys()
+        counts = struct.pack(">QII", after.generation, len(changed), len(gone))
+        entries = [name + version for name, version in sorted(changed.items())] + sorted(gone)
+        return b"OCMC\x01" + after.wrapping + counts + b"".join(entries)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from omni_credentials_format import (
     manifest,
     parse_file,
 )
-from omni_credentials_reconcile import agreed, manifest_of, reconcile
+from omni_credentials_reconcile import Manifest, agreed, manifest_of, reconcile
 
 VECTORS = Path(__file__).resolve().parent.parent / "vectors"
 SUITE_NAMES = [suite.name for suite in SUITES.values()]
@@ -159,7 +159,14 @@ def test_reconciliations(suite):
             assert [[who.name, reason] for who, reason in found.conflicts] == expected["conflicts"], case
             assert found.outcome == expected["wrapping"], case
             assert manifest_of(found).hex() == expected["manifest"], case
-            assert agreed(ancestor, ours, theirs, theirs.generation).hex() == expected["agreed"], case
+            now = agreed(ancestor, ours, theirs, theirs.generation)
+            assert now.hex() == expected["agreed"], case
+            changes = bytes.fromhex(expected["changes"])
+            if ancestor:
+                assert Manifest.parse(ancestor).changes_to(Manifest.parse(now)) == changes, case
+                assert Manifest.parse(changes + ancestor).write() == now, case
+            else:
+                assert changes == b"", case
 
 
 def test_scopes():

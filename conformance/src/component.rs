@@ -131,6 +131,12 @@ impl Subject for Component {
         let generation = files.generation(theirs.document).map_err(refusal)?;
         let agreed =
             files.agreed(case.ancestor, ours.document, theirs.document, generation).map_err(refusal)?;
+        let changes = match case.ancestor {
+            [] => Vec::new(),
+            ancestor => {
+                files.agreed_changes(ancestor, ours.document, theirs.document, generation).map_err(refusal)?
+            }
+        };
         let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let keyring = files.to_bytes(found.keyring).map_err(refusal)?;
         let kek = match found.wrapping {
@@ -152,6 +158,7 @@ impl Subject for Component {
             wrapping: kebab(found.wrapping),
             manifest: hex::encode(files.manifest(found.document).map_err(refusal)?),
             agreed: hex::encode(agreed),
+            changes: hex::encode(changes),
         })
     }
 }

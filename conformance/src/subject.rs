@@ -105,6 +105,8 @@ pub struct ReconcileResult {
     pub manifest: String,
     /// What both agree on afterwards if nothing is taken over, hexadecimal.
     pub agreed: String,
+    /// The changes to the ancestor that come to the same, hexadecimal; empty where there is no ancestor.
+    pub changes: String,
 }
 
 /// An implementation with one suite.
@@ -135,6 +137,6 @@ pub trait Subject {
     fn canonical_scope(&mut self, keyring: &[u8], scope: &[u8]) -> Answer<Vec<u8>>;
     /// A file parsed, unlocked, verified and opened; its records and generation.
     fn read_file(&mut self, file: &[u8], kek: &[u8; 32]) -> Answer<(Vec<Record>, u64)>;
-    /// `reconcile` and `agreed` of verified files.
+    /// `reconcile`, `agreed` and `agreed-changes` of verified files.
     fn reconcile(&mut self, case: ReconcileCase<'_>) -> Answer<ReconcileResult>;
 }

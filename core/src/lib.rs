@@ -58,5 +58,7 @@ pub use error::{Error, Failure};
 pub use file::{Document, Entry};
 pub use identity::{CanonicalIdentity, Identity, OwnedIdentity};
 pub use keyring::{KeyOf, Keyring};
-pub use reconcile::{Preference, Reason, Reconciled, Side, Wrapping, agreed, reconcile, settled};
+pub use reconcile::{
+    Preference, Reason, Reconciled, Side, Wrapping, agreed, agreed_changes, fold, reconcile, settled,
+};
 pub use suite::{Aes256GcmSiv, Suite, XChaCha20Poly1305};

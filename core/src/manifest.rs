@@ -1,5 +1,7 @@
 //! What a document held at a time (§8.1): the version of each live record, the wrapping of its keyring, its generation.
 
+use std::collections::BTreeMap;
+
 use blake2::Blake2b;
 use blake2::digest::Digest;
 use blake2::digest::consts::U16;
@@ -13,10 +15,13 @@ use crate::{Error, OwnedIdentity, value};
 pub(crate) type Hash = [u8; 16];
 
 const MAGIC: &[u8; 4] = b"OCMF";
+const CHANGES_MAGIC: &[u8; 4] = b"OCMC";
 const VERSION: u8 = 1;
 const ENTRY: usize = 32;
 /// Magic, version, wrapping and generation.
 const HEADER: usize = 4 + 1 + 16 + 8;
+/// The same, and how many records changed and how many are gone.
+const CHANGES_HEADER: usize = HEADER + 4 + 4;
 
 /// What a document held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +41,21 @@ impl Manifest {
         Self { wrapping, generation, entries }
     }
 
+    /// A manifest, after the changes that were made to it since.
+    ///
     /// # Errors
     /// [`Error::Malformed`] for another header, a length that is not that of entries, or entries out of order.
     /// [`Error::UnknownVersion`].
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let mut reader = Reader(bytes);
+        let mut changes = Changes::default();
+        while reader.0.starts_with(CHANGES_MAGIC) {
+            changes.read(&mut reader)?;
+        }
+        Ok(changes.applied_to(Self::parse_plain(reader)?))
+    }
+
+    fn parse_plain(mut reader: Reader<'_>) -> Result<Self, Error> {
         if reader.array::<4>()? != MAGIC {
             return Err(Error::Malformed);
         }
@@ -71,10 +86,99 @@ impl Manifest {
         out
     }
 
+    /// The changes that make this manifest the other one; empty where there are none.
+    pub(crate) fn changes_to(&self, after: &Self) -> Vec<u8> {
+        if self == after {
+            return Vec::new();
+        }
+        let (mut changed, mut removed) = (Vec::new(), Vec::new());
+        let mut old = self.entries.iter().peekable();
+        for entry in &after.entries {
+            while let Some((gone, _)) = old.next_if(|old| old.0 < entry.0) {
+                removed.push(gone);
+            }
+            if old.next_if(|old| old.0 == entry.0) != Some(entry) {
+                changed.push(entry);
+            }
+        }
+        removed.extend(old.map(|(gone, _)| gone));
+        let mut out = Vec::with_capacity(CHANGES_HEADER + changed.len() * ENTRY + removed.len() * 16);
+        out.extend_from_slice(CHANGES_MAGIC);
+        out.push(VERSION);
+        out.extend_from_slice(&after.wrapping);
+        out.extend_from_slice(&after.generation.to_be_bytes());
+        for count in [changed.len(), removed.len()] {
+            // A document has far fewer records.
+            out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+        }
+        for (identity, version) in changed {
+            out.extend_from_slice(identity);
+            out.extend_from_slice(version);
+        }
+        for identity in removed {
+            out.extend_from_slice(identity);
+        }
+        out
+    }
+
     /// The version that this identity had.
     pub(crate) fn version(&self, identity: &Hash) -> Option<&Hash> {
         let at = self.entries.binary_search_by(|entry| entry.0.cmp(identity)).ok()?;
         self.entries.get(at).map(|entry| &entry.1)
+    }
+}
+
+/// What changed since a manifest was made.
+#[derive(Default)]
+struct Changes {
+    /// Wrapping and generation after the last of them.
+    header: Option<(Hash, u64)>,
+    /// The version of each identity that changed; `None` where it is gone.
+    entries: BTreeMap<Hash, Option<Hash>>,
+}
+
+impl Changes {
+    /// Adds one list of changes.
+    fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), Error> {
+        reader.array::<4>()?;
+        if reader.u8()? != VERSION {
+            return Err(Error::UnknownVersion);
+        }
+        self.header = Some((*reader.array()?, u64::from_be_bytes(*reader.array()?)));
+        let counts = (reader.u32()?, reader.u32()?);
+        let mut take = |count: u32, size: usize| {
+            let length = usize::try_from(count).ok().and_then(|count| count.checked_mul(size));
+            reader.take(length.ok_or(Error::Malformed)?)
+        };
+        let (changed, _) = take(counts.0, ENTRY)?.as_chunks::<ENTRY>();
+        let (removed, _) = take(counts.1, 16)?.as_chunks::<16>();
+        if !changed.is_sorted_by(|a, b| a.first_chunk::<16>() < b.first_chunk())
+            || !removed.is_sorted_by(|a, b| a < b)
+        {
+            return Err(Error::Malformed);
+        }
+        for (identity, version) in changed.iter().filter_map(entry) {
+            self.entries.insert(identity, Some(version));
+        }
+        for identity in removed {
+            self.entries.insert(*identity, None);
+        }
+        Ok(())
+    }
+
+    fn applied_to(self, manifest: Manifest) -> Manifest {
+        let Some((wrapping, generation)) = self.header else { return manifest };
+        let mut entries = Vec::with_capacity(manifest.entries.len() + self.entries.len());
+        let mut old = manifest.entries.into_iter().peekable();
+        for (identity, version) in self.entries {
+            while let Some(kept) = old.next_if(|old| old.0 < identity) {
+                entries.push(kept);
+            }
+            old.next_if(|old| old.0 == identity);
+            entries.extend(version.map(|version| (identity, version)));
+        }
+        entries.extend(old);
+        Manifest { wrapping, generation, entries }
     }
 }
 

@@ -137,6 +137,40 @@ pub fn agreed<S: Suite>(
     generation: u64,
 ) -> Result<Vec<u8>, Failure> {
     let before = if ancestor.is_empty() { Vec::new() } else { Manifest::parse(ancestor)?.entries };
+    Ok(agreed_after(before, ours, theirs, generation).to_bytes())
+}
+
+/// The changes that make `ancestor` what [`agreed`] returns. They go before the ancestor's manifest, after the changes that
+/// stand there already.
+///
+/// # Errors
+/// [`Error::Malformed`](crate::Error::Malformed) for an ancestor that is no manifest; an empty one has nothing that could
+/// change.
+pub fn agreed_changes<S: Suite>(
+    ancestor: &[u8],
+    ours: &Document<S>,
+    theirs: &Document<S>,
+    generation: u64,
+) -> Result<Vec<u8>, Failure> {
+    let before = Manifest::parse(ancestor)?;
+    let after = agreed_after(before.entries.clone(), ours, theirs, generation);
+    Ok(before.changes_to(&after))
+}
+
+/// One manifest of a manifest and its changes.
+///
+/// # Errors
+/// [`Error::Malformed`](crate::Error::Malformed) for what is no manifest.
+pub fn fold(manifest: &[u8]) -> Result<Vec<u8>, Failure> {
+    Ok(Manifest::parse(manifest)?.to_bytes())
+}
+
+fn agreed_after<S: Suite>(
+    before: Vec<(manifest::Hash, manifest::Hash)>,
+    ours: &Document<S>,
+    theirs: &Document<S>,
+    generation: u64,
+) -> Manifest {
     let (mut entries, mut gone) = (Vec::new(), BTreeSet::new());
     for pair in Pairs::of(ours, theirs) {
         let Some(theirs) = pair.theirs else { continue };
@@ -152,7 +186,7 @@ pub fn agreed<S: Suite>(
     }
     // What is agreed now comes first, and the first of two counts.
     entries.extend(before.into_iter().filter(|(identity, _)| !gone.contains(identity)));
-    Ok(Manifest::new(manifest::wrapping(theirs.protection()), generation, entries).to_bytes())
+    Manifest::new(manifest::wrapping(theirs.protection()), generation, entries)
 }
 
 /// What both sides last agreed on, where it is not known whether a file that holds `pending` came into place after

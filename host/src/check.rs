@@ -6,8 +6,8 @@
 mod vectors;
 
 use crate::{
-    Costs, EntryRef, Error, ErrorCode, Failure, Files, Identity, KeyOf, Module, Preference, Rows, Side,
-    Wrapping,
+    Costs, Document, EntryRef, Error, ErrorCode, Failure, Files, Identities, Identity, KeyOf, Module,
+    Preference, Rows, Side, Wrapping,
 };
 
 /// The least that Argon2id can be asked for.
@@ -244,12 +244,34 @@ fn file(module: &Module) -> Result<(), Error> {
     require(same.to_ours.is_empty() && same.to_theirs.is_empty(), "a table holds sealed values as they are")?;
     require(files.matches(table, &base)?, "a table holds what was agreed on")?;
     require(files.settled(&base, &base, parsed)? == base, "a settled manifest is the one of both")?;
+    changes(&mut files, parsed, &base, &rows, &sealed)?;
     let gone = files.table(parsed, &Rows::default())?;
     let found = files.reconcile(&base, Side { document: gone, keyring }, file, true, Preference::Neither)?;
     require(found.to_theirs.iter().any(|entry| entry.deleted), "what a table lacks was deleted")?;
     let unknown = files.reconcile(&[], Side { document: gone, keyring }, file, true, Preference::Neither)?;
     require(unknown.to_ours.len() == 1, "what was never agreed on is not deleted")?;
     altered_files(&mut files, &bytes, keyring)
+}
+
+/// What a host says of changes alone is what it would say of everything.
+fn changes(files: &mut Files, file: Document, base: &[u8], rows: &Rows, sealed: &[u8]) -> Result<(), Error> {
+    let mut gone = Identities::default();
+    gone.push(&STRIPE);
+    let same = files.table_changes(file, &gone, rows)?;
+    require(files.matches(same, base)?, "a row that is gone and comes again has not changed")?;
+    let twice = files.table_changes(file, &Identities::default(), rows);
+    require(matches!(twice, Err(Error::Refused(_))), "a table has one row for each credential")?;
+    let empty = files.table_changes(file, &gone, &Rows::default())?;
+    require(files.entries(empty)?.is_empty(), "what is gone from a table is not in it")?;
+    let aws = Identity { name: b"aws", ..STRIPE };
+    let live = |identity| EntryRef { identity, expires: EXPIRES, sealed, deleted: false };
+    let keyring = files.keyring_bytes(file)?;
+    let more = files.create(&keyring)?;
+    files.put(more, &[live(aws), live(STRIPE)])?;
+    let agreed = files.agreed(base, more, more, 43)?;
+    let changes = [&files.agreed_changes(base, more, more, 43)?, base].concat();
+    require(files.fold(&changes)? == agreed, "changes and a manifest are the manifest after them")?;
+    require(files.matches(more, &changes)?, "changes count wherever a manifest is taken")
 }
 
 /// No altered file is believed, wherever it was altered.

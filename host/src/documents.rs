@@ -16,7 +16,7 @@ pub struct Files {
 pub struct Document(ResourceAny);
 
 /// An unlocked keyring in a [`Files`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyringHandle(ResourceAny);
 
 /// One of the two sides that are reconciled.
@@ -37,11 +37,40 @@ impl Rows {
     pub fn push(&mut self, identity: &Identity<'_>, expires: Option<u64>, sealed: &[u8]) {
         let expires = expires.map(u64::to_be_bytes);
         let expires = expires.as_ref().map_or(&[][..], |bytes| bytes);
-        for field in [identity.name, identity.kind, identity.principal, identity.scope, expires, sealed] {
-            // No field comes near 4 GiB, and a module's memory has less.
-            self.0.extend_from_slice(&u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
-            self.0.extend_from_slice(field);
-        }
+        push(
+            &mut self.0,
+            &[identity.name, identity.kind, identity.principal, identity.scope, expires, sealed],
+        );
+    }
+}
+
+/// Identities, as they go to a module: all in one list of bytes.
+#[derive(Debug, Default)]
+pub struct Identities(Vec<u8>);
+
+impl Identities {
+    /// Adds an identity.
+    pub fn push(&mut self, identity: &Identity<'_>) {
+        push(&mut self.0, &[identity.name, identity.kind, identity.principal, identity.scope]);
+    }
+
+    /// Adds what another list has.
+    pub fn extend(&mut self, other: &[u8]) {
+        self.0.extend_from_slice(other);
+    }
+
+    /// The list.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn push(out: &mut Vec<u8>, fields: &[&[u8]]) {
+    for field in fields {
+        // No field comes near 4 GiB, and a module's memory has less.
+        out.extend_from_slice(&u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(field);
     }
 }
 
@@ -187,6 +216,27 @@ impl Files {
             .map(Document)
     }
 
+    /// As [`table`](Self::table), for a table that holds the live records of `document`, except that it lacks those of
+    /// `gone` and has `rows` in addition.
+    ///
+    /// # Errors
+    ///
+    /// As [`table`](Self::table); [`Error::Refused`]: `InvalidArgument` where the document has no live record of an
+    /// identity in `gone`.
+    pub fn table_changes(
+        &mut self,
+        document: Document,
+        gone: &Identities,
+        rows: &Rows,
+    ) -> Result<Document, Error> {
+        self.sandbox
+            .call("file-store.document.table-changes", |module, store| {
+                let documents = module.omni_credentials_file_store();
+                documents.document().call_table_changes(store, document.0, &gone.0, &rows.0)
+            })
+            .map(Document)
+    }
+
     /// Forgets all deletions that the file lists. Who last agreed with an older version of it can then no longer tell
     /// what was deleted.
     ///
@@ -253,6 +303,41 @@ impl Files {
         })
     }
 
+    /// As [`write`](Self::write), and the document becomes what the bytes say, as [`parse`](Self::parse) would make it.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub fn rewrite(
+        &mut self,
+        document: Document,
+        keyring: KeyringHandle,
+        at_least: u64,
+    ) -> Result<Vec<u8>, Error> {
+        self.sandbox.call("file-store.document.rewrite", |module, store| {
+            let documents = module.omni_credentials_file_store();
+            documents.document().call_rewrite(store, document.0, keyring.0, at_least)
+        })
+    }
+
+    /// Gives up a document before the store is dropped.
+    ///
+    /// # Errors
+    ///
+    /// See [`Module::describe`](crate::Module::describe).
+    pub fn close(&mut self, document: Document) -> Result<(), Error> {
+        self.sandbox.close("file-store.document", document.0)
+    }
+
+    /// Gives up a keyring before the store is dropped; its keys are wiped.
+    ///
+    /// # Errors
+    ///
+    /// See [`Module::describe`](crate::Module::describe).
+    pub fn lock(&mut self, keyring: KeyringHandle) -> Result<(), Error> {
+        self.sandbox.close("encryption.keyring", keyring.0)
+    }
+
     /// Makes two sides one. `ancestor` is a manifest of what both last agreed on, or empty where that is not known; with
     /// `ours_complete` a record that ours lacks was deleted by ours.
     ///
@@ -304,6 +389,36 @@ impl Files {
     ) -> Result<Vec<u8>, Error> {
         self.sandbox.call("file-store.agreed", |module, store| {
             module.omni_credentials_file_store().call_agreed(store, ancestor, ours.0, theirs.0, generation)
+        })
+    }
+
+    /// The changes that make `ancestor` what [`agreed`](Self::agreed) returns. They go before its manifest, after the
+    /// changes that stand there already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `Malformed` for an ancestor that is no manifest, as an empty one.
+    pub fn agreed_changes(
+        &mut self,
+        ancestor: &[u8],
+        ours: Document,
+        theirs: Document,
+        generation: u64,
+    ) -> Result<Vec<u8>, Error> {
+        self.sandbox.call("file-store.agreed-changes", |module, store| {
+            let files = module.omni_credentials_file_store();
+            files.call_agreed_changes(store, ancestor, ours.0, theirs.0, generation)
+        })
+    }
+
+    /// One manifest of a manifest and the changes before it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]: `Malformed` for what is no manifest.
+    pub fn fold(&mut self, manifest: &[u8]) -> Result<Vec<u8>, Error> {
+        self.sandbox.call("file-store.fold", |module, store| {
+            module.omni_credentials_file_store().call_fold(store, manifest)
         })
     }
 

@@ -50,7 +50,7 @@ mod signals;
 mod types;
 
 pub use digest::Digest;
-pub use documents::{Document, Files, KeyringHandle, Rows, Side};
+pub use documents::{Document, Files, Identities, KeyringHandle, Rows, Side};
 pub use error::{Error, ErrorCode, Failure};
 pub use keyring::Keyring;
 pub use module::Module;

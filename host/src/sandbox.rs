@@ -1,5 +1,6 @@
 //! Stores: the sandboxes that modules run in.
 
+use wasmtime::component::ResourceAny;
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use crate::bindings::CryptoModule;
@@ -66,6 +67,15 @@ impl Sandbox {
             Ok(result) => result.map_err(|failure| Error::Refused(failure.into())),
             Err(error) => Err(convert(&error, self.store.data(), export)),
         }
+    }
+
+    /// Gives up a resource of the module. After an error the sandbox is of no more use.
+    pub(crate) fn close(&mut self, export: &'static str, resource: ResourceAny) -> Result<(), Error> {
+        signals::keep_alternate_stack();
+        if let Some(before_call) = self.store.data().before_call {
+            before_call();
+        }
+        resource.resource_drop(&mut self.store).map_err(|error| convert(&error, self.store.data(), export))
     }
 }
 

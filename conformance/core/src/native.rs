@@ -106,6 +106,12 @@ impl<S: Suite> Subject for Native<S> {
             core::reconcile(case.ancestor, &our_side, &their_side, case.ours_complete, prefer, entropy)
                 .map_err(refusal)?;
         let agreed = core::agreed(case.ancestor, &ours, &theirs, theirs.generation()).map_err(refusal)?;
+        let changes = match case.ancestor {
+            [] => Vec::new(),
+            ancestor => {
+                core::agreed_changes(ancestor, &ours, &theirs, theirs.generation()).map_err(refusal)?
+            }
+        };
         Ok(ReconcileResult {
             records: records(&found.document, &found.keyring),
             to_ours: found.to_ours().map(|entry| text(entry.identity.name)).collect(),
@@ -118,6 +124,7 @@ impl<S: Suite> Subject for Native<S> {
             wrapping: kebab(found.wrapping),
             manifest: hex::encode(found.document.manifest()),
             agreed: hex::encode(agreed),
+            changes: hex::encode(changes),
         })
     }
 }

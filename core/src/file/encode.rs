@@ -23,12 +23,12 @@ pub(super) const BASE64_BYTES: usize = 48;
 const RECORD: usize = 256;
 const TRAILER: usize = 1024;
 
-/// The file.
+/// The file, and the keyed hash in its seal.
 pub(super) fn file<S: Suite>(
     document: &Document<S>,
     generation: u64,
     key: &[u8; 32],
-) -> Result<Vec<u8>, Failure> {
+) -> Result<(Vec<u8>, [u8; 32]), Failure> {
     // What is known of the length; growing would copy what there is again and again.
     let known: usize = document.records.iter().map(|record| record.text().map_or(RECORD, <[u8]>::len)).sum();
     let capacity = known.saturating_add(TRAILER).min(limits::FILE_BYTES);
@@ -36,7 +36,8 @@ pub(super) fn file<S: Suite>(
     body(document, generation, &mut |piece| out.push(piece))?;
     let mut seal = vec![SEAL_VERSION, S::ID];
     seal.extend_from_slice(&document.current);
-    seal.extend_from_slice(&keyed_hash(key)?.chain_update(&out.bytes).finalize().into_bytes());
+    let hash: [u8; 32] = keyed_hash(key)?.chain_update(&out.bytes).finalize().into_bytes().into();
+    seal.extend_from_slice(&hash);
     out.push(b"  seal ");
     let mut line = [0; 64];
     out.push(encode(&seal, &mut line)?);
@@ -44,7 +45,7 @@ pub(super) fn file<S: Suite>(
     if out.total > limits::FILE_BYTES {
         return Err(Failure::found(Error::FileTooLarge, out.total as u64));
     }
-    Ok(out.bytes)
+    Ok((out.bytes, hash))
 }
 
 /// The keyed hash of every byte before the seal's line.

@@ -317,6 +317,45 @@ impl<S: Suite> Document<S> {
         Ok(Self { is_table: true, ..Self::from_parts(self.keyring.clone(), 0, records, None)? })
     }
 
+    /// As [`Document::table`], for a table that holds the live records of this document, except that it lacks those of the
+    /// identities in `gone` and has `rows` in addition.
+    ///
+    /// # Errors
+    /// As [`Document::table`]; [`Error::InvalidArgument`] where the document has no live record of an identity in `gone`.
+    pub fn table_changes<'a>(
+        &self,
+        gone: impl IntoIterator<Item = Result<Identity<'a>, Failure>>,
+        rows: impl IntoIterator<Item = Result<Entry<'a>, Failure>>,
+    ) -> Result<Self, Failure> {
+        let gone = gone.into_iter().map(|identity| Ok(identity?.canonical()?.into()));
+        let mut gone = gone.collect::<Result<Vec<OwnedIdentity>, Failure>>()?;
+        gone.sort_unstable();
+        let mut gone = gone.iter().peekable();
+        let added = Self::overlaid(&[], rows, false)?;
+        let mut added = added.into_iter().peekable();
+        let mut records = Vec::with_capacity(self.records.len() + added.len());
+        for record in self.records.iter().filter(|record| record.sealed.is_some()) {
+            if gone.next_if(|gone| **gone == record.identity).is_some() {
+                continue;
+            }
+            while let Some(added) = added.next_if(|added| added.identity < record.identity) {
+                records.push(added);
+            }
+            if added.peek().is_some_and(|added| added.identity == record.identity) {
+                return Err(Error::DuplicateRecord.into());
+            }
+            records.push(Rc::clone(record));
+        }
+        records.extend(added);
+        if gone.next().is_some() {
+            return Err(Error::InvalidArgument.into());
+        }
+        if records.len() > limits::FILE_RECORDS {
+            return Err(Error::TooManyRecords.into());
+        }
+        Ok(Self { is_table: true, ..Self::from_parts(self.keyring.clone(), 0, records, None)? })
+    }
+
     /// What the document holds (§8.1): an ancestor for reconciling later.
     #[must_use]
     pub fn manifest(&self) -> Vec<u8> {
@@ -351,11 +390,33 @@ impl<S: Suite> Document<S> {
     /// [`Error::InvalidArgument`] for another keyring or a generation that cannot grow;
     /// [`Error::FileTooLarge`].
     pub fn write(&self, keyring: &Keyring<S>, at_least: u64) -> Result<Vec<u8>, Failure> {
+        Ok(self.written(keyring, at_least)?.1)
+    }
+
+    /// As [`Document::write`], and the document becomes what the bytes say: it need not be parsed to go on with them.
+    ///
+    /// # Errors
+    /// As [`Document::write`]; then the document is as it was.
+    pub fn rewrite(&mut self, keyring: &Keyring<S>, at_least: u64) -> Result<Vec<u8>, Failure> {
+        let (generation, file, seal) = self.written(keyring, at_least)?;
+        self.generation = generation;
+        self.is_table = false;
+        self.seal = Some((self.current, seal));
+        for record in &mut self.records {
+            if record.deletion() == Some(Deletion::Pending) {
+                Rc::make_mut(record).deletion = Deletion::In(generation);
+            }
+        }
+        Ok(file)
+    }
+
+    fn written(&self, keyring: &Keyring<S>, at_least: u64) -> Result<(u64, Vec<u8>, [u8; 32]), Failure> {
         if keyring.to_bytes() != self.keyring {
             return Err(Error::InvalidArgument.into());
         }
         let generation = self.generation.max(at_least).checked_add(1).ok_or(Error::InvalidArgument)?;
-        encode::file(self, generation, &*keyring.file_key(&self.current)?)
+        let (file, seal) = encode::file(self, generation, &*keyring.file_key(&self.current)?)?;
+        Ok((generation, file, seal))
     }
 
     pub(crate) fn records(&self) -> &[Rc<Record>] {

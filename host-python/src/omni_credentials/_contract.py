@@ -210,11 +210,13 @@ GENERATION = _document.method("generation", _U64)
 ENTRIES = _document.method("entries", ListOf(_ENTRY), bulk=True)
 PUT = _document.method("put", _fallible(None), entries=ListOf(_ENTRY), bulk=True)
 TABLE = _document.method("table", _fallible(Own("document")), rows=_BYTES, bulk=True)
+TABLE_CHANGES = _document.method("table-changes", _fallible(Own("document")), gone=_BYTES, rows=_BYTES, bulk=True)
 FORGET_DELETIONS = _document.method("forget-deletions", Nothing())
 RETIRE_KEYS = _document.method("retire-keys", _fallible(_U32), keyring=Borrow("keyring"))
 MANIFEST = _document.method("manifest", _BYTES, bulk=True)
 MATCHES = _document.method("matches", _fallible(_BOOL), manifest=_BYTES, bulk=True)
 WRITE = _document.method("write", _fallible(_BYTES), keyring=Borrow("keyring"), at_least=_U64, bulk=True)
+REWRITE = _document.method("rewrite", _fallible(_BYTES), keyring=Borrow("keyring"), at_least=_U64, bulk=True)
 RECONCILE = _document.function(
     "reconcile",
     _fallible(_RECONCILED),
@@ -233,6 +235,16 @@ AGREED = _document.function(
 SETTLED = _document.function(
     "settled", _fallible(_BYTES), confirmed=_BYTES, pending=_BYTES, file=Borrow("document"), bulk=True
 )
+AGREED_CHANGES = _document.function(
+    "agreed-changes",
+    _fallible(_BYTES),
+    ancestor=_BYTES,
+    ours=Borrow("document"),
+    theirs=Borrow("document"),
+    generation=_U64,
+    bulk=True,
+)
+FOLD = _document.function("fold", _fallible(_BYTES), manifest=_BYTES, bulk=True)
 
 _primitives = _Interface("primitives")
 AEAD_OPEN = _primitives.function("aead-open", _fallible(_BYTES), key=_BYTES, nonce=_BYTES, aad=_BYTES, sealed=_BYTES)

@@ -421,6 +421,14 @@ class Files:
         """
         return Document(self._sandbox.call(_contract.TABLE, document.handle, rows))
 
+    def table_changes(self, document: Document, gone: bytes, rows: bytes) -> Document:
+        """As `table`, for a table that holds the live records of `document`, except that it lacks those of the identities
+        in `gone` and has `rows` in addition.
+
+        Refused as by `table`, and `invalid-argument` if `document` has no live record of an identity in `gone`.
+        """
+        return Document(self._sandbox.call(_contract.TABLE_CHANGES, document.handle, gone, rows))
+
     def forget_deletions(self, document: Document) -> None:
         """Forgets all deletions that the file lists. A side that last agreed with an older version of it can then no
         longer tell what was deleted, and `reconcile` reports a conflict instead of a resurrection."""
@@ -449,6 +457,11 @@ class Files:
         Refused: `file-too-large`, `too-many-records`, `invalid-argument` for another keyring.
         """
         file: bytes = self._sandbox.call(_contract.WRITE, document.handle, keyring.handle, at_least)
+        return file
+
+    def rewrite(self, document: Document, keyring: KeyringHandle, at_least: int) -> bytes:
+        """As `write`, and the document becomes what the bytes say, as `parse` would make it."""
+        file: bytes = self._sandbox.call(_contract.REWRITE, document.handle, keyring.handle, at_least)
         return file
 
     def reconcile(
@@ -484,6 +497,19 @@ class Files:
         Refused: `malformed` for an ancestor that is no manifest."""
         manifest: bytes = self._sandbox.call(_contract.AGREED, ancestor, ours.handle, theirs.handle, generation)
         return manifest
+
+    def agreed_changes(self, ancestor: bytes, ours: Document, theirs: Document, generation: int) -> bytes:
+        """The changes that make `ancestor` what `agreed` returns. They go before its manifest, after the changes that
+        stand there already. Refused: `malformed` for an ancestor that is no manifest, as an empty one."""
+        changes: bytes = self._sandbox.call(
+            _contract.AGREED_CHANGES, ancestor, ours.handle, theirs.handle, generation
+        )
+        return changes
+
+    def fold(self, manifest: bytes) -> bytes:
+        """One manifest of a manifest and the changes before it. Refused: `malformed`."""
+        folded: bytes = self._sandbox.call(_contract.FOLD, manifest)
+        return folded
 
     def settled(self, confirmed: bytes, pending: bytes, file: Document) -> bytes:
         """What both sides last agreed on if it is not known whether a file that holds `pending` came into place after

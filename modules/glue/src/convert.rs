@@ -44,32 +44,54 @@ pub(crate) fn entry(entry: &file_store::Entry) -> Result<core::Entry<'_>, Error>
 }
 
 /// The rows of a table that go in as one list.
-pub(crate) fn rows(mut bytes: &[u8]) -> impl Iterator<Item = Result<core::Entry<'_>, core::Failure>> {
+pub(crate) fn rows(bytes: &[u8]) -> impl Iterator<Item = Result<core::Entry<'_>, core::Failure>> {
+    each(bytes, |bytes| {
+        let identity = taken_identity(bytes)?;
+        let expires = match field(bytes)? {
+            [] => None,
+            bytes => Some(u64::from_be_bytes(bytes.try_into().ok()?)),
+        };
+        Some(core::Entry { identity, expires, sealed: Some(field(bytes)?) })
+    })
+}
+
+/// Identities that go in as one list.
+pub(crate) fn identities(bytes: &[u8]) -> impl Iterator<Item = Result<core::Identity<'_>, core::Failure>> {
+    each(bytes, taken_identity)
+}
+
+/// What `take` takes from the front until nothing is left.
+fn each<'a, T>(
+    mut bytes: &'a [u8],
+    take: impl Fn(&mut &'a [u8]) -> Option<T>,
+) -> impl Iterator<Item = Result<T, core::Failure>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;
         }
-        let row = row(&mut bytes);
-        if row.is_none() {
+        let taken = take(&mut bytes);
+        if taken.is_none() {
             bytes = &[];
         }
-        Some(row.ok_or_else(|| Error::InvalidArgument.into()))
+        Some(taken.ok_or_else(|| Error::InvalidArgument.into()))
     })
 }
 
-fn row<'a>(bytes: &mut &'a [u8]) -> Option<core::Entry<'a>> {
-    let mut field = || {
-        let (length, rest) = bytes.split_first_chunk()?;
-        let (field, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
-        *bytes = rest;
-        Some(field)
-    };
-    let identity = core::Identity { name: field()?, kind: field()?, principal: field()?, scope: field()? };
-    let expires = match field()? {
-        [] => None,
-        bytes => Some(u64::from_be_bytes(bytes.try_into().ok()?)),
-    };
-    Some(core::Entry { identity, expires, sealed: Some(field()?) })
+fn taken_identity<'a>(bytes: &mut &'a [u8]) -> Option<core::Identity<'a>> {
+    Some(core::Identity {
+        name: field(bytes)?,
+        kind: field(bytes)?,
+        principal: field(bytes)?,
+        scope: field(bytes)?,
+    })
+}
+
+/// A length in four bytes, and so many bytes.
+fn field<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let (field, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    *bytes = rest;
+    Some(field)
 }
 
 pub(crate) fn wrapping(wrapping: core::Wrapping) -> file_store::Wrapping {

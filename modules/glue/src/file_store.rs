@@ -67,6 +67,21 @@ impl<S: Suite> Guest for crate::Module<S> {
         core::agreed(&ancestor, &ours.0.borrow(), &theirs.0.borrow(), generation).map_err(convert::failure)
     }
 
+    fn agreed_changes(
+        ancestor: Vec<u8>,
+        ours: DocumentBorrow<'_>,
+        theirs: DocumentBorrow<'_>,
+        generation: u64,
+    ) -> Result<Vec<u8>, Failure> {
+        let (ours, theirs) = (ours.get::<DocumentResource<S>>(), theirs.get::<DocumentResource<S>>());
+        core::agreed_changes(&ancestor, &ours.0.borrow(), &theirs.0.borrow(), generation)
+            .map_err(convert::failure)
+    }
+
+    fn fold(manifest: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        core::fold(&manifest).map_err(convert::failure)
+    }
+
     fn settled(confirmed: Vec<u8>, pending: Vec<u8>, file: DocumentBorrow<'_>) -> Result<Vec<u8>, Failure> {
         let file = file.get::<DocumentResource<S>>();
         core::settled(&confirmed, &pending, &file.0.borrow()).map_err(convert::failure)
@@ -117,6 +132,11 @@ impl<S: Suite> GuestDocument for DocumentResource<S> {
         self.0.borrow().table(convert::rows(&rows)).map(Self::resource).map_err(convert::failure)
     }
 
+    fn table_changes(&self, gone: Vec<u8>, rows: Vec<u8>) -> Result<Document, Failure> {
+        let table = self.0.borrow().table_changes(convert::identities(&gone), convert::rows(&rows));
+        table.map(Self::resource).map_err(convert::failure)
+    }
+
     fn forget_deletions(&self) {
         self.0.borrow_mut().forget_deletions();
     }
@@ -137,5 +157,10 @@ impl<S: Suite> GuestDocument for DocumentResource<S> {
     fn write(&self, keyring: KeyringBorrow<'_>, at_least: u64) -> Result<Vec<u8>, Failure> {
         let keyring = keyring.get::<KeyringResource<S>>();
         self.0.borrow().write(&keyring.0.borrow(), at_least).map_err(convert::failure)
+    }
+
+    fn rewrite(&self, keyring: KeyringBorrow<'_>, at_least: u64) -> Result<Vec<u8>, Failure> {
+        let keyring = keyring.get::<KeyringResource<S>>();
+        self.0.borrow_mut().rewrite(&keyring.0.borrow(), at_least).map_err(convert::failure)
     }
 }

@@ -56,6 +56,21 @@ impl Guest for Module {
         manifest::agreed(&ancestor, &ours, &theirs, generation)
     }
 
+    fn agreed_changes(
+        ancestor: Vec<u8>,
+        ours: DocumentBorrow<'_>,
+        theirs: DocumentBorrow<'_>,
+        generation: u64,
+    ) -> Result<Vec<u8>, Failure> {
+        let before = Manifest::parse(&ancestor)?.to_bytes();
+        let after = Self::agreed(ancestor, ours, theirs, generation)?;
+        Ok(if after == before { Vec::new() } else { manifest::as_changes(after) })
+    }
+
+    fn fold(manifest: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        Ok(Manifest::parse(&manifest)?.to_bytes())
+    }
+
     fn settled(confirmed: Vec<u8>, pending: Vec<u8>, file: DocumentBorrow<'_>) -> Result<Vec<u8>, Failure> {
         manifest::settled(&confirmed, &pending, &file.get::<Opened>().0.borrow())
     }
@@ -125,28 +140,22 @@ impl GuestDocument for Opened {
     fn table(&self, rows: Vec<u8>) -> Result<Document, Failure> {
         let mut table = Contents::create(self.0.borrow().keyring.clone())?;
         table.is_table = true;
-        let mut rest = rows.as_slice();
+        add(&mut table, &rows)?;
+        Ok(resource(table))
+    }
+
+    fn table_changes(&self, gone: Vec<u8>, rows: Vec<u8>) -> Result<Document, Failure> {
+        let mut table = Contents::create(self.0.borrow().keyring.clone())?;
+        table.is_table = true;
+        let live = |state: &State| matches!(state, State::Live(_));
+        let records = &self.0.borrow().records;
+        table.records.extend(records.iter().filter(|it| live(it.1)).map(|it| (it.0.clone(), it.1.clone())));
+        let mut rest = gone.as_slice();
         while !rest.is_empty() {
-            // Evaluated in this order, which is that of the fields.
-            let identity = Identity {
-                name: field(&mut rest)?,
-                kind: field(&mut rest)?,
-                principal: field(&mut rest)?,
-                scope: field(&mut rest)?,
-            };
-            let expires = match field(&mut rest)?.as_slice() {
-                [] => None,
-                bytes => {
-                    let bytes = bytes.try_into().map_err(|_| refuse(Error::InvalidArgument))?;
-                    Some(u64::from_be_bytes(bytes))
-                }
-            };
-            let sealed = Sealed { bytes: field(&mut rest)?, expires };
-            table.insert(Canonical::new(&identity)?, State::Live(sealed))?;
+            let identity = Canonical::new(&identity(&mut rest)?)?;
+            table.records.remove(&identity).ok_or_else(|| refuse(Error::InvalidArgument))?;
         }
-        if table.records.len() > FILE_RECORDS {
-            return Err(refuse(Error::TooManyRecords));
-        }
+        add(&mut table, &rows)?;
         Ok(resource(table))
     }
 
@@ -175,22 +184,64 @@ impl GuestDocument for Opened {
     }
 
     fn write(&self, keyring: KeyringBorrow<'_>, at_least: u64) -> Result<Vec<u8>, Failure> {
-        let keys = keyring.get::<Unlocked>().0.borrow();
-        let mut written = self.0.borrow().clone();
-        if keys.to_bytes()? != written.keyring {
-            return Err(refuse(Error::InvalidArgument));
-        }
-        let next = written.generation.max(at_least).checked_add(1).filter(|next| *next < PENDING);
-        written.generation = next.ok_or_else(|| refuse(Error::InvalidArgument))?;
-        for state in written.records.values_mut() {
-            if *state == State::Deleted(PENDING) {
-                *state = State::Deleted(written.generation);
-            }
-        }
-        let file = stamp::put(&*seal_key(&written, &keys)?, written.body()?);
-        fits(&file)?;
+        Ok(written(&self.0.borrow(), &keyring.get::<Unlocked>().0.borrow(), at_least)?.1)
+    }
+
+    fn rewrite(&self, keyring: KeyringBorrow<'_>, at_least: u64) -> Result<Vec<u8>, Failure> {
+        let (mut contents, file) =
+            written(&self.0.borrow(), &keyring.get::<Unlocked>().0.borrow(), at_least)?;
+        contents.file = Some(file.clone());
+        contents.is_table = false;
+        self.0.replace(contents);
         Ok(file)
     }
+}
+
+/// The contents after the next write, and the file that it makes of them.
+fn written(before: &Contents, keys: &Keys, at_least: u64) -> Result<(Contents, Vec<u8>), Failure> {
+    let mut written = before.clone();
+    if keys.to_bytes()? != written.keyring {
+        return Err(refuse(Error::InvalidArgument));
+    }
+    let next = written.generation.max(at_least).checked_add(1).filter(|next| *next < PENDING);
+    written.generation = next.ok_or_else(|| refuse(Error::InvalidArgument))?;
+    for state in written.records.values_mut() {
+        if *state == State::Deleted(PENDING) {
+            *state = State::Deleted(written.generation);
+        }
+    }
+    let file = stamp::put(&*seal_key(&written, keys)?, written.body()?);
+    fits(&file)?;
+    Ok((written, file))
+}
+
+/// Adds the rows of a table, each of an identity of its own.
+fn add(table: &mut Contents, rows: &[u8]) -> Result<(), Failure> {
+    let mut rest = rows;
+    while !rest.is_empty() {
+        let identity = Canonical::new(&identity(&mut rest)?)?;
+        let expires = match field(&mut rest)?.as_slice() {
+            [] => None,
+            bytes => {
+                let bytes = bytes.try_into().map_err(|_| refuse(Error::InvalidArgument))?;
+                Some(u64::from_be_bytes(bytes))
+            }
+        };
+        let sealed = Sealed { bytes: field(&mut rest)?, expires };
+        if table.records.contains_key(&identity) {
+            return Err(refuse(Error::DuplicateRecord));
+        }
+        table.insert(identity, State::Live(sealed))?;
+    }
+    if table.records.len() > FILE_RECORDS {
+        return Err(refuse(Error::TooManyRecords));
+    }
+    Ok(())
+}
+
+/// Takes an identity off the front. Its fields are evaluated in this order.
+fn identity(rest: &mut &[u8]) -> Result<Identity, Failure> {
+    Ok(Identity { name: field(rest)?, kind: field(rest)?, principal: field(rest)?, scope: field(rest)? })
 }
 
 fn resource(contents: Contents) -> Document {

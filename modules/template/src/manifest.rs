@@ -9,6 +9,8 @@ use crate::keys::{self, split};
 use crate::{aead, refuse};
 
 const HEADER: usize = 16 + 8;
+/// What changes start with. No manifest does: it starts with a hash.
+const CHANGES: &[u8; 16] = b"changes in full:";
 
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct Manifest {
@@ -27,7 +29,21 @@ impl Manifest {
         Ok(Self { wrapping, generation: contents.generation, versions: live.collect() })
     }
 
+    /// A manifest. Of the changes before it, the last counts: it is all of what the manifest became.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Failure> {
+        let malformed = || refuse(Error::Malformed);
+        let (mut rest, mut last) = (bytes, None);
+        while let Some(after) = rest.strip_prefix(CHANGES) {
+            let (length, after) = after.split_first_chunk().ok_or_else(malformed)?;
+            let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| malformed())?;
+            let (changed, after) = after.split_at_checked(length).ok_or_else(malformed)?;
+            (rest, last) = (after, Some(changed));
+        }
+        let plain = Self::parse_plain(rest)?;
+        last.map_or(Ok(plain), Self::parse_plain)
+    }
+
+    fn parse_plain(bytes: &[u8]) -> Result<Self, Failure> {
         let malformed = || refuse(Error::Malformed);
         let (header, entries) = bytes.split_at_checked(HEADER).ok_or_else(malformed)?;
         let (wrapping, generation) = header.split_at(16);
@@ -75,6 +91,11 @@ pub(crate) fn agreed(
         }
     }
     Ok(agreed.to_bytes())
+}
+
+/// A manifest as changes: a module that is to be fast would list what changed.
+pub(crate) fn as_changes(manifest: Vec<u8>) -> Vec<u8> {
+    [CHANGES.as_slice(), &(manifest.len() as u32).to_be_bytes(), &manifest].concat()
 }
 
 /// What both sides agreed on, where it is not known whether the file of `pending` came into place after `confirmed`.
