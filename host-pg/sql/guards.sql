@@ -66,7 +66,7 @@ begin
             where d.object_type in ('table', 'table column', 'trigger') and not d.is_temporary
         ), ours (name, trigger_name, columns) as (
             values ('encrypted_credentials', 'encrypted_credentials_check', 6), ('credentials_keyrings', 'credentials_keyrings_changed', 3),
-                ('credentials_config', 'credentials_config_changed', 7), ('credentials_files', null, 9),
+                ('credentials_config', 'credentials_config_changed', 7), ('credentials_files', null, 11),
                 ('encrypted_credential_versions', 'encrypted_credential_versions_check', 11)
         )
         -- A table is known by its name, or by the trigger that goes with it: it may have been renamed before.
@@ -207,7 +207,7 @@ begin
                 when exists (
                     select from pg_attribute a
                     join (values ('encrypted_credentials', 6), ('credentials_keyrings', 3), ('credentials_config', 7),
-                        ('credentials_files', 9), ('encrypted_credential_versions', 11)) as ours (name, columns) on ours.name = made.relname
+                        ('credentials_files', 11), ('encrypted_credential_versions', 11)) as ours (name, columns) on ours.name = made.relname
                     where a.attrelid = made.objid and a.attnum > ours.columns and not a.attisdropped) then 'other columns'
             end;
         end if;

@@ -139,10 +139,14 @@ create table :schema.credentials_files (
     base bytea not null default '',
     pending_digest bytea,
     pending_base bytea,
-    written_as bigint
+    written_as bigint,
+    base_changes bytea,
+    pending_changes bytea
 ) using heap;
 alter table :schema.credentials_files alter column base set storage external;
 alter table :schema.credentials_files alter column pending_base set storage external;
+alter table :schema.credentials_files alter column base_changes set storage external;
+alter table :schema.credentials_files alter column pending_changes set storage external;
 comment on table :schema.credentials_files is 'What is known of the files that mirror this instance. To read it: credential_file_stores.';
 comment on column :schema.credentials_files.filename is 'As registered; relative to the data directory unless absolute.';
 comment on column :schema.credentials_files.generation is 'The highest generation of the file that this instance has read or written.';
@@ -151,8 +155,10 @@ comment on column :schema.credentials_files.unloaded is 'How many records of the
 comment on column :schema.credentials_files.file_digest is 'SHA-256 of the file then.';
 comment on column :schema.credentials_files.base is 'What file and table agreed on then: a manifest (FORMAT.md, section 8).';
 comment on column :schema.credentials_files.pending_digest is 'SHA-256 of the file that the last commit wrote, until it is seen in place.';
-comment on column :schema.credentials_files.pending_base is 'The manifest that goes with it.';
+comment on column :schema.credentials_files.pending_base is 'The manifest that goes with it, unless pending_changes says it.';
 comment on column :schema.credentials_files.written_as is 'What the extension marks a row with that it wrote. It does not fit a row that a dump restored: that file store is suspended until the file is loaded or written again.';
+comment on column :schema.credentials_files.base_changes is 'What changed since base was written: the few changes of each commit, so that it need not be written each time.';
+comment on column :schema.credentials_files.pending_changes is 'What changes in base with the file that the last commit wrote.';
 
 create view :schema.credentials with (security_invoker = true) as
     select c.name,

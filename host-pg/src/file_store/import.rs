@@ -7,6 +7,7 @@ use pgrx::iter::TableIterator;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use super::agreed::Agreed;
 use super::moved::key;
 use super::published::Note;
 use super::registry::{Registry, Store};
@@ -124,7 +125,7 @@ fn import(
     // 1 to 4.
     let (table, sides) = {
         let mut instance = handle.borrow_mut();
-        let sides = sides::reconcile(&mut instance, store, note, Some(file), prefer, !dry_run)?;
+        let sides = sides::reconcile(&mut instance, store, note, Some(file), None, prefer, !dry_run)?;
         (instance.table, sides)
     };
     let Sides { mut files, ours, theirs, generation, found, .. } = sides;
@@ -163,11 +164,11 @@ fn import(
     let keyring = files.keyring_bytes(theirs).map_err(fault)?;
     let agreed = files.create(&keyring).map_err(fault)?;
     files.put(agreed, &held).map_err(fault)?;
-    store.base = files.agreed(&[], agreed, agreed, generation).map_err(fault)?;
+    store.base = Agreed::on(files.agreed(&[], agreed, agreed, generation).map_err(fault)?);
     store.file_digest = Some(Digest::of(file).as_bytes().to_vec());
     store.unloaded = i32::try_from(skipped.len()).unwrap_or(i32::MAX);
     store.saw_generation(generation);
-    (store.pending_base, store.pending_digest) = (None, None);
+    (store.pending, store.pending_digest) = (None, None);
     Ok(outcomes)
 }
 

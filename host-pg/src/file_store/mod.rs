@@ -1,5 +1,7 @@
 //! File stores: encrypted files that mirror a copy of the store.
 //!
+//! - `agreed`: what file and table last agreed on, and the changes since.
+//! - `kept`: what a backend keeps of the file that it wrote last.
 //! - `registry`: the rows of `credentials_files`.
 //! - `manage`: `credential_file_stores`, `credential_file_store_sync` and `detach_file_store`.
 //! - `status`: whether file and table are in step.
@@ -13,8 +15,10 @@
 //! - `published`: what file and table last agreed on, also after a crash.
 //! - `transaction`: when it happens, and what becomes visible when.
 
+mod agreed;
 mod export;
 mod import;
+mod kept;
 mod manage;
 mod moved;
 mod place;

@@ -14,6 +14,7 @@ use omni_credentials_host::{
     self as host, Digest, Document, Entry, EntryRef, ErrorCode, Files, Identity, Module,
 };
 
+use super::agreed::Agreed;
 use super::file_error;
 use super::registry::Store;
 use super::table::Rows;
@@ -140,7 +141,7 @@ fn seal_again(
     store.base = {
         let base = files.create(&current).map_err(fault)?;
         files.put(base, &refs(&agreed)).map_err(fault)?;
-        files.agreed(&[], base, base, generation).map_err(fault)?
+        Agreed::on(files.agreed(&[], base, base, generation).map_err(fault)?)
     };
     let moved = files.create(&current).map_err(fault)?;
     files.put(moved, &refs(&sealed_again)).map_err(fault)?;

@@ -4,6 +4,7 @@ use omni_credentials_host::{Digest, Files};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
+use super::agreed::{Agreed, News};
 use super::file_error;
 use super::published::Note;
 use crate::error::Error;
@@ -24,15 +25,17 @@ pub(super) struct Store {
     /// The file's digest when file and table agreed on `base`.
     pub(super) file_digest: Option<Vec<u8>>,
     /// What they agreed on.
-    pub(super) base: Vec<u8>,
+    pub(super) base: Agreed,
     /// The digest of the file that the last commit wrote, until it is known to have come into place: a crash can come
     /// between commit and rename.
     pub(super) pending_digest: Option<Vec<u8>>,
-    /// The base that goes with it.
-    pub(super) pending_base: Option<Vec<u8>>,
+    /// What they agree on once it has.
+    pub(super) pending: Option<News>,
     /// Whether a dump brought the row. Then no one asked this server to write the file, and what was agreed on says
     /// nothing of this table: the rows may not have come along, which must not look as if they had been deleted.
     pub(super) suspended: bool,
+    /// Whether the table has no place for changes, because an earlier version made it.
+    pub(super) whole_only: bool,
 }
 
 /// What a file turned out to be.
@@ -76,8 +79,10 @@ impl Registry {
     fn open(schema: pg_sys::Oid, lock: u32) -> Result<Self, Error> {
         let table = Table::open_in(schema, NAME, lock)?
             .ok_or_else(|| Error::NotAnInstance { relation: catalog::schema_name(schema) })?;
-        let (always, _) = files::COLUMNS.split_at(files::WRITTEN_AS);
-        table.must_have(if table.has_column(files::WRITTEN_AS) { files::COLUMNS } else { always })?;
+        let made_with =
+            [files::PENDING_CHANGES, files::WRITTEN_AS].into_iter().find(|it| table.has_column(*it));
+        let count = made_with.map_or(files::WRITTEN_AS, |last| last.saturating_add(1));
+        table.must_have(files::COLUMNS.get(..count).unwrap_or(files::COLUMNS))?;
         Ok(Self { table, key: mark_key()? })
     }
 
@@ -115,9 +120,17 @@ impl Registry {
         self.table.insert(&self.columns(store))
     }
 
-    /// Stores what is now known of a file.
+    /// Stores what is now known of a file. A manifest that stays the same is not written again.
     pub(super) fn update(&self, store: &Store) -> Result<(), Error> {
-        self.with_row(store, |row| self.table.update(row, &self.columns(store)))
+        self.with_row(store, |row| {
+            let mut columns = self.columns(store);
+            if row.get::<Vec<u8>>(files::BASE).as_ref() == Some(&store.base.base)
+                && let Some(base) = columns.get_mut(files::BASE)
+            {
+                *base = row.raw(files::BASE);
+            }
+            self.table.update(row, &columns)
+        })
     }
 
     /// Forgets a file.
@@ -137,7 +150,7 @@ impl Registry {
     }
 
     fn store(&self, row: &Row) -> Result<Store, Error> {
-        let store = Store::from_row(row)?;
+        let store = Store::from_row(row, !self.table.has_column(files::PENDING_CHANGES))?;
         // Where the column is missing, nothing can be said, and the row counts.
         if !self.table.has_column(files::WRITTEN_AS)
             || row
@@ -146,8 +159,8 @@ impl Registry {
         {
             return Ok(store);
         }
-        let Store { filename, generation, synchronized_at, .. } = store;
-        Ok(Store { filename, generation, synchronized_at, suspended: true, ..Store::default() })
+        let Store { filename, generation, synchronized_at, whole_only, .. } = store;
+        Ok(Store { filename, generation, synchronized_at, suspended: true, whole_only, ..Store::default() })
     }
 
     fn columns(&self, store: &Store) -> Vec<Option<pg_sys::Datum>> {
@@ -156,6 +169,14 @@ impl Registry {
             // SAFETY: a transaction that may write is in progress: the caller is about to.
             let writer = unsafe { pg_sys::GetCurrentTransactionId() };
             columns.push(self.mark(writer.into(), &store.filename).and_then(datum));
+        }
+        if self.table.has_column(files::PENDING_CHANGES) {
+            let changes = Some(&store.base.changes).filter(|changes| !changes.is_empty());
+            columns.push(changes.and_then(|changes| datum(changes.as_slice())));
+            columns.push(match &store.pending {
+                Some(News::Changes(changes)) => datum(changes.as_slice()),
+                Some(News::Whole(_)) | None => None,
+            });
         }
         columns
     }
@@ -211,19 +232,24 @@ impl Store {
         let digest = digest.as_bytes();
         if let Some(pending) = self.pending_digest.as_deref() {
             if pending == digest || note.says(pending) {
-                self.base = self.pending_base.take().unwrap_or_default();
+                self.base = self.expected();
+                self.pending = None;
                 self.file_digest = self.pending_digest.take();
             } else if self.file_digest.as_deref() == Some(digest) {
                 return Ok(FileState::Behind);
             } else {
                 // A file that does not parse here says nothing: it is of another suite, or refused later on.
                 if let Ok(document) = files.parse(file) {
-                    let pending = self.pending_base.as_deref().unwrap_or_default();
-                    self.base = files
-                        .settled(&self.base, pending, document)
+                    let settled = files
+                        .settled(&self.base.to_bytes(), &self.expected().to_bytes(), document)
                         .map_err(|error| file_error(&self.filename, error))?;
+                    if settled != self.base.to_bytes() {
+                        self.base = Agreed::on(
+                            files.fold(&settled).map_err(|error| file_error(&self.filename, error))?,
+                        );
+                    }
                 }
-                (self.pending_base, self.pending_digest) = (None, None);
+                (self.pending, self.pending_digest) = (None, None);
             }
         }
         let known = self.file_digest.as_deref() == Some(digest);
@@ -236,11 +262,16 @@ impl Store {
     }
 
     /// What file and table agree on once that file is in place.
-    pub(super) fn agreed(&self) -> &[u8] {
+    pub(super) fn agreed(&self) -> Vec<u8> {
         match &self.pending_digest {
-            Some(_) => self.pending_base.as_deref().unwrap_or_default(),
-            None => &self.base,
+            Some(_) => self.expected().to_bytes(),
+            None => self.base.to_bytes(),
         }
+    }
+
+    /// What file and table agree on once the pending file is in place.
+    fn expected(&self) -> Agreed {
+        self.pending.as_ref().map(|news| self.base.after(news)).unwrap_or_default()
     }
 
     /// The highest generation seen.
@@ -253,17 +284,26 @@ impl Store {
         self.generation = Some(i64::try_from(generation.max(self.known_generation())).unwrap_or(i64::MAX));
     }
 
-    fn from_row(row: &Row) -> Result<Self, Error> {
+    fn from_row(row: &Row, whole_only: bool) -> Result<Self, Error> {
+        // Without the columns, others may be in their place.
+        let changes = |column| if whole_only { None } else { row.get::<Vec<u8>>(column) };
         Ok(Self {
             filename: row.required(files::FILENAME)?,
             generation: row.get(files::GENERATION),
             synchronized_at: row.raw(files::SYNCHRONIZED_AT).map(|datum| datum.value() as i64),
             unloaded: row.required(files::UNLOADED)?,
             file_digest: row.get(files::FILE_DIGEST),
-            base: row.required(files::BASE)?,
+            base: Agreed {
+                base: row.required(files::BASE)?,
+                changes: changes(files::BASE_CHANGES).unwrap_or_default(),
+            },
             pending_digest: row.get(files::PENDING_DIGEST),
-            pending_base: row.get(files::PENDING_BASE),
+            pending: match changes(files::PENDING_CHANGES) {
+                Some(changes) => Some(News::Changes(changes)),
+                None => row.get(files::PENDING_BASE).map(News::Whole),
+            },
             suspended: false,
+            whole_only,
         })
     }
 
@@ -276,9 +316,12 @@ impl Store {
             now.and_then(datum),
             datum(self.unloaded),
             self.file_digest.as_deref().and_then(datum),
-            datum(self.base.as_slice()),
+            datum(self.base.base.as_slice()),
             self.pending_digest.as_deref().and_then(datum),
-            self.pending_base.as_deref().and_then(datum),
+            match &self.pending {
+                Some(News::Whole(base)) => datum(base.as_slice()),
+                Some(News::Changes(_)) | None => None,
+            },
         ]
     }
 }

@@ -7,9 +7,10 @@ use omni_credentials_host::{
     self as host, Digest, Document, Files, Kek, KeyringHandle, Module, Preference, Reconciled, Side, Wrapping,
 };
 
+use super::kept::Kept;
 use super::published::Note;
 use super::registry::{FileState, Store};
-use super::table::Rows;
+use super::table::{Rows, Seen};
 use super::{file_error, limit_error, moved};
 use crate::error::Error;
 use crate::instance::Instance;
@@ -28,16 +29,33 @@ pub(super) struct Sides {
     pub(super) moved: bool,
     /// Whether the file has the keyring that both are to have.
     pub(super) same_keyring: bool,
+    /// The keyrings of both sides, unlocked.
+    pub(super) keyrings: [KeyringHandle; 2],
+    /// The rows of the table; `None` where one cannot become a record.
+    pub(super) rows: Option<Seen>,
+    /// How many records of the file changed since it was parsed.
+    pub(super) changed: usize,
     pub(super) found: Reconciled,
 }
 
+/// The file as a document.
+struct Opened {
+    files: Files,
+    document: Document,
+    seen: FileState,
+    moved: bool,
+    /// Where it was kept: the rows that are its live records, and how many records changed since it was parsed.
+    kept: Option<(Seen, usize)>,
+}
+
 /// Reconciles the table with `file`. `store` learns what both last agreed on. With `keep`, the keyring of both becomes the
-/// instance's.
+/// instance's. `kept` saves work where it is of this very file.
 pub(super) fn reconcile(
     instance: &mut Instance,
     store: &mut Store,
     note: &Note,
     file: Option<&[u8]>,
+    kept: Option<Kept>,
     prefer: Preference,
     keep: bool,
 ) -> Result<Sides, Error> {
@@ -47,19 +65,15 @@ pub(super) fn reconcile(
     let over = |error: host::Error| limit_error(&filename, schema, error);
     // 1. The file as a document, and what it says of the last agreement.
     let module = instance.current_module()?;
-    let mut files = module.files().map_err(fault)?;
-    let (theirs, seen, moved) = match file {
-        Some(bytes) => {
-            let seen = store.resolve_state(note, &Digest::of(bytes), &mut files, bytes)?;
-            let moved::Theirs { document, moved } =
-                moved::parse(instance, &module, &mut files, store, bytes)?;
-            (document, seen, moved)
-        }
-        None => {
-            let keyring = instance.current_bytes()?;
-            (files.create(&keyring).map_err(fault)?, FileState::Behind, false)
-        }
+    let kept = match kept.filter(|kept| file == Some(&kept.file)) {
+        Some(kept) => opened_before(instance, &module, store, note, kept)?,
+        None => None,
     };
+    let opened = match kept {
+        Some(opened) => opened,
+        None => open(instance, &module, store, note, file)?,
+    };
+    let Opened { mut files, document: theirs, seen, moved, kept } = opened;
     // 2. The keyrings of both sides; the seal of a file that someone else wrote.
     let carried = files.keyring_bytes(theirs).map_err(fault)?;
     let mut keys = Keys::unlock(instance, &module, &mut files, &filename, theirs, &carried)?;
@@ -72,18 +86,35 @@ pub(super) fn reconcile(
         warn_if_rolled_back(store, generation, prefer);
     }
     // 3. The rows of the table, and the module's decision.
-    let rows = Rows::read(instance, &filename)?;
-    let ours = files.table(theirs, &rows.packed).map_err(&over)?;
+    let (rows, ours, changed) = match kept {
+        Some((before, changed)) => {
+            let rows = Rows::read_beside(instance, &filename, before)?;
+            match files.table_changes(theirs, &rows.gone, &rows.packed) {
+                Ok(ours) => (rows, ours, changed),
+                // What was kept says something else than the table did: then it is of no use.
+                Err(host::Error::Refused(failure)) if failure.code == host::ErrorCode::InvalidArgument => {
+                    return reconcile(instance, store, note, file, None, prefer, keep);
+                }
+                Err(error) => return Err(over(error)),
+            }
+        }
+        None => {
+            let rows = Rows::read(instance, &filename)?;
+            let ours = files.table(theirs, &rows.packed).map_err(&over)?;
+            (rows, ours, 0)
+        }
+    };
+    let keyrings = [keys.ours, keys.theirs];
     let (our_side, their_side) =
         (Side { document: ours, keyring: keys.ours }, Side { document: theirs, keyring: keys.theirs });
-    let found = files.reconcile(&store.base, our_side, their_side, rows.complete, prefer).map_err(
-        |error| match error {
+    let found = files
+        .reconcile(&store.base.to_bytes(), our_side, their_side, rows.complete, prefer)
+        .map_err(|error| match error {
             host::Error::Refused(failure) if failure.code == host::ErrorCode::WrongMasterSecret => {
                 keys.refused.take().unwrap_or_else(|| fault(error))
             }
             other => limit_error(&filename, instance.schema, other),
-        },
-    )?;
+        })?;
     // 4. The keyring of both becomes the instance's.
     let keyring = files.to_bytes(found.keyring).map_err(fault)?;
     if keep && instance.current().is_none_or(|current| current.bytes != keyring) {
@@ -96,7 +127,52 @@ pub(super) fn reconcile(
         keys.keep(instance, &module, &keyring, ours_lead)?;
     }
     let same_keyring = carried == keyring;
-    Ok(Sides { files, ours, theirs, generation, seen, moved, same_keyring, found })
+    let rows = rows.complete.then_some(rows.seen);
+    Ok(Sides { files, ours, theirs, generation, seen, moved, same_keyring, keyrings, rows, changed, found })
+}
+
+/// Parses the file.
+fn open(
+    instance: &mut Instance,
+    module: &Module,
+    store: &mut Store,
+    note: &Note,
+    file: Option<&[u8]>,
+) -> Result<Opened, Error> {
+    let filename = store.filename.clone();
+    let fault = |error: host::Error| file_error(&filename, error);
+    let mut files = module.files().map_err(fault)?;
+    let (document, seen, moved) = match file {
+        Some(bytes) => {
+            let seen = store.resolve_state(note, &Digest::of(bytes), &mut files, bytes)?;
+            let moved::Theirs { document, moved } = moved::parse(instance, module, &mut files, store, bytes)?;
+            (document, seen, moved)
+        }
+        None => {
+            let keyring = instance.current_bytes()?;
+            (files.create(&keyring).map_err(fault)?, FileState::Behind, false)
+        }
+    };
+    Ok(Opened { files, document, seen, moved, kept: None })
+}
+
+/// The file that was kept, unless module, keyring or table are others now, or it is not the file that this instance knows.
+fn opened_before(
+    instance: &Instance,
+    module: &Module,
+    store: &mut Store,
+    note: &Note,
+    kept: Kept,
+) -> Result<Option<Opened>, Error> {
+    let Kept { file, digest, module: kept_module, keyring, mut files, document, changed, rows, .. } = kept;
+    let is_current = instance.current().is_some_and(|current| current.bytes == keyring)
+        && !instance.superseded().iter().any(|before| before.bytes == keyring);
+    if !is_current || kept_module != *module.digest() || !rows.holds(instance)? {
+        return Ok(None);
+    }
+    let seen = store.resolve_state(note, &digest, &mut files, &file)?;
+    let known = seen == FileState::Known;
+    Ok(known.then_some(Opened { files, document, seen, moved: false, kept: Some((rows, changed)) }))
 }
 
 /// The keyrings of both sides, unlocked, and their KEKs.

@@ -153,7 +153,7 @@ fn look_at_the_table(handle: &Handle, store: &Store, file: &[u8]) -> Result<Foun
         .map_err(|error| limit_error(&store.filename, instance.schema, error))?;
     // What both agreed on is not known where the store was suspended, which was told before.
     let agreed = store.agreed();
-    Ok(if !agreed.is_empty() && files.matches(ours, agreed).map_err(fault)? {
+    Ok(if !agreed.is_empty() && files.matches(ours, &agreed).map_err(fault)? {
         Found::Same
     } else {
         Found::News("the table was changed and the file was not")

@@ -1,6 +1,8 @@
 //! The rows of an instance as records, and records as rows.
 
-use omni_credentials_host::{self as host, Entry, ErrorCode};
+use std::cell::RefCell;
+
+use omni_credentials_host::{self as host, Entry, ErrorCode, Identities};
 use pgrx::prelude::*;
 use pgrx::{PgMemoryContexts, pg_sys};
 
@@ -9,7 +11,7 @@ use crate::error::Error;
 use crate::instance::{self, Instance, OpenError};
 use crate::keys::modules;
 use crate::postgres::as_owner::as_owner;
-use crate::postgres::heap::Visit;
+use crate::postgres::heap::{Table, Version, Visibility, Visit};
 use crate::postgres::varlena::Detoasted;
 use crate::postgres::{catalog, fmgr};
 use crate::rows::columns::Fields;
@@ -23,9 +25,27 @@ const UNCHANGED: &str = "a policy or a trigger keeps this role from changing the
 
 /// Every row of an instance, visible to the caller or not: a file mirrors the whole table.
 pub(super) struct Rows {
+    /// Those that are not among the rows that were known before.
     pub(super) packed: host::Rows,
+    /// Those that were known before and are no longer there.
+    pub(super) gone: Identities,
     /// Whether each row could become a record. A row whose role is gone cannot: no one knows its name.
     pub(super) complete: bool,
+    /// Which rows these are.
+    pub(super) seen: Seen,
+}
+
+/// The rows of a table that were seen, with their identities as they go to a module. Names of roles and labels, and the
+/// storage, were these.
+#[derive(Default)]
+pub(super) struct Seen {
+    table: u32,
+    storage: u32,
+    names: u64,
+    /// The next transaction then.
+    transaction: u64,
+    /// In the order of the storage.
+    versions: Vec<(Version, Box<[u8]>)>,
 }
 
 /// What happened to one record of an import.
@@ -39,11 +59,34 @@ impl Rows {
     /// Reads the table as it is committed now, with this transaction's own changes. Stops before it needs more memory
     /// than for the largest file.
     pub(super) fn read(instance: &Instance, filename: &str) -> Result<Self, Error> {
+        Self::read_beside(instance, filename, Seen::default())
+    }
+
+    /// The same, and of the rows that were seen before only what became of them.
+    pub(super) fn read_beside(instance: &Instance, filename: &str, before: Seen) -> Result<Self, Error> {
         let limits = instance.current_module()?.describe().map_err(modules::module_error)?.limits;
         let mut room = Room { records: limits.file_records.into(), bytes: limits.file_bytes.into() };
-        let mut rows = Self { packed: host::Rows::default(), complete: true };
+        let table = instance::table_of_credentials(instance.table)?;
+        let mut rows = Self {
+            packed: host::Rows::default(),
+            gone: Identities::default(),
+            complete: true,
+            seen: Seen::of(&table),
+        };
         let mut memory = PgMemoryContexts::new("omni_credentials row");
-        instance::table_of_credentials(instance.table)?.scan(|row| {
+        let mut known = before.versions.into_iter().peekable();
+        let (seen, gone) = (RefCell::new(&mut rows.seen.versions), &mut rows.gone);
+        // Both lists are in the order of the storage. A row that would be out of order counts as gone and as new.
+        let skip = |version: Version| {
+            while let Some((_, identity)) = known.next_if(|(known, _)| *known < version) {
+                gone.extend(&identity);
+            }
+            let same = known.next_if(|(known, _)| *known == version);
+            let skip = same.is_some();
+            seen.borrow_mut().extend(same);
+            skip
+        };
+        table.scan_versions(Visibility::Now, skip, |version, row| {
             let Some((fields, sealed)) = Fields::of_row(row) else {
                 rows.complete = false;
                 return Ok(Visit::Continue);
@@ -62,6 +105,9 @@ impl Rows {
                     let sealed = Detoasted::new(sealed);
                     let push = |identity: &host::Identity<'_>, expires| {
                         rows.packed.push(identity, expires, sealed.bytes());
+                        let mut one = Identities::default();
+                        one.push(identity);
+                        seen.borrow_mut().push((version, one.as_bytes().into()));
                     };
                     identity::with_identity(&fields, None, push).is_ok()
                 });
@@ -71,7 +117,36 @@ impl Rows {
             rows.complete &= pushed;
             Ok(Visit::Continue)
         })?;
+        for (_, identity) in known {
+            rows.gone.extend(&identity);
+        }
         Ok(rows)
+    }
+}
+
+impl Seen {
+    fn of(table: &Table) -> Self {
+        Self {
+            table: table.oid().to_u32(),
+            storage: table.storage().to_u32(),
+            names: identity::generation_of_names(),
+            // SAFETY: reads a counter in shared memory, under its lock.
+            transaction: unsafe { pg_sys::ReadNextFullTransactionId() }.value,
+            versions: Vec::new(),
+        }
+    }
+
+    /// Whether the rows are of this table.
+    pub(super) fn is_of(&self, table: pg_sys::Oid) -> bool {
+        self.table == table.to_u32()
+    }
+
+    /// Whether the table still has the storage, and its rows the names, that they had.
+    pub(super) fn holds(&self, instance: &Instance) -> Result<bool, Error> {
+        let now = Self::of(&instance::table_of_credentials(instance.table)?);
+        // A transaction's number comes again after four billion others.
+        let passed = now.transaction.saturating_sub(self.transaction);
+        Ok((self.table, self.storage, self.names) == (now.table, now.storage, now.names) && passed < 1 << 30)
     }
 }
 

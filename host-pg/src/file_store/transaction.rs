@@ -12,6 +12,8 @@ use omni_credentials_host::shared_file::{Lock, Staged};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use super::export::Written;
+use super::kept::Kept;
 use super::published::Note;
 use super::registry::{Registry, Store};
 use super::{MAX_FILE_BYTES, check_rights_of, existing, export, file_error, place};
@@ -32,6 +34,8 @@ struct Pending {
 struct Waiting {
     lock: Lock,
     file: Option<(Staged, Vec<u8>)>,
+    /// To be kept once the file is in place.
+    kept: Option<Kept>,
     /// What to note once the file is in place: for each instance that it mirrors, the digest that the instance waits for.
     notes: Vec<(Note, Vec<u8>)>,
 }
@@ -105,7 +109,7 @@ fn prepare() -> Result<(), Error> {
     for (path, (place, filename)) in places {
         let lock = Lock::acquire_at(place, settings::file_lock_timeout(), Some(interrupt::wanted))
             .map_err(|error| file_error(&filename, error))?;
-        let waiting = Waiting { lock, file: None, notes: Vec::new() };
+        let waiting = Waiting { lock, file: None, kept: None, notes: Vec::new() };
         PENDING.with_borrow_mut(|pending| pending.staged.insert(path, waiting));
     }
     // 3. The merges.
@@ -142,7 +146,7 @@ fn prepare_file(handle: &Handle, registry: &Registry, mut store: Store, path: &P
     let before = store.clone();
     let note = registry.note(&store);
     let written = export::export(handle, &mut store, &note, file.as_deref())?;
-    if let Some(bytes) = written {
+    if let Some(Written { bytes, kept }) = written {
         // The rename follows the commit at once: what it shows must not be lost with the end of the log, as a
         // commit with `synchronous_commit = off` may be.
         // SAFETY: sets a flag of the running transaction.
@@ -152,6 +156,7 @@ fn prepare_file(handle: &Handle, registry: &Registry, mut store: Store, path: &P
                 let staged =
                     waiting.lock.stage(&bytes).map_err(|error| file_error(&store.filename, error))?;
                 waiting.file = Some((staged, bytes));
+                waiting.kept = kept;
                 waiting.notes.extend(store.pending_digest.clone().map(|digest| (note, digest)));
             }
             Ok::<_, Error>(())
@@ -167,10 +172,15 @@ fn prepare_file(handle: &Handle, registry: &Registry, mut store: Store, path: &P
 fn publish() {
     let pending = PENDING.take();
     for (path, waiting) in pending.staged {
-        let Waiting { lock, file, notes } = waiting;
+        let Waiting { lock, file, kept, notes } = waiting;
         match file.map(|(staged, _)| staged.publish()) {
             None => {}
-            Some(Ok(())) => notes.iter().for_each(|(note, digest)| note.write(digest)),
+            Some(Ok(())) => {
+                notes.iter().for_each(|(note, digest)| note.write(digest));
+                if let Some(kept) = kept {
+                    kept.put();
+                }
+            }
             Some(Err(error)) => pgrx::warning!(
                 "the transaction is committed, but file store {} is behind: {error}. The next change, or credential_file_store_sync, writes it again",
                 path.display()

@@ -51,6 +51,15 @@ pub(crate) struct Column {
     of: Type,
 }
 
+/// Which version of which row a tuple is: where it is, and the transaction that wrote it. As long as the table has the same
+/// storage, and for two billion transactions, it stays the same row with the same contents.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version {
+    block: u32,
+    offset: u16,
+    writer: u32,
+}
+
 /// Which rows there are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Visibility {
@@ -168,6 +177,22 @@ impl Table {
         seen: Visibility,
         mut visit: impl FnMut(&Row) -> Result<Visit, Error>,
     ) -> Result<(), Error> {
+        self.scan_versions(seen, |_| false, |_, row| visit(row))
+    }
+
+    /// The storage of the table: another one after `VACUUM FULL`, `CLUSTER` or `TRUNCATE`.
+    pub(crate) fn storage(&self) -> pg_sys::Oid {
+        // SAFETY: the relation is open.
+        unsafe { (*(*self.relation).rd_rel).relfilenode }
+    }
+
+    /// Visits every row, in the order of the storage, except for those of which `skip` wants to see the version alone.
+    pub(crate) fn scan_versions(
+        &self,
+        seen: Visibility,
+        mut skip: impl FnMut(Version) -> bool,
+        mut visit: impl FnMut(Version, &Row) -> Result<Visit, Error>,
+    ) -> Result<(), Error> {
         // SAFETY: the relation is open and locked. Without a snapshot the scan takes a catalog snapshot, which is
         // fresh for a relation without a syscache, and allowed in parallel mode; the active one outlives the
         // function call that we are in. An error raised in between is cleaned up by the resource owner.
@@ -190,7 +215,12 @@ impl Table {
                 if tuple.is_null() {
                     break;
                 }
-                match visit(&Row::deform(tuple, self.descriptor())) {
+                let version = Version::of(tuple);
+                if skip(version) {
+                    pgrx::check_for_interrupts!();
+                    continue;
+                }
+                match visit(version, &Row::deform(tuple, self.descriptor())) {
                     Ok(Visit::Continue) => {}
                     Ok(Visit::Stop) => break,
                     Err(error) => {
@@ -445,6 +475,17 @@ impl Drop for Table {
             // SAFETY: opened by us and closed once.
             unsafe { pg_sys::table_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE) }
         }
+    }
+}
+
+impl Version {
+    /// # Safety
+    /// `tuple` is a valid tuple of a heap.
+    unsafe fn of(tuple: pg_sys::HeapTuple) -> Self {
+        // SAFETY: a tuple of a heap has its place, and the transaction that wrote it in its header.
+        let (place, writer) = unsafe { ((*tuple).t_self, (*(*tuple).t_data).t_choice.t_heap.t_xmin) };
+        let block = (u32::from(place.ip_blkid.bi_hi) << 16) | u32::from(place.ip_blkid.bi_lo);
+        Self { block, offset: place.ip_posid, writer: writer.into() }
     }
 }
 

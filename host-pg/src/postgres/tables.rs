@@ -104,6 +104,9 @@ pub(crate) mod files {
     pub(crate) const PENDING_BASE: usize = 7;
     /// Tells whether the row was written here. Missing where an earlier version made the table.
     pub(crate) const WRITTEN_AS: usize = 8;
+    /// Missing where an earlier version made the table, as the next one.
+    pub(crate) const BASE_CHANGES: usize = 9;
+    pub(crate) const PENDING_CHANGES: usize = 10;
 
     pub(crate) const COLUMNS: &[Column] = &[
         Column::new("filename", TEXT),
@@ -115,6 +118,8 @@ pub(crate) mod files {
         Column::new("pending_digest", BYTEA),
         Column::new("pending_base", BYTEA),
         Column::new("written_as", BIGINT),
+        Column::new("base_changes", BYTEA),
+        Column::new("pending_changes", BYTEA),
     ];
 }
 

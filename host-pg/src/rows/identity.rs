@@ -123,11 +123,18 @@ struct LastScope {
 thread_local! {
     static CACHE: RefCell<Cache> = RefCell::default();
     static FORGET: Cell<bool> = const { Cell::new(false) };
+    static NAMES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts up whenever a role or a label of an enum may have another name.
+pub(crate) fn generation_of_names() -> u64 {
+    NAMES.get()
 }
 
 /// Runs whenever the server likes, possibly while the cache is in use: so it only leaves a note.
 unsafe extern "C-unwind" fn on_invalidation(_: pg_sys::Datum, _: core::ffi::c_int, _: u32) {
     FORGET.set(true);
+    NAMES.set(NAMES.get().wrapping_add(1));
 }
 
 fn forget_if_told() {
