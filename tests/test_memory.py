@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import psycopg
-from conftest import Database
+from conftest import VARIABLE, Database
 from test_modules import AES, WRONG, fill, install
 
 # What Argon2id takes with the default costs, in KiB.
@@ -56,6 +56,29 @@ def test_memory_after_large_values(db: Database) -> None:
             assert address_space(session) - before in (4, 5)
         session.execute(end)
         assert address_space(session) - before in (0, 1)
+
+
+def test_memory_of_many_instances(db: Database) -> None:
+    """A backend keeps the sandboxes of 64 instances, and reads all the others as well."""
+    schemas = [f"many{number}" for number in range(72)]
+    session = db.connect()
+    for schema in schemas:
+        session.execute(f"create schema {schema}")
+        session.execute("select omni_credentials.instantiate(%s::regnamespace, %s, 8192, 1, 1)", (schema, VARIABLE))
+        session.execute(f"select {schema}.set_credential('a', %s)", (schema,))
+    session = db.connect()
+    session.execute("select 1")
+    before = address_space(session)
+    for _ in range(2):
+        for schema in schemas:
+            read = session.execute(f"select value from {schema}.credentials").fetchall()
+            assert read == [(schema.encode(),)]
+    assert 40 < (address_space(session) - before) / 4 <= 66
+    # The ones that were forgotten are written as well, in one transaction with others.
+    with session.transaction():
+        for schema in schemas:
+            session.execute(f"select {schema}.set_credential('a', 'new')")
+    assert all(session.execute(f"select value from {schema}.credentials").fetchall() == [(b"new",)] for schema in schemas)
 
 
 def test_memory_after_a_scope_of_any_size(db: Database) -> None:
