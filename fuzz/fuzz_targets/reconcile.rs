@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
 use omni_credentials_core::{
-    Document, Entry, Keyring, Preference, Reason, Reconciled, Side, agreed, reconcile, settled,
+    Document, Entry, Keyring, Preference, Reason, Reconciled, Side, agreed, agreed_changes, fold, reconcile,
+    settled,
 };
 use omni_credentials_fuzz::{Counter, Fixture, Suite, identity};
 
@@ -53,6 +54,10 @@ fn run(fixture: &Fixture, options: u8, data: &[u8]) {
     let side = || Side { document: &document, keyring: &fixture.keyring };
     let _ = reconcile(data, &side(), &side(), complete, Preference::Neither, &mut Counter::new(7));
     let _ = agreed(data, &document, &document, 1);
+    let _ = agreed_changes(data, &document, &document, 1);
+    if let Ok(folded) = fold(data) {
+        assert_eq!(fold(&folded).as_ref(), Ok(&folded));
+    }
     let _ = settled(data, &before, &document);
     let _ = settled(&before, data, &document);
     let _ = document.matches(data);
