@@ -44,7 +44,7 @@ class TestSearchPath:
     CAPTURES = (
         "create {temp} table {s}encrypted_credentials (name text, value bytea, kind text, principal regrole, scope jsonb)",
         "create {temp} table {s}credentials_config (singleton boolean, environment_variable text, module bytea, a int, b int, c int)",
-        "create {temp} table {s}credentials_keyrings (id integer, module bytea, keyring bytea)",
+        "create {temp} table {s}credentials_keyrings (number integer, module bytea, keyring bytea, id uuid)",
         "create {temp} table {s}crypto_modules (digest bytea, wasm bytea)",
         "create {temp} view {s}credentials as select 1",
         "create type {s}credential_kind as enum ('x')",
@@ -181,7 +181,7 @@ class TestFakeCopy:
                 " a int, b int, c int)"
             )
             session.execute("insert into fake.credentials_config values (true, %s)", (variable,))
-            session.execute("create table fake.credentials_keyrings (id int, module bytea, keyring bytea)")
+            session.execute("create table fake.credentials_keyrings (number int, module bytea, keyring bytea, id uuid)")
             session.execute(
                 "create view fake.credentials as select name, value, kind, principal, scope from fake.encrypted_credentials"
             )
@@ -266,7 +266,8 @@ class TestOwnerOfACopy:
 
     CHANGES = {
         "keyring": "alter table mine.credentials_keyrings alter keyring type bigint using 1234567",
-        "id": "alter table mine.credentials_keyrings alter id type text using 'x'",
+        "number": "alter table mine.credentials_keyrings alter number type text using 'x'",
+        "id": "alter table mine.credentials_keyrings alter id drop default, alter id type text using 'x'",
         "variable": "alter table mine.credentials_config alter environment_variable type bigint using 1234567",
         "costs": "alter table mine.credentials_config alter kdf_passes type text",
         "dropped": "alter table mine.credentials_keyrings drop keyring",

@@ -114,7 +114,7 @@ def test_after_errors_and_rotations(start) -> None:
     session.execute("insert into omni_credentials.credentials (name, value) values ('n', 'v')")
     needles = {f"before: {name}": needle for name, needle in keys(database, PASSWORD).items()}
     session.execute("select omni_credentials.use_module()")
-    ((stored,),) = database.run("select keyring from omni_credentials.credentials_keyrings order by id desc limit 1")
+    ((stored,),) = database.run("select keyring from omni_credentials.credentials_keyrings order by number desc limit 1")
     needles |= {f"after: {name}": needle for name, needle in {"KEK": kek(PASSWORD.encode(), stored)}.items()}
     with pytest.raises(psycopg.Error, match="1 to 512 bytes"):
         session.execute("insert into omni_credentials.credentials (name, value) values (repeat('x', 600), 'v')")

@@ -176,7 +176,7 @@ class TestOneByOne:
 
     COLUMNS = {
         "encrypted_credentials": ("name", "value", "kind", "principal", "scope"),
-        "credentials_keyrings": ("id", "module", "keyring"),
+        "credentials_keyrings": ("number", "module", "keyring", "id"),
         "credentials_config": ("environment_variable", "module", "kdf_lanes", "history_limit"),
         "encrypted_credential_versions": ("name", "value", "scope", "version", "deleted"),
         "credentials_files": ("filename", "base", "written_as"),
@@ -225,7 +225,7 @@ class TestOneByOne:
             session.rollback()
         assert copy.run("select value from app.credentials") == [(b"v",)]
 
-    @pytest.mark.parametrize("where", ["", " where id = 1"])
+    @pytest.mark.parametrize("where", ["", " where number = 1"])
     def test_rows_of_the_keyring(self, copy: Database, owner: str, where: str) -> None:
         """A tool that empties tables, one by one."""
         before = copy.run("select * from app.credentials_keyrings")
@@ -233,12 +233,12 @@ class TestOneByOne:
             for statement in (f"delete from app.credentials_keyrings{where}", "truncate app.credentials_keyrings"):
                 with refused("2BP01", "cannot remove keyrings of schema app while it holds", hint="prune_keyrings.*truncate app.encr"):
                     copy.run(statement, user=user)
-            copy.run("delete from app.credentials_keyrings where id > 100", user=user)
+            copy.run("delete from app.credentials_keyrings where number > 100", user=user)
         assert copy.run("select * from app.credentials_keyrings") == before
         assert copy.run("select value from app.credentials") == [(b"v",)]
         # A keyring from a backup takes its place.
         copy.run(
-            "insert into app.credentials_keyrings values (%s, %b, %b) on conflict (id) do update"
+            "insert into app.credentials_keyrings values (%s, %b, %b, %s) on conflict (id) do update"
             " set (module, keyring) = (excluded.module, excluded.keyring)", *before[0], user=owner,
         )
         assert copy.run("select value from app.credentials") == [(b"v",)]

@@ -585,10 +585,10 @@ class TestMaintenance:
             with refused("2BP01", "cannot remove keyrings", hint="encrypted_credential_versions"):
                 db.run(statement)
         # As after the loss of the keyring: no new one hides it.
-        db.run("set session_replication_role = replica; delete from omni_credentials.credentials_keyrings")
+        db.run("set session_replication_role = replica; truncate omni_credentials.credentials_keyrings")
         with refused("55000", "holds sealed credentials but no keyring"):
             put(db, "two", "other")
-        db.run("insert into omni_credentials.credentials_keyrings values (%s, %b, %b)", *keyring[0])
+        db.run("insert into omni_credentials.credentials_keyrings values (%s, %b, %b, %s)", *keyring[0])
         assert db.run("select omni_credentials.restore_credential('n')") == [(1,)]
 
     def test_a_table_that_is_somewhere_else(self, role, db: Database) -> None:

@@ -114,11 +114,11 @@ class TestKeyrings:
         with db.connect() as session:
             # Otherwise it is refused.
             session.execute("set session_replication_role = replica")
-            session.execute("delete from omni_credentials.credentials_keyrings")
+            session.execute("truncate omni_credentials.credentials_keyrings")
         with refused("55000", "holds sealed credentials but no keyring", hint="backup"):
             db.run(f"insert into {VIEW} (name, value) values ('m', 'w')")
         assert db.run(KEYRINGS) == []
-        db.run("insert into omni_credentials.credentials_keyrings values (%s, %b, %b)", *saved[0])
+        db.run("insert into omni_credentials.credentials_keyrings values (%s, %b, %b, %s)", *saved[0])
         assert db.run(f"select value from {VIEW}") == [(b"v",)]
 
     def test_altered_keyring(self, db: Database) -> None:

@@ -102,11 +102,11 @@ def test_nothing_is_pruned_while_a_row_needs_it(moved: Database) -> None:
     moved.run(MOVE, NEW)
     put_back(moved, "n7")
     assert moved.run(WRONG) == [(0,)]
-    before = moved.run("select * from omni_credentials.credentials_keyrings order by id")
+    before = moved.run("select * from omni_credentials.credentials_keyrings order by number")
     assert len(before) == 4
     with refused("2BP01", '"n7" needs', "rotate_key"):
         moved.run(PRUNE)
-    assert moved.run("select * from omni_credentials.credentials_keyrings order by id") == before
+    assert moved.run("select * from omni_credentials.credentials_keyrings order by number") == before
     moved.run("select omni_credentials.rotate_key()")
     assert moved.run(PRUNE) == [(3,)]
     assert moved.run(WRONG) == [(0,)]

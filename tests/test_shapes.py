@@ -204,7 +204,7 @@ class TestTablesWrittenDirectly:
 
     CHANGES = {
         "expression": "create index i on mine.credentials_keyrings ((octet_length(keyring)))",
-        "partial": "create index i on mine.credentials_keyrings (id) where id > 0",
+        "partial": "create index i on mine.credentials_keyrings (number) where number > 0",
         "exclusion": "alter table mine.credentials_keyrings add constraint i exclude using btree (id with =)",
         "deferrable": "alter table mine.credentials_keyrings add constraint i unique (id) deferrable",
         "hash": "create index i on mine.credentials_keyrings using hash (id)",
@@ -212,20 +212,20 @@ class TestTablesWrittenDirectly:
         "unlogged": "alter table mine.credentials_keyrings set unlogged",
         "inherited": "create table mine.child () inherits (mine.credentials_keyrings)",
         "rule": "create rule r as on update to mine.credentials_keyrings do also select 1",
-        "generated": "alter table mine.credentials_keyrings add column more int generated always as (id + 1) stored",
-        "check": "alter table mine.credentials_keyrings add check (id < 100)",
+        "generated": "alter table mine.credentials_keyrings add column more int generated always as (number + 1) stored",
+        "check": "alter table mine.credentials_keyrings add check (number < 100)",
         "check in place of ours": "alter table mine.credentials_keyrings drop constraint credentials_keyrings_module_check;"
         " alter table mine.credentials_keyrings add constraint credentials_keyrings_module_check check (module is not null)",
         "foreign key": "create table mine.ids (id int primary key); insert into mine.ids select generate_series(1, 9);"
-        " alter table mine.credentials_keyrings add foreign key (id) references mine.ids",
-        "referenced": "create table mine.uses (id int references mine.credentials_keyrings)",
+        " alter table mine.credentials_keyrings add foreign key (number) references mine.ids",
+        "referenced": "create table mine.uses (id uuid references mine.credentials_keyrings)",
         "trigger for each row": f"{SPY}; create trigger spy before insert or update on mine.credentials_keyrings"
         " for each row execute function mine.spy()",
         "trigger of the statement": f"{SPY}; create trigger spy after insert or update on mine.credentials_keyrings"
         " execute function mine.spy()",
         "constraint trigger": f"{SPY}; create constraint trigger spy after insert or update on mine.credentials_keyrings"
         " deferrable for each row execute function mine.spy()",
-        "child": "create table mine.parent (id int); alter table mine.credentials_keyrings inherit mine.parent",
+        "child": "create table mine.parent (number int); alter table mine.credentials_keyrings inherit mine.parent",
         "domain": "create domain mine.given as text not null; alter table mine.credentials_keyrings add note text;"
         " update mine.credentials_keyrings set note = 'x'; alter table mine.credentials_keyrings alter note type mine.given",
         "domain with a check": "create domain mine.given as text check (value is not null);"
@@ -418,10 +418,10 @@ class TestModulesInUse:
     @pytest.mark.parametrize(
         "tables",
         [
-            "create table s.credentials_keyrings (id int, module bytea, keyring bytea)",
+            "create table s.credentials_keyrings (number int, module bytea, keyring bytea, id uuid)",
             "create table s.credentials_config (singleton boolean, environment_variable text, module bytea)",
-            f"create table s.credentials_keyrings (id bigint default {ADDRESS}, module bytea, keyring bytea)",
-            "create temporary table credentials_keyrings (id int, module bytea, keyring bytea)",
+            f"create table s.credentials_keyrings (number bigint default {ADDRESS}, module bytea, keyring bytea, id uuid)",
+            "create temporary table credentials_keyrings (number int, module bytea, keyring bytea, id uuid)",
             "create temporary table encrypted_credentials (id int)",
         ],
     )
@@ -492,7 +492,7 @@ class TestEveryFunction:
         "generated column": ("alter table mine.encrypted_credentials add column g int generated always as (1) stored",),
         "partitioned": (
             "drop table mine.credentials_keyrings cascade",
-            "create table mine.credentials_keyrings (id int, module bytea, keyring bytea) partition by list (id)",
+            "create table mine.credentials_keyrings (number int, module bytea, keyring bytea, id uuid) partition by list (number)",
         ),
         "inherited": ("create table mine.child () inherits (mine.credentials_keyrings)",),
         "unlogged": ("alter table mine.credentials_files set unlogged",),
@@ -528,7 +528,7 @@ class TestEveryFunction:
         ),
         "foreign keys": (
             "create table mine.ids (id int primary key)",
-            "alter table mine.credentials_keyrings add foreign key (id) references mine.ids not valid",
+            "alter table mine.credentials_keyrings add foreign key (number) references mine.ids not valid",
             "create table mine.uses (name text collate \"C\" references mine.credentials_files)",
         ),
         "triggers on what is written directly": (

@@ -168,7 +168,7 @@ class TestRenamedSchema:
                 "create table fake.credentials_config (singleton boolean, environment_variable text, module bytea, a int, b int, c int)"
             )
             session.execute("insert into fake.credentials_config values (true, %s)", (VARIABLE,))
-            session.execute("create table fake.credentials_keyrings (id int, module bytea, keyring bytea)")
+            session.execute("create table fake.credentials_keyrings (number int, module bytea, keyring bytea, id uuid)")
             session.execute("insert into fake.credentials_keyrings values (1, decode(repeat('00', 32), 'hex'), 'x')")
             with refused("3F000", "not part of an instance"):
                 session.execute(

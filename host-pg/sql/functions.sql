@@ -137,7 +137,7 @@ comment on function omni_credentials.change_history_limit(regnamespace, integer)
 create function omni_credentials.credentials_store_changed() returns trigger
 language c as 'MODULE_PATHNAME', 'credentials_store_changed_wrapper';
 comment on function omni_credentials.credentials_store_changed() is
-'Tells every backend to read keyrings and settings again.';
+'Tells every backend to read keyrings and settings again. Keeps keyrings that values need.';
 
 create function omni_credentials.generate_master_key() returns text
 language c volatile parallel safe

@@ -65,7 +65,7 @@ begin
             from pg_event_trigger_dropped_objects() d
             where d.object_type in ('table', 'table column', 'trigger') and not d.is_temporary
         ), ours (name, trigger_name, columns) as (
-            values ('encrypted_credentials', 'encrypted_credentials_check', 6), ('credentials_keyrings', 'credentials_keyrings_changed', 3),
+            values ('encrypted_credentials', 'encrypted_credentials_check', 6), ('credentials_keyrings', 'credentials_keyrings_changed', 4),
                 ('credentials_config', 'credentials_config_changed', 7), ('credentials_files', null, 11),
                 ('encrypted_credential_versions', 'encrypted_credential_versions_check', 11)
         )
@@ -149,7 +149,8 @@ declare
     forgiving record;
 begin
     -- pg_restore --disable-triggers disables all triggers of a table, and enables them again as ordinary ones, which do not
-    -- fire under session_replication_role = replica. Without these, rows of the dump meet those that are there.
+    -- fire under session_replication_role = replica. Without these, rows of the dump meet those that are there, and a keyring
+    -- that another server removed is gone.
     for forgiving in
         select distinct t.tgrelid::regclass as of_table, t.tgname as name
         from pg_event_trigger_ddl_commands() d
@@ -158,7 +159,7 @@ begin
         join pg_depend e on e.classid = 'pg_proc'::regclass and e.objid = p.oid and e.deptype = 'e'
         join pg_extension x on e.refclassid = 'pg_extension'::regclass and e.refobjid = x.oid
         where d.classid = 'pg_class'::regclass and x.extname = 'omni_credentials' and t.tgenabled <> 'A'
-          and p.proname in ('replace_config', 'skip_known_module', 'restore_policy')
+          and (p.proname in ('replace_config', 'skip_known_module', 'restore_policy') or t.tgname = 'credentials_keyrings_arrive')
     loop
         execute format('alter table %s enable always trigger %I', forgiving.of_table, forgiving.name);
     end loop;
@@ -206,7 +207,7 @@ begin
                 when made.relforcerowsecurity then 'FORCE ROW LEVEL SECURITY'
                 when exists (
                     select from pg_attribute a
-                    join (values ('encrypted_credentials', 6), ('credentials_keyrings', 3), ('credentials_config', 7),
+                    join (values ('encrypted_credentials', 6), ('credentials_keyrings', 4), ('credentials_config', 7),
                         ('credentials_files', 11), ('encrypted_credential_versions', 11)) as ours (name, columns) on ours.name = made.relname
                     where a.attrelid = made.objid and a.attnum > ours.columns and not a.attisdropped) then 'other columns'
             end;

@@ -30,13 +30,16 @@ comment on column :schema.credentials_config.kdf_passes is 'Argon2id passes.';
 comment on column :schema.credentials_config.history_limit is 'How many replaced or deleted values of a credential the history keeps; 0 is none. To change it: set_history_limit.';
 comment on column :schema.credentials_config.kdf_lanes is 'Argon2id lanes.';
 
+-- A random id, so that two servers that replicate to each other can both make a keyring. A changed keyring is a new row.
 create table :schema.credentials_keyrings (
-    id integer primary key,
+    number integer not null,
     module bytea not null check (pg_catalog.octet_length(module) = 32),
-    keyring bytea not null
+    keyring bytea not null,
+    id uuid primary key default pg_catalog.gen_random_uuid()
 ) using heap;
-comment on table :schema.credentials_keyrings is 'The keyrings of this instance, wrapped under the master secret. The highest id is current; an instance has none before its first credential.';
-comment on column :schema.credentials_keyrings.id is 'Counts up with each new keyring.';
+comment on table :schema.credentials_keyrings is 'The keyrings of this instance, wrapped under the master secret. The highest number is current; an instance has none before its first credential.';
+comment on column :schema.credentials_keyrings.number is 'Counts up with each keyring that supersedes those before it. Keyrings with one number and module are one keyring: servers that replicate to each other changed it at the same time.';
+comment on column :schema.credentials_keyrings.id is 'Random. A changed keyring is a new row with another id.';
 comment on column :schema.credentials_keyrings.keyring is 'Data keys, wrapped (FORMAT.md, section 4).';
 comment on column :schema.credentials_keyrings.module is 'SHA-256 of the crypto module that the keyring is for.';
 
@@ -116,6 +119,9 @@ create trigger credentials_keyrings_changed after insert or update or truncate o
     for each statement execute function :extension.credentials_store_changed();
 create trigger credentials_keyrings_removed after delete on :schema.credentials_keyrings referencing old table as removed
     for each statement execute function :extension.credentials_store_changed();
+create trigger credentials_keyrings_arrive before insert or update or delete on :schema.credentials_keyrings
+    for each row execute function :extension.credentials_store_changed();
+alter table :schema.credentials_keyrings enable always trigger credentials_keyrings_arrive;
 create trigger credentials_config_changed after insert or update or delete or truncate on :schema.credentials_config
     for each statement execute function :extension.credentials_store_changed();
 create trigger credentials_config_replace before insert on :schema.credentials_config
@@ -127,6 +133,7 @@ comment on trigger encrypted_credentials_keep on :schema.encrypted_credentials i
 comment on trigger encrypted_credential_versions_check on :schema.encrypted_credential_versions is 'No one but the extension writes the history, and what restores a dump.';
 comment on trigger credentials_keyrings_changed on :schema.credentials_keyrings is 'Every session reads the keyrings again. Keyrings stay where there are sealed values.';
 comment on trigger credentials_keyrings_removed on :schema.credentials_keyrings is 'The same for rows that are deleted.';
+comment on trigger credentials_keyrings_arrive on :schema.credentials_keyrings is 'The same for what logical replication brings. A keyring that another server removed stays where values need it.';
 comment on trigger credentials_config_changed on :schema.credentials_config is 'Every session reads the settings again.';
 comment on trigger credentials_config_replace on :schema.credentials_config is 'A dump''s settings take the place of those of CREATE EXTENSION.';
 

@@ -12,7 +12,7 @@ TABLES = (
 COLUMNS = {
     "encrypted_credentials": ("name", "value", "kind", "principal", "scope"),
     "encrypted_credential_versions": ("name", "value", "kind", "principal", "scope", "version", "valid_until", "changed_by", "deleted"),
-    "credentials_keyrings": ("id", "module", "keyring"),
+    "credentials_keyrings": ("number", "module", "keyring", "id"),
     "credentials_config": ("singleton", "environment_variable", "module", "kdf_memory_kib", "kdf_passes", "kdf_lanes", "history_limit"),
     "credentials_files": ("filename", "generation", "synchronized_at", "unloaded", "file_digest", "base", "written_as"),
 }

@@ -14,4 +14,5 @@ mod rename_principal;
 mod repair_principals;
 mod rotate;
 mod status;
+mod store_changed;
 mod verify;

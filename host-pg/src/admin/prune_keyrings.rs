@@ -27,15 +27,21 @@ fn prune_keyrings(schema: Option<pg_sys::Oid>) -> i64 {
 fn prune(schema: pg_sys::Oid) -> Result<i64, Error> {
     // No one seals or changes rows from here on.
     let handle = locked(schema)?;
+    let before = handle.borrow().keyrings();
+    handle.borrow_mut().unite_keyrings()?;
     let superseded = handle.borrow().superseded();
     if superseded.is_empty() {
-        return Ok(0);
+        return Ok(removed(before, &handle));
     }
     rows_must_not_need_superseded(&handle)?;
     history::must_not_need_superseded(&handle)?;
     file_store::must_not_need_superseded(&handle)?;
     handle.borrow_mut().remove_superseded(&superseded)?;
-    Ok(i64::try_from(superseded.len()).unwrap_or(i64::MAX))
+    Ok(removed(before, &handle))
+}
+
+fn removed(before: usize, handle: &Handle) -> i64 {
+    i64::try_from(before.saturating_sub(handle.borrow().keyrings())).unwrap_or(i64::MAX)
 }
 
 /// Looks at every row, not only at those that the caller's policies show.

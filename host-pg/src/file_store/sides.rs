@@ -13,7 +13,8 @@ use super::registry::{FileState, Store};
 use super::table::{Rows, Seen};
 use super::{file_error, limit_error, moved};
 use crate::error::Error;
-use crate::instance::Instance;
+use crate::instance::{Instance, Union};
+use crate::keys::keyrings::StoredKeyring;
 
 /// Both sides, and what they are to hold.
 pub(super) struct Sides {
@@ -181,6 +182,8 @@ struct Keys {
     theirs: KeyringHandle,
     our_kek: Option<Kek>,
     their_kek: Option<Kek>,
+    /// The keyrings of the instance whose keys ours has.
+    of: Vec<StoredKeyring>,
     /// Why the file's keyring could not be unlocked, where the instance's keys do for its seal.
     refused: Option<Error>,
 }
@@ -202,24 +205,24 @@ impl Keys {
             }
             let kek = derive(instance, module, filename, carried)?;
             let theirs = files.unlock(carried, &kek).map_err(fault)?;
-            return Ok(Self { ours: theirs, theirs, our_kek: None, their_kek: Some(kek), refused: None });
+            let (ours, their_kek) = (theirs, Some(kek));
+            return Ok(Self { ours, theirs, our_kek: None, their_kek, of: Vec::new(), refused: None });
         }
-        let our_kek = instance.current_kek()?;
-        let current = instance.current_bytes()?;
+        let Union { bytes: current, kek: our_kek, of } = instance.union()?;
         let ours = files.unlock(&current, &our_kek).map_err(fault)?;
+        // Until the file's own are unlocked.
+        let keys = Self { ours, theirs: ours, our_kek: Some(our_kek), their_kek: None, of, refused: None };
         if current == carried {
-            return Ok(Self { ours, theirs: ours, our_kek: Some(our_kek), their_kek: None, refused: None });
+            return Ok(keys);
         }
         match derive(instance, module, filename, carried) {
             Ok(kek) => {
                 let theirs = files.unlock(carried, &kek).map_err(fault)?;
-                Ok(Self { ours, theirs, our_kek: Some(our_kek), their_kek: Some(kek), refused: None })
+                Ok(Self { theirs, their_kek: Some(kek), ..keys })
             }
             // The seal tells which key the file was written with. If it is one of ours, the file was written by us or
             // for us, and a changed master secret need not be an obstacle: that is for the module to say.
-            Err(error) if files.verify(file, ours).is_ok() => {
-                Ok(Self { ours, theirs: ours, our_kek: Some(our_kek), their_kek: None, refused: Some(error) })
-            }
+            Err(error) if files.verify(file, ours).is_ok() => Ok(Self { refused: Some(error), ..keys }),
             Err(error) => Err(error),
         }
     }
@@ -237,7 +240,7 @@ impl Keys {
         let kek = kek.ok_or_else(|| Error::KeyringMissing { schema: instance.schema_name() })?;
         match instance.current() {
             None => instance.store_keyring(module.digest(), keyring, kek),
-            Some(_) => instance.replace_current(keyring, kek),
+            Some(_) => instance.replace(&self.of, keyring, kek),
         }
     }
 }

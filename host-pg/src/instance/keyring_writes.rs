@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::instance::Instance;
+use crate::instance::keyring_union::Union;
 use crate::keys::kek_cache::{self, KeyId};
 use crate::keys::keyrings::StoredKeyring;
 use crate::keys::{allowed_variables, modules};
@@ -20,9 +21,8 @@ impl Instance {
             return self.create_first_keyring();
         }
         let schema = self.schema_name();
-        let kek = self.keyrings.kek(0)?;
         // Not in the keyring that seals: if storing the new key fails, nothing may have been sealed with it.
-        let current = self.current_bytes()?;
+        let Union { bytes: current, kek, of } = self.union()?;
         let bytes = self
             .current_module()?
             .unlock(&current, &kek)
@@ -33,7 +33,7 @@ impl Instance {
                 }
                 other => modules::module_error(other),
             })?;
-        self.replace_current(&bytes, kek)
+        self.replace(&of, &bytes, kek)
     }
 
     /// Makes a keyring with a module, which becomes the current one. The keyrings before it stay, for reading.
@@ -52,21 +52,34 @@ impl Instance {
         self.store_keyring(digest, &made.keyring, made.kek)
     }
 
-    /// Wraps every keyring under another master secret.
+    /// Wraps every keyring under another master secret. One that is under it already stays as it is: another server that this
+    /// one replicates with wrapped it.
     pub(crate) fn rewrap(&mut self, secret: &[u8]) -> Result<(), Error> {
         let costs = self.costs()?;
+        let (mut before, mut after) = (Vec::new(), Vec::new());
         for index in 0..self.keyrings.loaded.len() {
-            let kek = self.keyrings.kek(index)?;
             let Some(stored) = self.keyrings.loaded.get(index).map(|keyring| keyring.stored.clone()) else {
                 break;
             };
-            let made = modules::module(&stored.module)?.rewrap(&stored.bytes, &kek, secret, costs).map_err(
-                |error| self.keyrings.secret_error(error, &format!("schema {}", self.schema_name())),
-            )?;
+            let module = modules::module(&stored.module)?;
+            let kek = match self.keyrings.kek(index) {
+                Ok(kek) => kek,
+                Err(error) => match module.derive_kek(secret, &stored.bytes) {
+                    Ok(kek) => {
+                        kek_cache::remember(&KeyId::new(secret, &stored.module, &stored.bytes), &kek);
+                        continue;
+                    }
+                    Err(_) => return Err(error),
+                },
+            };
+            let made = module.rewrap(&stored.bytes, &kek, secret, costs).map_err(|error| {
+                self.keyrings.secret_error(error, &format!("schema {}", self.schema_name()))
+            })?;
             kek_cache::remember(&KeyId::new(secret, &stored.module, &made.keyring), &made.kek);
-            self.replace(&stored, &made.keyring, made.kek)?;
+            after.push(StoredKeyring::row(stored.number, &stored.module, &made.keyring));
+            before.push(stored);
         }
-        Ok(())
+        self.exchange(&before, &after)
     }
 
     /// The costs of a new or rewrapped keyring, which the owner of the settings wrote there.
@@ -94,29 +107,49 @@ impl Instance {
         Ok(())
     }
 
-    /// Stores a changed keyring in place of the current one.
-    pub(crate) fn replace_current(&mut self, bytes: &[u8], kek: Kek) -> Result<(), Error> {
-        match self.current().cloned() {
-            Some(current) => self.replace(&current, bytes, kek),
-            None => Err(Error::KeyringMissing { schema: self.schema_name() }),
-        }
+    /// Stores a keyring in place of those whose keys it has.
+    pub(crate) fn replace(&mut self, of: &[StoredKeyring], bytes: &[u8], kek: Kek) -> Result<(), Error> {
+        let Some(first) = of.first() else {
+            return Err(Error::KeyringMissing { schema: self.schema_name() });
+        };
+        self.exchange(of, &[StoredKeyring::row(first.number, &first.module, bytes)])?;
+        self.keep_kek(bytes, kek);
+        Ok(())
     }
 
-    fn replace(&mut self, before: &StoredKeyring, bytes: &[u8], kek: Kek) -> Result<(), Error> {
+    /// Stores keyrings in place of others, if those are still there as they were. The new ones come first, so that a server
+    /// that this is replicated to has them when it is to remove the others.
+    fn exchange(
+        &mut self,
+        before: &[StoredKeyring],
+        after: &[[Option<pg_sys::Datum>; 4]],
+    ) -> Result<(), Error> {
         let table = StoredKeyring::table(self.keyrings_table, pg_sys::ShareRowExclusiveLock)?;
         // Whatever happens now, look at the table before the next use.
         self.stale = true;
+        let mut found = 0_usize;
         table.scan(|row| {
-            if !before.is_in(row) {
-                return Ok(Visit::Continue);
+            if let Some(keyring) = before.iter().find(|keyring| keyring.is_in(row)) {
+                keyring.must_be_as_in(row, self.schema)?;
+                found = found.saturating_add(1);
             }
-            before.must_be_as_in(row, self.schema)?;
-            table.update(row, &StoredKeyring::row(before.id, &before.module, bytes))?;
-            Ok(Visit::Stop)
+            Ok(Visit::Continue)
+        })?;
+        if found != before.len() {
+            let what = format!("the keyring of schema {}", self.schema_name());
+            return Err(Error::ConcurrentChange { what });
+        }
+        for row in after {
+            table.insert(row)?;
+        }
+        table.scan(|row| {
+            if before.iter().any(|keyring| keyring.is_in(row)) {
+                table.delete(row)?;
+            }
+            Ok(Visit::Continue)
         })?;
         table.announce_change();
         self.reread()?;
-        self.keep_kek(bytes, kek);
         Ok(())
     }
 
@@ -126,7 +159,7 @@ impl Instance {
         let table = StoredKeyring::table(self.keyrings_table, pg_sys::ShareRowExclusiveLock)?;
         let mut last = 0;
         table.scan(|row| {
-            last = last.max(row.required::<i32>(keyrings::ID)?);
+            last = last.max(row.required::<i32>(keyrings::NUMBER)?);
             Ok(Visit::Continue)
         })?;
         table.insert(&StoredKeyring::row(last.saturating_add(1), module, bytes))?;

@@ -6,12 +6,13 @@
 
 mod cache;
 mod config;
+mod keyring_union;
 mod keyring_writes;
-mod triggers;
 
 pub(crate) use cache::{Handle, of_schema, of_table, of_table_now};
 use config::{Settings, read_settings};
 pub(crate) use config::{configured_module, has_settings};
+pub(crate) use keyring_union::Union;
 
 use omni_credentials_host::{self as host, Digest, Identity, Kek, Module};
 use pgrx::pg_sys;
@@ -89,7 +90,7 @@ impl Instance {
         catalog::schema_name(self.schema)
     }
 
-    /// The current keyring as stored, if there is one.
+    /// The current keyring as stored, if there is one; the first where there are several.
     pub(crate) fn current(&self) -> Option<&StoredKeyring> {
         self.keyrings.loaded.first().map(|keyring| &keyring.stored)
     }
@@ -104,9 +105,9 @@ impl Instance {
         self.keyrings.loaded.len()
     }
 
-    /// Unlocks the current keyring.
+    /// Unlocks the current keyrings.
     pub(crate) fn unlock_current(&mut self) -> Result<(), Error> {
-        self.keyrings.unlocked(0).map(drop)
+        (0..self.keyrings.equals()).try_for_each(|index| self.keyrings.unlocked(index).map(drop))
     }
 
     /// The module of the current keyring, or the one that a new keyring is made with.
@@ -192,14 +193,9 @@ impl Instance {
     /// Whether a superseded keyring has the key of a value, or may have it: where the value's format is unknown,
     /// no one can tell.
     pub(crate) fn needs_superseded(&mut self, sealed: &[u8]) -> Result<bool, Error> {
-        // No value was sealed for this identity, so what counts is whether it is the key that is missing.
-        const NO_IDENTITY: Identity<'_> =
-            Identity { name: b"?", kind: b"?", principal: b"?", scope: b"null" };
-        for index in 1..self.keyrings.loaded.len() {
-            match self.keyrings.open_with(index, &NO_IDENTITY, None, sealed)? {
-                Err(Unreadable::Malformed) => {}
-                Err(reason) if reason.is_of_another_key() => {}
-                _ => return Ok(true),
+        for index in self.keyrings.equals()..self.keyrings.loaded.len() {
+            if self.keyrings.may_have_key_of(index, sealed)? {
+                return Ok(true);
             }
         }
         Ok(false)
@@ -229,15 +225,18 @@ impl Instance {
         if self.keyrings.loaded.is_empty() {
             self.create_first_keyring()?;
         }
+        // What this server seals is to open on each that has these keyrings.
+        self.unlock_current()?;
         self.keyrings
             .unlocked(0)?
             .seal(identity, expires, value)
             .map_err(|error| refused_field(error, identity))
     }
 
-    /// The keyrings before the current one, newest first.
+    /// The keyrings before the current ones, newest first.
     pub(crate) fn superseded(&self) -> Vec<StoredKeyring> {
-        self.keyrings.loaded.iter().skip(1).map(|keyring| keyring.stored.clone()).collect()
+        let superseded = self.keyrings.loaded.iter().skip(self.keyrings.equals());
+        superseded.map(|keyring| keyring.stored.clone()).collect()
     }
 
     /// Whether the instance has no value, visible to the caller or not, in its history neither.
@@ -266,11 +265,6 @@ impl Instance {
         } else {
             Err(Error::NotAnInstance { relation: catalog::relation_name(versions.oid()) })
         }
-    }
-
-    /// The KEK of the current keyring.
-    pub(crate) fn current_kek(&mut self) -> Result<Kek, Error> {
-        self.keyrings.kek(0)
     }
 
     /// The module of the current keyring.

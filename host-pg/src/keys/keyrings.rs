@@ -1,6 +1,7 @@
 //! Keyrings of an instance, as stored and as unlocked.
 
 use omni_credentials_host::{self as host, Digest, Identity, Kek, Keyring, Module};
+use pgrx::datum::Uuid;
 use pgrx::pg_sys;
 use zeroize::Zeroizing;
 
@@ -14,15 +15,19 @@ use crate::postgres::heap::{self, Table, Visibility, Visit, datum};
 use crate::postgres::tables::keyrings;
 use crate::settings;
 
-/// A keyring as stored.
+/// A keyring as stored. A row is never changed: a changed keyring is a new row. So two servers that replicate to each other
+/// and both change a keyring have both results.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct StoredKeyring {
-    pub(crate) id: i32,
+    /// Random, so that no two servers make rows that collide.
+    pub(crate) id: Uuid,
+    /// Counts up with each keyring that supersedes those before it.
+    pub(crate) number: i32,
     pub(crate) module: Digest,
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Keyrings under one master secret, newest first.
+/// Keyrings under one master secret, in the order of [`StoredKeyring::read_all`].
 pub(crate) struct Keyrings {
     pub(crate) schema: pg_sys::Oid,
     /// The environment variable with the master secret.
@@ -45,29 +50,43 @@ impl StoredKeyring {
         Ok(table)
     }
 
-    /// Reads the keyrings in a table, newest first.
+    /// Reads the keyrings in a table. The current one comes first, then its equals, then those that are superseded, from the
+    /// highest number to the lowest. The order is the same on each server that has these rows.
     pub(crate) fn read_all(keyrings: pg_sys::Oid, seen: Visibility) -> Result<Vec<Self>, Error> {
         let mut stored = Vec::new();
         Self::table(keyrings, pg_sys::AccessShareLock)?.scan_as(seen, |row| {
             stored.push(Self {
                 id: row.required(keyrings::ID)?,
+                number: row.required(keyrings::NUMBER)?,
                 module: modules::digest_of_column(row, keyrings::MODULE)?,
                 bytes: row.required(keyrings::KEYRING)?,
             });
             Ok(Visit::Continue)
         })?;
-        stored.sort_by_key(|keyring| std::cmp::Reverse(keyring.id));
+        stored.sort_by_key(|keyring| std::cmp::Reverse((keyring.number, keyring.id)));
+        if let Some(current) = stored.first().cloned() {
+            // Stable: only what another server made with another module at the same time is put behind.
+            stored.sort_by_key(|keyring| !keyring.is_equal_of(&current));
+        }
         Ok(stored)
     }
 
-    /// The row in the table.
-    pub(crate) fn row(id: i32, module: &Digest, bytes: &[u8]) -> [Option<pg_sys::Datum>; 3] {
-        [datum(id), datum(module.as_bytes().as_slice()), datum(bytes)]
+    /// A row for the table.
+    pub(crate) fn row(number: i32, module: &Digest, bytes: &[u8]) -> [Option<pg_sys::Datum>; 4] {
+        // SAFETY: the function of the server for new ids, which takes no arguments and gives a uuid.
+        let id = unsafe { pgrx::direct_function_call_as_datum(pg_sys::gen_random_uuid, &[]) };
+        [datum(number), datum(module.as_bytes().as_slice()), datum(bytes), id]
+    }
+
+    /// Whether neither of two keyrings supersedes the other: two servers made them without knowing of each other. Together
+    /// they are one, and their union can take the place of both.
+    pub(crate) fn is_equal_of(&self, other: &Self) -> bool {
+        (self.number, self.module) == (other.number, other.module)
     }
 
     /// Whether this is the keyring in a row under the scan.
     pub(crate) fn is_in(&self, row: &heap::Row) -> bool {
-        row.get::<i32>(keyrings::ID) == Some(self.id)
+        row.get::<Uuid>(keyrings::ID) == Some(self.id)
     }
 
     /// Fails where the row has changed since it was read.
@@ -108,26 +127,40 @@ impl Keyrings {
         }
     }
 
-    /// Opens a value with whichever keyring has its key.
+    /// Opens a value with whichever keyring has its key. One that this master secret does not unlock, as another server with
+    /// another secret may have made it, keeps no value of the others from being opened.
     pub(crate) fn open(
         &mut self,
         identity: &Identity<'_>,
         expires: Option<u64>,
         sealed: &[u8],
     ) -> Result<Result<Zeroizing<Vec<u8>>, Unreadable>, Error> {
-        let mut first = None;
+        let (mut first, mut locked) = (None, None);
         for index in 0..self.loaded.len() {
-            match self.open_with(index, identity, expires, sealed)? {
-                Ok(value) => return Ok(Ok(value)),
-                Err(reason) => {
+            match self.open_with(index, identity, expires, sealed) {
+                Ok(Ok(value)) => return Ok(Ok(value)),
+                Ok(Err(reason)) => {
                     first.get_or_insert(reason);
                     if !reason.is_of_another_key() {
                         return Ok(Err(reason));
                     }
                 }
+                Err(error @ Error::MasterSecretWrong { .. }) => {
+                    locked.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(Err(first.unwrap_or(Unreadable::UnknownKey)))
+        match locked {
+            Some(error) => Err(error),
+            None => Ok(Err(first.unwrap_or(Unreadable::UnknownKey))),
+        }
+    }
+
+    /// How many keyrings are current: one, or one of each server that made one without knowing of the others.
+    pub(crate) fn equals(&self) -> usize {
+        let Some(current) = self.loaded.first() else { return 0 };
+        self.loaded.iter().take_while(|keyring| keyring.stored.is_equal_of(&current.stored)).count()
     }
 
     /// Seals a value again with the current keyring; `None` where another one has its key.
@@ -163,6 +196,28 @@ impl Keyrings {
                 None => Err(Error::ModuleFailed { reason: failure.to_string() }),
             },
             Err(error) => Err(modules::module_error(error)),
+        }
+    }
+
+    /// Whether a keyring has the key of a value, or may have it: where the value's format is unknown, no one can tell.
+    pub(crate) fn may_have_key_of(&mut self, index: usize, sealed: &[u8]) -> Result<bool, Error> {
+        // No value was sealed for this identity, so what counts is whether it is the key that is missing.
+        const NO_IDENTITY: Identity<'_> =
+            Identity { name: b"?", kind: b"?", principal: b"?", scope: b"null" };
+        Ok(match self.open_with(index, &NO_IDENTITY, None, sealed)? {
+            Err(Unreadable::Malformed) => false,
+            Err(reason) => !reason.is_of_another_key(),
+            Ok(_) => true,
+        })
+    }
+
+    /// Whether this master secret unlocks a keyring that has the key of a value.
+    pub(crate) fn has_key_of(&mut self, index: usize, sealed: &[u8]) -> Result<bool, Error> {
+        match self.unlocked(index).map(|keyring| keyring.key_of(sealed)) {
+            Ok(Ok(key)) => Ok(key != host::KeyOf::Unknown),
+            Ok(Err(host::Error::Refused(_))) | Err(Error::MasterSecretWrong { .. }) => Ok(false),
+            Ok(Err(error)) => Err(modules::module_error(error)),
+            Err(error) => Err(error),
         }
     }
 

@@ -58,14 +58,19 @@ pub(crate) mod versions {
 
 /// `credentials_keyrings`.
 pub(crate) mod keyrings {
-    use super::{BYTEA, Column, INTEGER};
+    use super::{BYTEA, Column, INTEGER, Type};
 
-    pub(crate) const ID: usize = 0;
+    pub(crate) const NUMBER: usize = 0;
     pub(crate) const MODULE: usize = 1;
     pub(crate) const KEYRING: usize = 2;
+    pub(crate) const ID: usize = 3;
 
-    pub(crate) const COLUMNS: &[Column] =
-        &[Column::new("id", INTEGER), Column::new("module", BYTEA), Column::new("keyring", BYTEA)];
+    pub(crate) const COLUMNS: &[Column] = &[
+        Column::new("number", INTEGER),
+        Column::new("module", BYTEA),
+        Column::new("keyring", BYTEA),
+        Column::new("id", Type::Is(pgrx::pg_sys::UUIDOID)),
+    ];
 }
 
 /// `credentials_config`.
