@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -229,8 +230,9 @@ class Server:
 
     # Running
 
-    def start(self, environment: dict[str, str] | None = None) -> Server:
-        """Starts the server with these environment variables (those of the last start when None)."""
+    def start(self, environment: dict[str, str] | None = None, prepare: Callable[[], None] | None = None) -> Server:
+        """Starts the server with these environment variables (those of the last start when None). `prepare` runs in its
+        process before it."""
         if self.running():
             raise ServerError(f"server {self.name!r} is running already")
         if environment is not None:
@@ -248,6 +250,7 @@ class Server:
                 cwd=self.data,
                 env=self._child_environment() | self.environment,
                 start_new_session=True,
+                preexec_fn=prepare,
                 **self.account.popen,
             )
         deadline = time.monotonic() + START_SECONDS

@@ -119,6 +119,9 @@ pub(crate) enum Error {
     /// The module itself was refused or failed.
     #[error("{0}")]
     Module(host::Error),
+    /// The system refuses what a sandbox needs.
+    #[error("{0}")]
+    System(host::Error),
     /// The module answers a vector differently.
     #[error("the module fails a vector: {0}")]
     Vector(#[from] Mismatch),
@@ -229,7 +232,7 @@ impl Error {
             Self::Interrupted(signal) => Exit::Signal(*signal),
             // As if SIGPIPE had not been ignored.
             Self::BrokenPipe => Exit::Signal(signal_hook::consts::SIGPIPE),
-            Self::Git(_) | Self::Io { .. } => Exit::Other,
+            Self::Git(_) | Self::Io { .. } | Self::System(_) => Exit::Other,
         }
     }
 
@@ -312,6 +315,10 @@ impl Error {
                 format!("take one side: git checkout --theirs {path}; then set what is missing")
             }
             Self::NoEditor => "name an editor: EDITOR=vi omni-credentials edit".into(),
+            Self::System(host::Error::NoExecutableMemory(_)) => {
+                "the crypto module is compiled to machine code; with systemd: MemoryDenyWriteExecute=no, and mprotect permitted by SystemCallFilter=".into()
+            }
+            Self::System(_) => "raise the limit of the address space: ulimit -v unlimited; with systemd: LimitAS=infinity".into(),
             Self::Module(host::Error::DigestMismatch { .. }) => return None,
             Self::Module(_) => "omit --module to use the built-in module".into(),
             Self::Unreadable { .. } => hints::VALUE.into(),
@@ -329,6 +336,7 @@ impl From<host::Error> for Error {
                 interrupt::interrupted().into()
             }
             host::Error::File { path, fault } => Self::File { path, fault },
+            host::Error::SystemMemory(_) | host::Error::NoExecutableMemory(_) => Self::System(error),
             other => Self::Module(other),
         }
     }

@@ -199,6 +199,12 @@ pub(crate) enum Error {
     /// The component does not keep the contract.
     #[error("the component is not a usable crypto module: {reason}")]
     ModuleRefused { reason: String },
+    /// The system has no memory or address space for a sandbox.
+    #[error("{reason}")]
+    SystemMemory { reason: String },
+    /// The system lets no compiled code run.
+    #[error("the system lets the server run no code that it compiled itself: {reason}")]
+    NoExecutableMemory { reason: String },
     /// The module broke down while it worked.
     #[error("crypto module failed: {reason}")]
     ModuleFailed { reason: String },
@@ -545,6 +551,14 @@ impl Error {
             Self::ModuleRefused { .. } => (
                 C::ERRCODE_FEATURE_NOT_SUPPORTED,
                 Some("A module imports wasi:random/random only and exports the world omni:credentials/crypto-module@1.0.0.".into()),
+            ),
+            Self::SystemMemory { .. } => (
+                C::ERRCODE_OUT_OF_MEMORY,
+                Some("Raise the limit of the server's address space or remove it: LimitAS=infinity in its unit file, ulimit -v in the shell that starts it. Without such a limit, the machine has no memory left.".into()),
+            ),
+            Self::NoExecutableMemory { .. } => (
+                C::ERRCODE_SYSTEM_ERROR,
+                Some("Crypto modules are compiled to machine code. In the server's unit file, set MemoryDenyWriteExecute=no and let SystemCallFilter= permit mprotect. With SELinux, permit execmem.".into()),
             ),
             Self::ModuleFailed { .. } => (
                 C::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use wasmtime::{Engine, InstanceAllocationStrategy, OptLevel, Strategy};
 
-use crate::Error;
 use crate::memory::Memories;
+use crate::{Error, system};
 
 /// How much native stack a module may use. Postgres lets a backend come within 512 KiB of the end
 /// of its stack before it refuses to go deeper, and the host's own frames need some of that.
@@ -19,11 +19,18 @@ pub(crate) fn new() -> Result<Engine, Error> {
     // Guard pages stay all the same, so that a check the compiler got wrong ends in a crash and not
     // in a silent read of the host's memory.
     config.signals_based_traps(false);
-    config.memory_reservation(4 << 30).memory_guard_size(32 << 20).guard_before_linear_memory(true);
+    config.guard_before_linear_memory(true);
     // With the whole address space reserved, a memory never moves: no stale copy of a key stays
-    // behind in a released mapping, and the base address is a constant to the compiler.
-    config.memory_may_move(false);
-    config.with_host_memory(Arc::new(Memories));
+    // behind in a released mapping, and the base address is a constant to the compiler. Where the system limits the
+    // address space, a memory has what it needs, and moves to grow. Compiled code is for one of the two, and a cached
+    // artifact has another name in the other.
+    let limited = system::limits_address_space();
+    if limited {
+        config.memory_reservation(0).memory_guard_size(64 << 10).memory_may_move(true);
+    } else {
+        config.memory_reservation(4 << 30).memory_guard_size(32 << 20).memory_may_move(false);
+    }
+    config.with_host_memory(Arc::new(Memories { may_move: limited }));
     // No memfd and no file mapping: a module's data segment is small, and a copy is as fast.
     config.memory_init_cow(false);
     config.allocation_strategy(InstanceAllocationStrategy::OnDemand);

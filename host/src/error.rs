@@ -61,9 +61,15 @@ pub enum Error {
     /// A known-answer test or a property that every module must have failed.
     #[error("the crypto module fails the known-answer test {0}")]
     FailedCheck(&'static str),
-    /// The runtime itself failed, for instance because the system refused memory for a sandbox.
+    /// The runtime itself failed.
     #[error("the WebAssembly runtime failed: {0}")]
     Engine(String),
+    /// The system has no memory, or no address space, for a sandbox.
+    #[error("{0}")]
+    SystemMemory(String),
+    /// The system lets this process run no code that it compiled.
+    #[error("the system lets this process run no code that it compiled itself: {0}")]
+    NoExecutableMemory(String),
     /// A file could not be read, locked or replaced.
     #[error("{}: {fault}", path.display())]
     File {

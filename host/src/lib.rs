@@ -47,6 +47,7 @@ mod sandbox;
 pub mod secret;
 pub mod shared_file;
 mod signals;
+mod system;
 mod types;
 
 pub use digest::Digest;

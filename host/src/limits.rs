@@ -4,6 +4,7 @@ use wasmtime::component::Linker;
 use wasmtime::{ResourceLimiter, StoreContextMut};
 
 use crate::bindings::wasi::random::random;
+use crate::system;
 
 /// Most random bytes a module gets in one request; it needs 32 at a time.
 const MAX_RANDOM: u64 = 64 << 10;
@@ -45,13 +46,15 @@ pub(crate) struct State {
     memory: usize,
     /// Whether the module asked for more than it may have.
     pub(crate) refused_memory: bool,
+    /// What the system said when it had no more.
+    pub(crate) refused_by_system: Option<String>,
     pub(crate) interrupt: Option<fn() -> bool>,
     pub(crate) before_call: Option<fn()>,
 }
 
 impl State {
     pub(crate) fn new(kind: Kind, interrupt: Option<fn() -> bool>, before_call: Option<fn()>) -> Self {
-        Self { kind, memory: 0, refused_memory: false, interrupt, before_call }
+        Self { kind, memory: 0, refused_memory: false, refused_by_system: None, interrupt, before_call }
     }
 }
 
@@ -77,8 +80,9 @@ impl ResourceLimiter for State {
         Ok(granted)
     }
 
-    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
         self.refused_memory = true;
+        self.refused_by_system = system::refused_as(&error);
         Ok(())
     }
 

@@ -1,29 +1,38 @@
 //! The linear memories of modules: as the engine makes them, and left out of core dumps. They hold keys and values.
 
-use std::io;
+use std::{io, ptr, slice};
 
 use rustix::param::page_size;
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
+use zeroize::Zeroize;
 
 use crate::nodump::Mapping;
+use crate::system;
 
 /// From how many bytes at once a memory grows by huge pages: Argon2id reads at random, where small pages cost a fault each
 /// and nearly every block a miss in the translation buffer. What a backend keeps never grows by so much, and stays small.
 const HUGE: usize = 8 << 20;
 
+/// What a memory that may move gets at first, in bytes: enough for a keyring and small values.
+const ROOM: usize = 2 << 20;
+
 /// Makes the linear memories of modules.
-pub(crate) struct Memories;
+pub(crate) struct Memories {
+    /// Whether a memory may move to grow, because the address space is limited.
+    pub(crate) may_move: bool,
+}
 
 /// A linear memory: guard, what the module has, what it may still get, guard.
 struct Memory {
     mapping: Mapping,
-    /// Where the memory begins in the mapping.
+    /// Where the memory begins in the mapping: after the guard.
     base: usize,
     size: usize,
     capacity: usize,
+    may_move: bool,
 }
 
-// SAFETY: the memory never moves, is zero where it was not written, has at least `guard_size_in_bytes` closed bytes after
+// SAFETY: the memory moves only where the engine was told that it may, and only to grow beyond its capacity; it is zero where it was not written, has at least `guard_size_in_bytes` closed bytes after
 // `reserved_size_in_bytes`, and as many before its base.
 unsafe impl MemoryCreator for Memories {
     fn new_memory(
@@ -34,27 +43,32 @@ unsafe impl MemoryCreator for Memories {
         reserved_size_in_bytes: Option<usize>,
         guard_size_in_bytes: usize,
     ) -> Result<Box<dyn LinearMemory>, String> {
-        // The engine is configured to reserve what a 32-bit memory can address.
-        let capacity = reserved_size_in_bytes.or(maximum).unwrap_or(minimum).max(minimum);
-        let memory = guard_size_in_bytes
-            .checked_mul(2)
-            .and_then(|guards| guards.checked_add(capacity)?.checked_next_multiple_of(page_size()))
-            .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
-            .and_then(|length| {
-                let mapping = Mapping::reserve(length)?;
-                let mut memory = Memory { mapping, base: guard_size_in_bytes, size: 0, capacity };
-                memory.grow(minimum)?;
-                Ok(memory)
-            })
-            .map_err(|error: io::Error| error.to_string())?;
-        Ok(Box::new(memory))
+        // The engine is configured to reserve what a 32-bit memory can address, or nothing.
+        let capacity = match reserved_size_in_bytes {
+            _ if self.may_move => minimum.max(ROOM),
+            reserved => reserved.or(maximum).unwrap_or(minimum).max(minimum),
+        };
+        let memory = Memory::reserve(capacity, guard_size_in_bytes, self.may_move).and_then(|mut memory| {
+            memory.grow(minimum)?;
+            Ok(memory)
+        });
+        // The engine takes a text, and gives it back as an error.
+        Ok(Box::new(memory.map_err(|error| system::refused_memory(&error))?))
     }
 }
 
 impl Memory {
+    fn reserve(capacity: usize, guard: usize, may_move: bool) -> io::Result<Self> {
+        let length = guard
+            .checked_mul(2)
+            .and_then(|guards| guards.checked_add(capacity)?.checked_next_multiple_of(page_size()));
+        let mapping = Mapping::reserve(length.ok_or(io::ErrorKind::OutOfMemory)?)?;
+        Ok(Self { mapping, base: guard, size: 0, capacity, may_move })
+    }
+
     fn grow(&mut self, size: usize) -> io::Result<()> {
         if size > self.capacity {
-            return Err(io::ErrorKind::OutOfMemory.into());
+            return if self.may_move { self.relocate(size) } else { Err(io::ErrorKind::OutOfMemory.into()) };
         }
         let (open, wanted) = (self.size.next_multiple_of(page_size()), size.next_multiple_of(page_size()));
         if wanted > open {
@@ -65,6 +79,24 @@ impl Memory {
             }
         }
         self.size = size;
+        Ok(())
+    }
+
+    /// Moves to a larger place, with room to grow if the system gives that much.
+    fn relocate(&mut self, size: usize) -> io::Result<()> {
+        let roomy = size.saturating_add(size / 2);
+        let mut new =
+            Self::reserve(roomy, self.base, true).or_else(|_| Self::reserve(size, self.base, true))?;
+        new.grow(size)?;
+        let (from, to) = (self.mapping.address(self.base), new.mapping.address(new.base));
+        // SAFETY: `grow` has opened the first `self.size` bytes of this memory and more than that of the new one, each in a
+        // mapping of its own, and nothing refers to either during the call.
+        unsafe {
+            ptr::copy_nonoverlapping(from, to, self.size);
+            // What is given back to the system holds no key.
+            slice::from_raw_parts_mut(from, self.size).zeroize();
+        }
+        *self = new;
         Ok(())
     }
 }
@@ -80,7 +112,7 @@ unsafe impl LinearMemory for Memory {
     }
 
     fn grow_to(&mut self, new_size: usize) -> wasmtime::Result<()> {
-        Ok(self.grow(new_size)?)
+        self.grow(new_size).map_err(|error| wasmtime::Error::msg(system::refused_memory(&error)))
     }
 
     fn as_ptr(&self) -> *mut u8 {
@@ -101,7 +133,9 @@ mod tests {
     }
 
     fn reserved(capacity: usize, guard: usize) -> Box<dyn LinearMemory> {
-        Memories.new_memory(MemoryType::new(1, None), 65_536, None, Some(capacity), guard).unwrap()
+        Memories { may_move: false }
+            .new_memory(MemoryType::new(1, None), 65_536, None, Some(capacity), guard)
+            .unwrap()
     }
 
     #[test]
@@ -114,6 +148,24 @@ mod tests {
         assert_eq!(unsafe { at.add((1 << 20) - 1).read() }, 0);
         assert!(memory.grow_to((1 << 20) + 1).is_err());
         assert_eq!(memory.byte_size(), 1 << 20);
+    }
+
+    #[test]
+    fn moves_with_what_it_holds_where_it_may() {
+        let memories = Memories { may_move: true };
+        let mut memory =
+            memories.new_memory(MemoryType::new(1, None), 65_536, None, Some(0), 65_536).unwrap();
+        let first = memory.as_ptr();
+        // SAFETY: inside the memory.
+        unsafe { first.add(65_535).write(7) };
+        memory.grow_to(ROOM).unwrap();
+        assert_eq!(memory.as_ptr(), first);
+        memory.grow_to(ROOM + 1).unwrap();
+        assert!(memory.as_ptr() != first && memory.byte_capacity() >= ROOM + 1);
+        // SAFETY: as above.
+        assert_eq!(unsafe { (memory.as_ptr().add(65_535).read(), memory.as_ptr().add(ROOM).read()) }, (7, 0));
+        let base = memory.as_ptr().addr();
+        assert_eq!([access(base - 1), access(base), access(base + ROOM + 65_536)], ["---p", "rw-p", "---p"]);
     }
 
     #[test]

@@ -39,10 +39,14 @@ impl Mapping {
 
     /// Opens pages for reading and writing. `at` and `length` are multiples of the page size, inside the mapping.
     pub(crate) fn open(&self, at: usize, length: usize) -> io::Result<()> {
+        self.protect(at, length, MprotectFlags::READ | MprotectFlags::WRITE)
+    }
+
+    /// Changes what may be done with pages. `at` and `length` are as for `open`.
+    pub(crate) fn protect(&self, at: usize, length: usize, access: MprotectFlags) -> io::Result<()> {
         if !self.holds(at, length) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let access = MprotectFlags::READ | MprotectFlags::WRITE;
         // SAFETY: the range is inside the mapping, as was just checked.
         Ok(unsafe { mm::mprotect(self.start.as_ptr().add(at).cast(), length, access) }?)
     }

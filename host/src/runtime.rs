@@ -9,7 +9,7 @@ use crate::cache::Cache;
 use crate::large::LastLarge;
 use crate::limits::State;
 use crate::loaded::Loaded;
-use crate::{Digest, Error, Module, engine, limits};
+use crate::{Digest, Error, Module, engine, limits, system};
 
 /// What a host decides.
 #[derive(Debug, Clone, Default)]
@@ -117,8 +117,12 @@ impl Runtime {
     }
 
     fn compile(&self, wasm: &[u8], digest: &Digest) -> Result<Module, Error> {
-        let component = Component::from_binary(&self.shared.engine, wasm)
-            .map_err(|error| Error::NotAComponent(format!("{error:#}")))?;
+        let component = Component::from_binary(&self.shared.engine, wasm).map_err(|error| {
+            match system::refuses_executable_memory() {
+                Some(reason) => Error::NoExecutableMemory(reason),
+                None => Error::NotAComponent(format!("{error:#}")),
+            }
+        })?;
         // Only what may run gets into the cache.
         let module = self.module(&component, digest)?;
         if let Some(cache) = &self.shared.cache {

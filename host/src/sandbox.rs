@@ -8,7 +8,7 @@ use crate::error::wrong_contract;
 use crate::limits::{Kind, State};
 use crate::loaded::Loaded;
 use crate::runtime::Shared;
-use crate::{Error, Failure, signals};
+use crate::{Error, ErrorCode, Failure, signals, system};
 
 /// A store with a module instantiated in it.
 pub(crate) struct Sandbox {
@@ -63,8 +63,16 @@ impl Sandbox {
         if let Some(before_call) = self.store.data().before_call {
             before_call();
         }
+        self.store.data_mut().refused_by_system = None;
         match call(&self.bindings, &mut self.store) {
-            Ok(result) => result.map_err(|failure| Error::Refused(failure.into())),
+            Ok(result) => result.map_err(|failure| {
+                let failure = failure.into();
+                match self.store.data_mut().refused_by_system.take() {
+                    // A module may notice that it got no memory, and has no word for it.
+                    Some(reason) if failure.code == ErrorCode::Other => Error::SystemMemory(reason),
+                    _ => Error::Refused(failure),
+                }
+            }),
             Err(error) => Err(convert(&error, self.store.data(), export)),
         }
     }
@@ -84,6 +92,14 @@ impl Sandbox {
 fn convert(error: &wasmtime::Error, state: &State, export: &'static str) -> Error {
     if error.is::<Interrupted>() {
         return Error::Interrupted;
+    }
+    let by_system = system::refused_as(error).or_else(|| {
+        // A Rust module that is refused memory aborts.
+        let aborted = error.downcast_ref::<Trap>() == Some(&Trap::UnreachableCodeReached);
+        state.refused_by_system.clone().filter(|_| aborted)
+    });
+    if let Some(reason) = by_system {
+        return Error::SystemMemory(reason);
     }
     let limit_mib = state.kind.memory() >> 20;
     let trap = |reason: String| Error::Trap { export, reason };

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import termios
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class Folder:
 
     path: Path
     environment: dict[str, str] = field(default_factory=dict)
+    # What runs in the command's process before it.
+    prepare: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         home = Path(self.environment.get("HOME", self.path.parent / "home"))
@@ -87,6 +90,7 @@ class Folder:
             capture_output=True,
             timeout=PATIENCE,
             start_new_session=True,
+            preexec_fn=self.prepare,
             check=False,
         )
         result = Result(done.returncode, done.stdout, done.stderr.decode())

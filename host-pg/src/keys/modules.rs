@@ -179,6 +179,8 @@ pub(crate) fn module_error(error: host::Error) -> Error {
         | host::Error::ForbiddenImport(_)
         | host::Error::NotAComponent(_)
         | host::Error::WrongContract { .. } => Error::ModuleRefused { reason: error.to_string() },
+        host::Error::SystemMemory(reason) => Error::SystemMemory { reason },
+        host::Error::NoExecutableMemory(reason) => Error::NoExecutableMemory { reason },
         other => Error::ModuleFailed { reason: other.to_string() },
     }
 }
