@@ -7,6 +7,7 @@ import itertools
 import psycopg
 import pytest
 from conftest import Database, drop_database, refused
+from owners import CALLED, MAINTENANCE, instance_of
 
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
 SUBSETS = [subset for n in range(1, 5) for subset in itertools.combinations(PRIVILEGES, n)]
@@ -444,3 +445,52 @@ def test_a_right_that_ends_between_two_reads(role, db: Database, what: str) -> N
             # Without the view, the sealed value.
             assert opened() == (bytes(row[5]) if what == "SELECT on the view" else None)
             session.execute("rollback")
+
+
+def test_select_on_the_view_alone(role, db: Database) -> None:
+    """The server looks at the rights on the table first, and no function of the extension is called."""
+    app = role("app")
+    db.run(f"grant usage on schema omni_credentials to {app}; grant select on {VIEW} to {app}")
+    for library in ("select 1", "load 'omni_credentials'"):
+        with db.connect() as session:
+            session.execute(library)
+            session.execute(f"set role {app}")
+            with refused("42501", "permission denied for table encrypted_credentials"):
+                session.execute(f"select name from {VIEW}")
+    db.grant(app, "SELECT")
+    assert db.run(f"select name from {VIEW}", user=app) == []
+
+
+def test_reassign_owned(role, db: Database) -> None:
+    """An instance goes to another owner as a whole, with its values, rights, history and keys."""
+    old, new, app = role("old"), role("new"), role("app")
+    instance_of(db, old)
+    db.grant(app, schema="mine")
+    db.run("insert into mine.credentials (name, value) values ('n', 'v')", user=app)
+    db.run("insert into mine.credentials (name, value) values ('m', 'w')", user=old)
+    assert db.run("select omni_credentials.rotate_key('mine')", user=old) == [(2,)]
+    db.run(f"reassign owned by {old} to {new}")
+    # Until the new owner may have an instance and use its variable.
+    with refused("3F000|42501"):
+        db.run("select value from mine.credentials", user=app)
+    db.run(f"grant usage on schema omni_credentials to {new}")
+    for function in CALLED + MAINTENANCE:
+        db.run(f"grant execute on function omni_credentials.{function} to {new}")
+    with refused("42501", "may not use", hint="allow_variable"):
+        db.run("select value from mine.credentials", user=app)
+    db.allow(new)
+    assert db.run("select value from mine.credentials", user=app) == [(b"v",)]
+    db.run("update mine.credentials set value = 'v2'", user=app)
+    assert db.run("select mine.get_credential('n', version => -1)", user=app) == [("v",)]
+    for operation in ("rotate_key('mine')", "use_module('mine')"):
+        assert db.run(f"select omni_credentials.{operation}", user=new) == [(2,)]
+    assert db.run("select omni_credentials.prune_keyrings('mine')", user=new) == [(1,)]
+    assert db.run("select count(*) from omni_credentials.verify('mine')", user=new) == [(0,)]
+    with refused("42501"):
+        db.run("select omni_credentials.rotate_key('mine')", user=old)
+    # The values of the old owner stay that role's, which has lost its rights with the tables.
+    with refused("42501"):
+        db.run("select value from mine.credentials", user=old)
+    assert db.run("select name, value from mine.credentials order by name") == [("m", b"w"), ("n", b"v2")]
+    db.grant(old, schema="mine")
+    assert db.run("select name, value from mine.credentials", user=old) == [("m", b"w")]
