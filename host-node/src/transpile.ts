@@ -106,7 +106,8 @@ function refuseImports(source: string, interfaces: readonly string[]): void {
 
 /** jco takes any version of an interface. Those of WASI 0.2 and 0.3 have the same function. */
 function refuseVersions(component: Uint8Array): void {
-    const names = new TextDecoder("latin1").decode(component).match(/wasi:random\/random@[0-9]+\.[0-9]+\.[0-9]+/g) ?? [];
+    const names =
+        new TextDecoder("latin1").decode(component).match(/wasi:random\/random@[0-9]+\.[0-9]+\.[0-9]+/g) ?? [];
     const other = names.find((name) => !/@0\.[23]\./.test(name));
     if (other === undefined) return;
     const message = `the crypto module imports ${other}, and only wasi:random/random may be imported`;
