@@ -137,6 +137,13 @@ ci *arguments: lint deny build-oldest build wheel npm
     @tools/browser.sh --if-possible
     @{{ python }} tests/run.py --also-on 15 cargo test --release --locked {{ packages }} --no-fail-fast -- "$@"
 
+# Counts the instructions of the core's hot paths and compares them with bench/instructions.toml; `--accept` renews it.
+[group('test')]
+instructions *arguments:
+    @tools/valgrind.sh
+    @cargo build --release --locked -p omni-credentials-bench-instructions
+    @{{ python }} bench/instructions.py {{ target / "release/instructions" }} "$@"
+
 [private]
 build-oldest:
     @./just --pg 15 build
