@@ -60,7 +60,7 @@ proptest! {
         commits in prop::collection::vec(prop::collection::vec((0_u8..12, prop::option::of(0_u8..3)), 0..5), 1..12),
         folds in 1_usize..5,
     ) {
-        let (keys, _) = keyring(2);
+        let (keys, _): (Keys, _) = keyring(2);
         let mut kept = Doc::create(&keys.to_bytes()).unwrap();
         let mut file = kept.rewrite(&keys, 0).unwrap();
         let (mut table, mut base, mut changes) = (Table::new(), kept.manifest(), Vec::new());
@@ -118,7 +118,7 @@ proptest! {
 
 #[test]
 fn what_is_no_change_is_refused() {
-    let (keys, _) = keyring(2);
+    let (keys, _): (Keys, _) = keyring(2);
     let empty = Doc::create(&keys.to_bytes()).unwrap();
     let sealed = keys.seal(&identity("a", ALL), None, b"1", &mut Fixed::new(3)).unwrap();
     let one = Table::from([("a".to_owned(), sealed)]);
@@ -138,7 +138,7 @@ fn what_is_no_change_is_refused() {
 
 #[test]
 fn what_is_no_list_of_changes_is_malformed() {
-    let (keys, _) = keyring(2);
+    let (keys, _): (Keys, _) = keyring(2);
     let empty = Doc::create(&keys.to_bytes()).unwrap();
     let base = empty.manifest();
     let table = |names: &[&str]| {
