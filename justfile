@@ -154,7 +154,7 @@ fuzz *arguments:
     @fuzz/run.sh "$@"
     @fuzz/ciphers/run.sh
 
-# Measures what users wait for beside what they would use otherwise, as one table; `--rows N`, `--vault FOLDER`, `--readme`.
+# Measures what users wait for beside what they would use otherwise, as one table; `--rows N`, `--vault FOLDER`, `--readme`; `--scale N` alone: what takes long.
 [group('test')]
 bench *arguments: build
     @cargo build --release --locked {{ packages }} -p omni-credentials-bench-native-vs-component --bins

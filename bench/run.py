@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 import file_store
 import psycopg
+import scale
 import vault
 from report import Report, seconds
 from throwaway import Installation, Server, ServerError
@@ -410,7 +411,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--vault", type=Path, help="the folder in which supabase/vault was built")
     parser.add_argument("--readme", action="store_true", help="write the table into README.md")
+    parser.add_argument("--scale", type=int, help="only what takes long: so many rows, and other things in number")
     options = parser.parse_args()
+    if options.scale:
+        for line in scale.measured(options.scale):
+            print(line, flush=True)
+        return
     report = Report()
     component(report)
     with running("scan", "correct horse battery staple") as server:
