@@ -7,7 +7,6 @@ and `ModuleError`. Fields are bytes, as the contract has them.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -16,11 +15,11 @@ from os import PathLike, fspath
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
-from wasmtime import WasmtimeError, component as wit
+from wasmtime import component as wit
 
-from . import _bulk, _cache, _contract, _file
+from . import _contract, _file, _load
 from ._contract import CONTRACT, Conflict, Costs, Description, Entry, Limits, Suite
-from ._engine import engine, the_engine
+from ._engine import the_engine
 from ._fork import Guarded, Level
 from ._sandbox import Kind, Loaded, Sandbox
 from .errors import FileError, InvalidInput, ModuleError
@@ -109,7 +108,7 @@ class Module:
         wasm = _bytes_of(source)
         found = hashlib.sha256(wasm).hexdigest()
         _check_digest(found, digest)
-        return cls(the_engine.work(lambda: _loaded(wasm, found, cache, timeout)), found)
+        return cls(the_engine.work(lambda: _load.loaded(wasm, found, cache, timeout)), found)
 
     @property
     def digest(self) -> str:
@@ -582,30 +581,6 @@ def _bytes_of(source: str | PathLike[str] | bytes | None) -> bytes:
         except FileError:
             raise ModuleError("this package carries no crypto module: it was not built by ./just wheel") from None
     return source if isinstance(source, bytes) else _file.read(fspath(source), _MAX_MODULE)
-
-
-def _loaded(wasm: bytes, digest: str, cache: bool, timeout: float) -> Loaded:
-    with contextlib.suppress(_bulk.LateImports):
-        whole = _bulk.with_adapter(wasm)
-        of_whole = hashlib.sha256(whole).hexdigest()
-        component = _cache.load(of_whole) if cache else None
-        with contextlib.suppress(WasmtimeError):
-            return _looked_over(component or wit.Component(engine(), whole), of_whole, cache and not component, timeout)
-    # The module alone shows what is wrong with it.
-    component = _cache.load(digest) if cache else None
-    try:
-        return _looked_over(component or wit.Component(engine(), wasm), digest, cache and not component, timeout)
-    except WasmtimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise ModuleError(f"not a WebAssembly component this host can run: {reason}") from None
-
-
-def _looked_over(component: wit.Component, digest: str, keep: bool, timeout: float) -> Loaded:
-    # Only what may run gets into the cache.
-    loaded = Loaded(component, seconds=timeout)
-    if keep:
-        _cache.keep(component, digest)
-    return loaded
 
 
 def _check_digest(found: str, expected: str | None) -> None:
