@@ -60,8 +60,12 @@ fn componentize(module: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(component)
 }
 
-/// Writes a file that is there whole or not at all.
+/// Writes a file that is there whole or not at all. One that has these bytes already stays as it is: what is built from it
+/// is built again when it is newer.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    if fs::read(path).is_ok_and(|found| found == bytes) {
+        return Ok(());
+    }
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
