@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -218,7 +219,7 @@ def test_changes_are_folded(db: Database, file: Path) -> None:
     assert all(pending_base is None and pending for _, _, pending_base, pending in seen)
     assert all(changes <= MAX_CHANGES for _, changes, _, _ in seen)
     lengths = [changes for _, changes, _, _ in seen]
-    folds = [at for at, (before, after) in enumerate(zip(lengths, lengths[1:], strict=False)) if after < before]
+    folds = [at for at, (before, after) in enumerate(itertools.pairwise(lengths)) if after < before]
     assert len(folds) == 2 and lengths[folds[0]] > MAX_CHANGES - 100
     assert len({base for base, _, _, _ in seen}) == 1
 

@@ -62,7 +62,7 @@ class Pair:
 
     def settled(self) -> None:
         """Waits until each has applied what the other has committed so far."""
-        for source, target in (self.both, self.both[::-1]):
+        for source in self.both:
             ((position,),) = source.run("select pg_current_wal_insert_lsn()::text")
             eventually(
                 lambda source=source, position=position: source.run(
