@@ -192,15 +192,16 @@ fn hear(signal: i32, attended: bool) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::*;
 
     #[test]
     fn a_signal_for_an_editor_is_not_for_the_command_later() {
-        listen().expect("signals can be listened to");
+        listen().unwrap();
         for _ in 0..20 {
             // It comes when the editor has as good as ended, before the listening thread can have seen it.
-            attended(|| low_level::raise(SIGINT)).expect("a process can send itself a signal");
+            attended(|| low_level::raise(SIGINT)).unwrap();
             while UNHEARD.load(Ordering::SeqCst) {
                 thread::sleep(PAUSE);
             }

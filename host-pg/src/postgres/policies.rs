@@ -159,7 +159,7 @@ unsafe fn conditions(guarded: pg_sys::Oid, shared: usize) -> Result<Conditions, 
 }
 
 /// Whether the server puts the policies of a table into a query of it.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Rewrite {
     Yes,
     /// Nor asks `row_security` whether a query without them is an error.
