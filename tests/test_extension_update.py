@@ -39,11 +39,12 @@ def next_script() -> str:
     """What somebody would write who adds a column to settings and keyrings, changes a function, and adds one."""
     script = made_today()
     template = function(script, "instance_template")
-    last = "    history_limit integer not null default 10 check (history_limit between 0 and 1000),\n"
-    for column in (last, "    keyring bytea not null\n"):
+    setting = "    history_limit integer not null default 10 check (history_limit between 0 and 1000),\n"
+    keyring = "    id uuid primary key default pg_catalog.gen_random_uuid()\n"
+    for column in (setting, keyring):
         assert template.count(column) == 1
-    template = template.replace(last, f"{last}    added text,\n")
-    template = template.replace("    keyring bytea not null\n", "    keyring bytea not null,\n    added text\n")
+    template = template.replace(setting, f"{setting}    added text,\n")
+    template = template.replace(keyring, f"{keyring.rstrip()},\n    added text\n")
     trigger = "instead of insert or update or delete on {}.credentials for each row execute function"
     return "\n".join(
         [
@@ -157,13 +158,16 @@ class TestToTheNextVersion:
             " where relname = 'credentials_keyrings' and attname = 'added' order by 1"
         )
         assert filled.run(columns) == [("newer",), ("omni_credentials",)]
-        # What a later version keeps in its column, this library leaves as it is.
-        filled.run("update omni_credentials.credentials_keyrings set added = 'kept'")
+        # What a later version keeps in its column, this library leaves as it is. A keyring that it changes is another row.
+        for table in ("credentials_config", "credentials_keyrings"):
+            filled.run(f"update omni_credentials.{table} set added = 'kept'")
         for schema in ("copy", "newer", "omni_credentials"):
             filled.run(f"insert into {schema}.credentials (name, value) values ('side by side', 'v')")
             filled.run("select omni_credentials.rotate_key(%s::regnamespace)", schema)
             assert filled.run(f"select value from {schema}.credentials where name = 'side by side'") == [(b"v",)]
-        assert filled.run("select added from omni_credentials.credentials_keyrings") == [("kept",)]
+        filled.run("select omni_credentials.set_history_limit(3)")
+        assert filled.run("select added, history_limit from omni_credentials.credentials_config") == [("kept", 3)]
+        assert filled.run("select added from omni_credentials.credentials_keyrings") == [(None,)]
 
     def test_before_the_update_the_older_version_is_whole(self, filled: Database) -> None:
         """The library is newer than the database knows: a copy made then is one of the database's version."""

@@ -232,8 +232,6 @@ class TestTablesWrittenDirectly:
         " alter table mine.credentials_keyrings add note text; update mine.credentials_keyrings set note = 'x';"
         " alter table mine.credentials_keyrings alter note type mine.given",
     }
-    # What fills a column that is added keeps an UPDATE from being refused: the column stays as it is.
-    ONLY_INSERT = {"domain", "domain with a check"}
 
     @pytest.mark.parametrize("change", CHANGES)
     @pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
@@ -250,9 +248,6 @@ class TestTablesWrittenDirectly:
                 if first
                 else "select omni_credentials.rotate_key('mine')"
             )
-            if change in self.ONLY_INSERT and not first:
-                assert session.execute(statement).fetchone() == (1,)
-                return
             with refused("42P16", r"mine\.credentials_keyrings does not have the shape", hint="Undo"):
                 session.execute(statement)
         assert_alive(mine, started)
