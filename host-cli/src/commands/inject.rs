@@ -82,7 +82,7 @@ enum Piece<'a> {
     Credential { name: String, selection: Selection },
 }
 
-/// `{{ omni://NAME }}`, where `NAME` is a [`reference`]. What else stands between such braces belongs to other
+/// `{{ omni://NAME }}`, where `NAME` is a [`mod@reference`]. What else stands between such braces belongs to other
 /// templates.
 fn parse(text: &str) -> Result<Vec<Piece<'_>>, Error> {
     let mut pieces = Vec::new();
