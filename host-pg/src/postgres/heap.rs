@@ -77,6 +77,20 @@ pub(crate) enum Visit {
     Stop,
 }
 
+/// Visits one after another, until there is none left or the visitor wants no more. A cancelled query ends it in between.
+pub(super) fn each<T>(
+    mut next: impl FnMut() -> Option<T>,
+    mut visit: impl FnMut(T) -> Result<Visit, Error>,
+) -> Result<(), Error> {
+    while let Some(found) = next() {
+        if visit(found)? == Visit::Stop {
+            break;
+        }
+        pgrx::check_for_interrupts!();
+    }
+    Ok(())
+}
+
 thread_local! {
     /// The table that was found plain last, and the definitions that were in force then.
     static PLAIN: Cell<Option<(pg_sys::Oid, u64)>> = const { Cell::new(None) };
@@ -209,27 +223,14 @@ impl Table {
                 0,
                 core::ptr::null_mut(),
             );
-            let mut result = Ok(());
-            loop {
-                let tuple = pg_sys::systable_getnext(scan);
-                if tuple.is_null() {
-                    break;
-                }
+            let next = || Some(pg_sys::systable_getnext(scan)).filter(|tuple| !tuple.is_null());
+            let result = each(next, |tuple| {
                 let version = Version::of(tuple);
                 if skip(version) {
-                    pgrx::check_for_interrupts!();
-                    continue;
+                    return Ok(Visit::Continue);
                 }
-                match visit(version, &Row::deform(tuple, self.descriptor())) {
-                    Ok(Visit::Continue) => {}
-                    Ok(Visit::Stop) => break,
-                    Err(error) => {
-                        result = Err(error);
-                        break;
-                    }
-                }
-                pgrx::check_for_interrupts!();
-            }
+                visit(version, &Row::deform(tuple, self.descriptor()))
+            });
             pg_sys::systable_endscan(scan);
             result
         }
@@ -268,23 +269,10 @@ impl Table {
             let null = core::ptr::null_mut();
             let scan =
                 pg_sys::systable_beginscan_ordered(self.relation, index, null, count, scan_keys.as_mut_ptr());
-            let mut result = Ok(());
-            loop {
-                let tuple =
-                    pg_sys::systable_getnext_ordered(scan, pg_sys::ScanDirection::BackwardScanDirection);
-                if tuple.is_null() {
-                    break;
-                }
-                match visit(&Row::deform(tuple, self.descriptor())) {
-                    Ok(Visit::Continue) => {}
-                    Ok(Visit::Stop) => break,
-                    Err(error) => {
-                        result = Err(error);
-                        break;
-                    }
-                }
-                pgrx::check_for_interrupts!();
-            }
+            let backward = pg_sys::ScanDirection::BackwardScanDirection;
+            let next =
+                || Some(pg_sys::systable_getnext_ordered(scan, backward)).filter(|tuple| !tuple.is_null());
+            let result = each(next, |tuple| visit(&Row::deform(tuple, self.descriptor())));
             pg_sys::systable_endscan_ordered(scan);
             pg_sys::index_close(index, lock);
             result

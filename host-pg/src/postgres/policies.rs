@@ -12,7 +12,7 @@ use pgrx::{PgList, pg_sys};
 
 use crate::error::Error;
 use crate::postgres::catalog;
-use crate::postgres::heap::Visit;
+use crate::postgres::heap::{self, Visit};
 
 /// Rows in memory, or in a temporary file where there are many. The server frees them with the memory context in which they
 /// were made.
@@ -72,19 +72,11 @@ impl Rows {
         unsafe {
             let slot = pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsMinimalTuple);
             let found = Found { slot };
-            let mut result = Ok(());
-            while pg_sys::tuplestore_gettupleslot(self.store, true, false, slot) {
-                pg_sys::slot_getallattrs(slot);
-                match visit(&found) {
-                    Ok(Visit::Continue) => {}
-                    Ok(Visit::Stop) => break,
-                    Err(error) => {
-                        result = Err(error);
-                        break;
-                    }
-                }
-                pgrx::check_for_interrupts!();
-            }
+            let next = || {
+                pg_sys::tuplestore_gettupleslot(self.store, true, false, slot)
+                    .then(|| pg_sys::slot_getallattrs(slot))
+            };
+            let result = heap::each(next, |()| visit(&found));
             pg_sys::ExecDropSingleTupleTableSlot(slot);
             result
         }
