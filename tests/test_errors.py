@@ -13,7 +13,8 @@ import pytest
 from conftest import Database, refused
 
 ROOT = Path(__file__).parents[1]
-SOURCE = (ROOT / "host-pg" / "src" / "error.rs").read_text()
+FOLDER = ROOT / "host-pg" / "src" / "error"
+SOURCE = "".join(file.read_text() for file in sorted(FOLDER.glob("*.rs")))
 PAGE = ROOT / "docs" / "errors.md"
 BEGIN, END = "<!-- begin {} -->\n", "<!-- end {} -->\n"
 STRING = r'"((?:[^"\\]|\\.)*)"'
@@ -26,7 +27,7 @@ def unescape(text: str) -> str:
 
 
 def variants(enum: str) -> dict[str, str]:
-    """Each variant of an enum in error.rs, with its message."""
+    """Each variant of an enum in error/, with its message."""
     body = SOURCE.split(f"pub(crate) enum {enum} {{", 1)[1].split("\n}\n", 1)[0]
     found = re.findall(rf"#\[error\(\s*{STRING}\s*\)\]\s*(\w+)", body)
     assert len(found) == len(re.findall(r"#\[error\(", body)) > 0
@@ -34,7 +35,7 @@ def variants(enum: str) -> dict[str, str]:
 
 
 def arms(function: str, value: str) -> dict[str, str]:
-    """Each arm of a match in error.rs: the variants on its left, and what is on its right."""
+    """Each arm of a match in error/: the variants on its left, and what is on its right."""
     body = SOURCE.split(function, 1)[1]
     body = body.split("\n    }\n", 1)[0]
     found: dict[str, str] = {}
