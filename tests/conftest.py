@@ -186,6 +186,14 @@ def role(server: Server, request: pytest.FixtureRequest) -> Iterator[Callable[..
             admin.execute(sql.SQL("drop role {0}").format(sql.Identifier(name)))
 
 
+@pytest.fixture
+def app(role, db: Database) -> str:
+    """A role with all rights that grant_access gives."""
+    name = role("app")
+    db.grant(name)
+    return name
+
+
 def refused(sqlstate: str, message: str = "", hint: str | None = None):
     """Expects an error of the server: patterns for its SQLSTATE, and for what its message and hint hold."""
     return _Refused(sqlstate, message, hint)

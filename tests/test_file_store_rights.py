@@ -13,14 +13,6 @@ FILE_ROLES = "in role pg_read_server_files, pg_write_server_files"
 
 
 @pytest.fixture
-def app(role, db: Database) -> str:
-    """A role that may change credentials, and nothing else."""
-    app = role("app")
-    db.grant(app)
-    return app
-
-
-@pytest.fixture
 def db(role, db: Database) -> Database:
     # After the roles, so that the database goes first.
     return db

@@ -1,6 +1,8 @@
 //! What the tests of this crate share.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
+pub mod documents;
+
 use omni_credentials_core::kdf::Costs;
 use omni_credentials_core::{Entropy, Error, Identity, Keyring, Suite};
 use sha2::{Digest, Sha256};
