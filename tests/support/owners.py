@@ -1,4 +1,4 @@
-"""Instances of roles that are no superusers, set up as docs/production.md says."""
+"""Instances of roles that are no superusers, with the fewest rights that work: docs/production.md gives more at once."""
 
 from __future__ import annotations
 
