@@ -30,7 +30,8 @@ def instance_script() -> str:
         "config": "'app.credentials_config'", "files": "'app.credentials_files'",
         "versions": "'app.encrypted_credential_versions'",
     }
-    template = (SQL / "instance.sql").read_text()
+    parts = ("tables", "credentials", "history", "file_stores", "rights")
+    template = "".join((SQL / "instance" / f"{part}.sql").read_text() for part in parts)
     filled = re.sub(r"(?<!:):([a-z_]+)", lambda name: values[name[1]], template)
     return f"set search_path = pg_catalog, pg_temp;\n{filled}"
 

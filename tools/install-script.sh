@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 cd host-pg/sql
 
 functions() {
-    sed -e '/^@INSTANCE_SQL@$/{' -e 'r instance.sql' -e 'd' -e '}' functions.sql
+    cat instance/{tables,credentials,history,file_stores,rights}.sql |
+        sed -e '/^@INSTANCE_SQL@$/{' -e 'r /dev/stdin' -e 'd' -e '}' functions.sql
 }
 
 {
