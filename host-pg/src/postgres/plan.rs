@@ -89,8 +89,8 @@ pub(crate) fn may_meet_newer_rows() -> bool {
     }
 }
 
-const NULL: core::ffi::c_char = b'n'.cast_signed();
-const NOT_NULL: core::ffi::c_char = b' '.cast_signed();
+const NULL: core::ffi::c_char = core::ffi::c_char::from_ne_bytes([b'n']);
+const NOT_NULL: core::ffi::c_char = core::ffi::c_char::from_ne_bytes([b' ']);
 
 fn refused(code: core::ffi::c_int) -> Error {
     Error::Internal(format!("unexpected answer from SPI: {code}"))
