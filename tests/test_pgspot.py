@@ -11,7 +11,6 @@ import pytest
 from releases import ROOT, History
 from throwaway import Installation
 
-SQL = ROOT / "host-pg" / "sql"
 # What pgspot reports and why it stays, by its code and what it names. Nothing else may be reported.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 
@@ -30,8 +29,7 @@ def instance_script() -> str:
         "config": "'app.credentials_config'", "files": "'app.credentials_files'",
         "versions": "'app.encrypted_credential_versions'",
     }
-    parts = ("tables", "credentials", "history", "file_stores", "rights")
-    template = "".join((SQL / "instance" / f"{part}.sql").read_text() for part in parts)
+    template = install_script().split("$template$")[1]
     filled = re.sub(r"(?<!:):([a-z_]+)", lambda name: values[name[1]], template)
     return f"set search_path = pg_catalog, pg_temp;\n{filled}"
 

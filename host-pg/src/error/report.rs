@@ -3,7 +3,7 @@
 use std::panic::UnwindSafe;
 
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
-use pgrx::{PgLogLevel, PgTryBuilder};
+use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder};
 
 use super::Error;
 
@@ -15,12 +15,7 @@ impl Error {
             pgrx::check_for_interrupts!();
         }
         let (code, hint) = self.classify();
-        let mut report = ErrorReport::new(code, self.to_string(), "omni_credentials");
-        if let Some(hint) = hint {
-            report = report.set_hint(hint);
-        }
-        report.report(PgLogLevel::ERROR);
-        unreachable!("an ERROR report does not return")
+        send(code, self.to_string(), None, hint)
     }
 }
 
@@ -32,8 +27,8 @@ pub(crate) fn or_raise<T>(result: Result<T, Error>) -> T {
     }
 }
 
-/// Runs SQL of the extension's own whose text does not belong into an error: a page of CONTEXT tells nothing to whoever
-/// called the function. What failed is raised again with its SQLSTATE, message, detail and hint.
+/// Runs SQL of the extension's own whose text does not belong into an error: a page of CONTEXT tells nothing to anyone
+/// who called the function. What failed is raised again with its SQLSTATE, message, detail and hint.
 pub(crate) fn without_context<T>(run: impl FnOnce() -> T + UnwindSafe) -> T {
     let outcome = PgTryBuilder::new(|| Ok(run()))
         .catch_others(|caught| match caught {
@@ -44,16 +39,20 @@ pub(crate) fn without_context<T>(run: impl FnOnce() -> T + UnwindSafe) -> T {
     match outcome {
         Ok(value) => value,
         Err(error) => {
-            let mut report =
-                ErrorReport::new(error.sql_error_code(), error.message().to_owned(), "omni_credentials");
-            if let Some(detail) = error.detail() {
-                report = report.set_detail(detail);
-            }
-            if let Some(hint) = error.hint() {
-                report = report.set_hint(hint);
-            }
-            report.report(PgLogLevel::ERROR);
-            unreachable!("an ERROR report does not return")
+            let text = |text: Option<&str>| text.map(str::to_owned);
+            send(error.sql_error_code(), error.message().to_owned(), text(error.detail()), text(error.hint()))
         }
     }
+}
+
+fn send(code: PgSqlErrorCode, message: String, detail: Option<String>, hint: Option<String>) -> ! {
+    let mut report = ErrorReport::new(code, message, "omni_credentials");
+    if let Some(detail) = detail {
+        report = report.set_detail(detail);
+    }
+    if let Some(hint) = hint {
+        report = report.set_hint(hint);
+    }
+    report.report(PgLogLevel::ERROR);
+    unreachable!("an ERROR report does not return")
 }
