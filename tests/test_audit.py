@@ -45,7 +45,9 @@ class Log:
         self.seen = {name: len(self._text(name)) for name in ("server.log", "server.json")}
 
     def _text(self, name: str) -> str:
-        return (self.database.server.data / "log" / name).read_text(errors="replace")
+        """The lines that are whole: Postgres's logger writes a longer one in pieces."""
+        text = (self.database.server.data / "log" / name).read_text(errors="replace")
+        return text[:text.rfind("\n") + 1]
 
     def _new(self, name: str) -> str:
         """What came up to a line of its own, which all that was written before it precedes."""
