@@ -107,8 +107,6 @@ def against_vault(report: Report, key: str, folder: Path | None) -> None:
             session.execute("create extension supabase_vault cascade")
             session.execute("set max_parallel_workers_per_gather = 0")
             rows_against_vault(report, session)
-        # What is preloaded is loaded at the start.
-        server.restart()
         ones, theirs = "select value from omni_credentials.credentials where name = '40-1'", \
             "select decrypted_secret from vault.decrypted_secrets where name = '40-1'"
         nothing, our_first, their_first = in_turns(
@@ -256,8 +254,6 @@ def connections(report: Report, key: str) -> None:
     for name, secret, settings in cases:
         with running("connect", secret, settings) as server:
             fill(server, 10)
-            # What is preloaded is what the cache has when the server starts.
-            server.restart()
             nothing, first = in_turns(15, fresh(server, "select 1"), fresh(server, FIRST))
             target = {"generated key, library preloaded": 0.0009, "generated key": 0.002}.get(name)
             report.more(

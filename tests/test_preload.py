@@ -18,13 +18,12 @@ CODE = "omni-credentials-module"
 
 @pytest.fixture
 def preloaded() -> Iterator[Database]:
-    """A server that was started again once the cache had the default module."""
+    """A server that was started once, and has compiled the default module at that."""
     server = new_server("preload", {"shared_preload_libraries": "omni_credentials"})
     try:
         server.start({VARIABLE: PASSWORD})
         database = fresh_database(server)
         database.run("insert into omni_credentials.credentials (name, value) values ('a', 'value')")
-        again(server)
         yield database
         database.close()
     finally:
@@ -69,27 +68,44 @@ def test_backends_have_the_code_of_the_server(preloaded: Database) -> None:
         assert flags & os.O_ACCMODE == os.O_RDONLY and flags & os.O_CLOEXEC
 
 
-def test_nothing_is_compiled_before_a_session_wants_it(preloaded: Database) -> None:
+def ended_and_not_waited_for(pid: int) -> list[str]:
+    """Of the processes that one has started, those that it has left behind."""
+    stats = [Path(f"/proc/{child}/stat").read_text() for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [stat for stat in stats if stat.rpartition(")")[2].split()[0] == "Z"]
+
+
+def test_the_first_start_compiles(preloaded: Database) -> None:
+    """In a process of its own, which is gone when the server is up."""
     server = preloaded.server
     folder = server.data / "pgsql_tmp_omni_credentials"
     (artifact,) = folder.iterdir()
     artifact.unlink()
     again(server)
-    assert list(folder.iterdir()) == []
-    assert code_of(postmaster(server)) == set()
-    first_read(preloaded)
-    assert len(list(folder.iterdir())) == 1
+    assert list(folder.iterdir()) == [artifact]
+    assert ended_and_not_waited_for(postmaster(server)) == []
+    assert code_of(first_read(preloaded).info.backend_pid) == code_of(postmaster(server)) != set()
+    # It is compiled once.
+    before = artifact.stat()
+    again(server)
+    assert artifact.stat().st_ino == before.st_ino
 
 
-@pytest.mark.parametrize("damage", ["truncated", "open to others"])
-def test_what_is_of_no_use_does_not_stop_the_server(preloaded: Database, damage: str) -> None:
+def test_a_damaged_artifact_is_replaced(preloaded: Database) -> None:
     server = preloaded.server
     (artifact,) = (server.data / "pgsql_tmp_omni_credentials").iterdir()
-    if damage == "truncated":
-        os.truncate(artifact, artifact.stat().st_size // 2)
-    else:
-        artifact.parent.chmod(0o777)
+    size = artifact.stat().st_size
+    os.truncate(artifact, size // 2)
     again(server)
+    assert artifact.stat().st_size == size
+    assert code_of(first_read(preloaded).info.backend_pid) == code_of(postmaster(server)) != set()
+
+
+def test_a_cache_that_is_of_no_use_does_not_stop_the_server(preloaded: Database) -> None:
+    server = preloaded.server
+    (server.data / "pgsql_tmp_omni_credentials").chmod(0o777)
+    before = server.log.stat().st_size
+    again(server)
+    assert "others may write to it" in server.log.read_text()[before:]
     assert code_of(postmaster(server)) == set()
     first_read(preloaded)
 

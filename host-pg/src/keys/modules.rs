@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::postgres::catalog::Extension;
+use crate::postgres::child::in_child;
 use crate::postgres::heap::{self, Table, Visibility, Visit};
 use crate::postgres::interrupt;
 use crate::postgres::tables::crypto_modules;
@@ -63,17 +64,26 @@ pub(crate) fn register() {
     }
 }
 
-/// Makes what no session has a part in before the server forks: the engine, and the code of the default module if the cache
-/// has it. Nothing is compiled and no module runs, so there is no timeout to register; and there is no thread. The engine keeps
-/// the copy of the artifact open, which is sealed against any change and read through its mapping only. A failure does not
-/// stop the server: every backend tries again, and says what is wrong.
-fn make_ready() {
+/// Makes what no session has a part in before the server forks: the engine, and the code of the default module. No module
+/// runs, so there is no timeout to register; and there is no thread. The engine keeps the copy of the artifact open, which is
+/// sealed against any change and read through its mapping only. A failure does not stop the server: every backend tries
+/// again, and says what is wrong.
+///
+/// # Safety
+/// As for [`in_child`].
+unsafe fn make_ready() {
     let made = std::panic::catch_unwind(|| {
         let mut modules = Modules::new().ok()?;
-        if settings::require_allowed(&modules.builtin).is_ok()
-            && let Some(module) = modules.runtime.load_cached(&modules.builtin)
-        {
-            modules.loaded.insert(modules.builtin, module);
+        let builtin = modules.builtin;
+        if settings::require_allowed(&builtin).is_ok() {
+            let runtime = &modules.runtime;
+            let module = runtime.load_cached(&builtin).or_else(|| {
+                // The first start on this machine: no backend after it could give the server what it compiles.
+                // SAFETY: promised by the caller; a module that is compiled writes to the log at most.
+                unsafe { in_child(|| drop(runtime.load(BUILTIN, &builtin))) };
+                runtime.load_cached(&builtin)
+            });
+            modules.loaded.extend(module.map(|module| (builtin, module)));
         }
         Some(modules)
     });

@@ -4,6 +4,7 @@ pub(crate) mod as_owner;
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 pub(crate) mod attempt;
 pub(crate) mod catalog;
+pub(crate) mod child;
 pub(crate) mod encoding;
 pub(crate) mod error_context;
 pub(crate) mod fmgr;
