@@ -120,7 +120,7 @@ test-browser *arguments: npm
     @tools/browser.sh
     @node --test "$@" {{ target / "node/installed/test/page.test.mjs" }}
 
-# SQL tests against a throw-away server; `--accept` writes the expected output anew.
+# SQL tests against a throw-away server; `--accept` writes the expected output again.
 [group('test')]
 test-sql *arguments: build wheel npm
     @{{ python }} -m pytest "$@"

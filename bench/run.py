@@ -272,8 +272,8 @@ def compiled(report: Report, server: Server) -> None:
         shutil.rmtree(folder)
         return fresh(server, FIRST)()
 
-    cached, anew = in_turns(5, fresh(server, FIRST), without)
-    report.more("first read, with the module compiled again", anew / 1e3, "a cached one", cached / 1e3)
+    cached, again = in_turns(5, fresh(server, FIRST), without)
+    report.more("first read, with the module compiled again", again / 1e3, "a cached one", cached / 1e3)
 
 
 def memory(report: Report, server: Server) -> None:

@@ -1,4 +1,4 @@
-//! Lists the vectors, so that whoever runs them carries them.
+//! Lists the vectors, so that a program that runs them carries them.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};

@@ -40,7 +40,7 @@ _numbers = itertools.count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--accept", action="store_true", help="write the expected output of tests/sql anew")
+    parser.addoption("--accept", action="store_true", help="write the expected output of tests/sql again")
     parser.addoption("--on-a-server", action="store_true", help="only the tests that use Postgres, for another version of it")
 
 

@@ -245,8 +245,8 @@ class TestFakeCopy:
 
 
 class TestOwnerOfACopy:
-    """A role that may instantiate owns the tables of its copies, and is no superuser: what it makes of them crashes nobody
-    and gives it no right that it has not."""
+    """A role that may instantiate owns the tables of its copies, and is no superuser: what it makes of them crashes no one
+    and gives it no right that it does not have."""
 
     @pytest.fixture
     def owner(self, attacked: Database, mallory: str) -> str:

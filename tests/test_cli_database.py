@@ -50,7 +50,7 @@ def test_from_the_table_to_the_file_and_back(db: Database, folder: Folder) -> No
     reload(db, folder)
     assert table(db) == {"stripe": b"sk_new", "aws": b"\x00\xff", "new": b"n"}
     after = {it["name"]: it["sealed"] for it in folder.run("show", "--json").json["credentials"]}
-    assert after["aws"] == sealed["aws"], "an untouched record was sealed anew"
+    assert after["aws"] == sealed["aws"], "an untouched record was sealed again"
 
     folder.run("rm", "aws")
     reload(db, folder)

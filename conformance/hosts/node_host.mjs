@@ -123,7 +123,7 @@ async function answer(op, it) {
         return JSON.stringify({ ok: await operation(it) });
     } catch (error) {
         if (!(error instanceof CredentialsError)) throw error;
-        // JSON has numbers of any length, but JSON.stringify has not.
+        // JSON has numbers of any length, but JSON.stringify does not.
         const found = (error.failure ?? error.cause?.failure)?.found ?? 0;
         return `{"refused": {"class": ${JSON.stringify(error.code)}, "line": ${error.line}, "found": ${found}}}`;
     }

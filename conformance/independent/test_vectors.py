@@ -89,7 +89,7 @@ def test_files(suite):
             for who, sealed in file.records.items()
         ]
         assert opened == vector["records"]
-        # The same state has the same bytes, whoever writes it.
+        # The same state has the same bytes, whichever host writes it.
         file.generation -= 1
         assert file.write(ring) == data
 

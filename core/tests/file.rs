@@ -227,9 +227,9 @@ fn a_broken_trailer_needs_parse_unsealed_and_then_a_write() {
     let document = Chacha::parse_unsealed(conflict.as_bytes()).unwrap();
     assert_eq!((document.generation(), document.entries().len()), (7, 2));
     assert_eq!(document.verify(&keys).err().unwrap().error, Error::SealMismatch);
-    let mended = Chacha::parse(&document.write(&keys, 0).unwrap()).unwrap();
-    mended.verify(&keys).unwrap();
-    assert_eq!(mended.generation(), 8);
+    let written = Chacha::parse(&document.write(&keys, 0).unwrap()).unwrap();
+    written.verify(&keys).unwrap();
+    assert_eq!(written.generation(), 8);
     let in_a_record = text.replacen("  kind", "<<<<<<< ours\n  kind", 1);
     let error = Chacha::parse_unsealed(in_a_record.as_bytes()).err().unwrap();
     assert_eq!((error.error, error.line), (Error::ConflictMarkers, 10));

@@ -354,7 +354,7 @@ fn who_rewrapped_has_the_wrapping_of_both() {
     assert_eq!(unlocks(&found, &new_kek), Wrapping::Ours);
     let found = with_keys(&before, (old_keys, old), (&new_keys, &new), neither).unwrap();
     assert_eq!(unlocks(&found, &new_kek), Wrapping::Theirs);
-    // Both, or nobody knows who.
+    // Both, or no one knows which.
     for (prefer, kek) in
         [(neither, &other_kek), (Preference::Ours, &new_kek), (Preference::Theirs, &other_kek)]
     {

@@ -46,7 +46,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(union(&a, &b).to_bytes(), union(&b, &a).to_bytes());
         assert_eq!(union(&union(&a, &b), &c).to_bytes(), union(&a, &union(&b, &c)).to_bytes());
         assert_eq!(union(&union(&a, &b), &b).to_bytes(), union(&a, &b).to_bytes());
-        // A secret that looks generated is one or is refused; nobody guesses the check or the key.
+        // A secret that looks generated is one or is refused; no one guesses the check or the key.
         let secret = [b"omck1_", data].concat();
         assert!(Keyring::<Suite>::derive_kek(&secret, &fixture.stored).is_err());
     });

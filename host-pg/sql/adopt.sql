@@ -11,7 +11,7 @@ declare
     other oid;
 begin
     select r.oid, r.rolname, r.rolsuper into me from pg_roles r where r.rolname = current_user;
-    -- Whoever owns the schema can put others in the place of its objects.
+    -- The owner of the schema can put others in the place of its objects.
     owners := array(
         select n.nspowner from pg_namespace n where n.oid = must_trust.schema
         union select c.relowner from pg_class c where c.oid = any (objects)

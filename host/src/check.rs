@@ -258,7 +258,7 @@ fn changes(files: &mut Files, file: Document, base: &[u8], rows: &Rows, sealed: 
     let mut gone = Identities::default();
     gone.push(&STRIPE);
     let same = files.table_changes(file, &gone, rows)?;
-    require(files.matches(same, base)?, "a row that is gone and comes again has not changed")?;
+    require(files.matches(same, base)?, "a row that is gone and comes again did not change")?;
     let twice = files.table_changes(file, &Identities::default(), rows);
     require(matches!(twice, Err(Error::Refused(_))), "a table has one row for each credential")?;
     let empty = files.table_changes(file, &gone, &Rows::default())?;

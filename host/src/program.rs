@@ -44,7 +44,7 @@ pub fn pseudo_terminal() -> io::Result<(OwnedFd, OwnedFd)> {
 const NAME: usize = 64;
 
 /// # Safety
-/// A new file of nobody else's, or -1.
+/// A new file that no one else has, or -1.
 unsafe fn opened(file: libc::c_int) -> io::Result<OwnedFd> {
     if file < 0 {
         return Err(io::Error::last_os_error());

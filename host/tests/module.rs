@@ -264,7 +264,7 @@ fn files_are_written_parsed_and_reconciled() {
     assert_eq!(refusal(files.verify(forged, keyring)).code, ErrorCode::SealMismatch);
     let failure = refusal(files.parse(b"stripe: sk_live\n"));
     assert_eq!((failure.code, failure.line), (ErrorCode::NotACredentialsFile, 1));
-    // Keys that nothing uses, and deletions that nobody needs any more.
+    // Keys that nothing uses, and deletions that no one needs any more.
     rows.add_key().unwrap();
     let both = files.unlock(&rows.to_bytes().unwrap(), &made.kek).unwrap();
     assert_eq!((files.retire_keys(parsed, both), files.retire_keys(ours, both)), (Ok(0), Ok(0)));

@@ -113,7 +113,7 @@ class Folder:
         return done.stdout + done.stderr
 
     def leftovers(self) -> list[str]:
-        """Locks and temporary files that nobody removed."""
+        """Locks and temporary files that no one removed."""
         return [path.name for path in self.path.iterdir() if ".lock" in path.name or path.name.endswith(".tmp")]
 
     def at_terminal(self, *arguments: str, **environment: str) -> Terminal:

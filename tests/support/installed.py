@@ -8,7 +8,7 @@ from throwaway import Installation, Server
 
 
 def with_extension(server: Server) -> None:
-    """Copies the Postgres and the extension into the server's folder. Nobody else's files change with these."""
+    """Copies the Postgres and the extension into the server's folder. No one else's files change with these."""
     stage, programs = server.installation.stage, server.installation.bin
     # The whole tree below target/pg: programs find their files and libraries relative to themselves.
     root = next((folder for folder in programs.parents if folder.parent.name == "pg"), programs.parent)

@@ -36,7 +36,7 @@ pub(crate) fn files<S: Suite>(module: &Module) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A file of equal values; the last `edited` of them are sealed anew.
+/// A file of equal values; the last `edited` of them are sealed again.
 fn file<S: Suite>(keyring: &Keyring<S>, edited: usize) -> Result<Vec<u8>, core::Failure> {
     let names: Vec<String> = (0..RECORDS).map(|i| format!("credential-{i:06}")).collect();
     let mut entropy = Stream(6);

@@ -1,5 +1,5 @@
 //! What git does to a credentials file without knowing it: `git merge-file` joins edits of neighbouring
-//! records and stops only in the trailer, which `parse_unsealed` and a write mend.
+//! records and stops only in the trailer, which `parse_unsealed` and a write put right.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "tests may panic")]
 
 use std::fs;
@@ -79,16 +79,16 @@ fn joins(ours: &[(&str, Option<&str>)], theirs: &[(&str, Option<&str>)]) {
     let (text, _) = git(&keys, [&ours, &base, &theirs]);
     let (records, trailer) = text.split_once("\nend\n").expect("a trailer");
     assert!(!records.contains("<<<<<<<"), "a conflict among the records:\n{text}");
-    // The seals differ, so that nobody takes the joined file for a sealed one.
+    // The seals differ, so that no one takes the joined file for a sealed one.
     assert!(trailer.contains("<<<<<<<"), "{text}");
     assert_eq!(Doc::parse(text.as_bytes()).err().unwrap().error, Error::ConflictMarkers);
     let joined = Doc::parse_unsealed(text.as_bytes()).unwrap();
     let ours_merge = reconciled(&keys, &base, &ours, &theirs);
     assert!(ours_merge.conflicts.is_empty());
     assert_eq!(values(&keys, &joined), values(&keys, &ours_merge.document));
-    let mended = Doc::parse(&joined.write(&keys, 0).unwrap()).unwrap();
-    mended.verify(&keys).unwrap();
-    assert!(mended.generation() > ours.generation());
+    let written = Doc::parse(&joined.write(&keys, 0).unwrap()).unwrap();
+    written.verify(&keys).unwrap();
+    assert!(written.generation() > ours.generation());
 }
 
 #[test]

@@ -215,7 +215,7 @@ const UNLOCK: &str = "(i32.store (i32.const 136) (call $new-keyring (i32.const 7
 /// A refusal: result 1, error 32 (`other`), line 0, found 0.
 const DATA: &str = r#"(data (i32.const 64) "\01") (data (i32.const 72) "\20")"#;
 
-/// Gives new memory to whoever asks, and never takes any back.
+/// Gives new memory to anyone who asks, and never takes any back.
 const REALLOC: &str = "(global $heap (mut i32) (i32.const 1024))
     (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) (local i32)
       (local.set 4 (i32.and (i32.add (global.get $heap) (i32.const 15)) (i32.const -16)))

@@ -1,4 +1,4 @@
-//! The rules for rows of `crypto_modules`, whoever writes them and however: the digest is that of the bytes, and a
+//! The rules for rows of `crypto_modules`, whichever role writes them and however: the digest is that of the bytes, and a
 //! module that something refers to stays.
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! `prune_keyrings`: the way out for keyrings that an instance has moved away from, and for their modules.
 //!
-//! Nothing is pruned that a row or a registered file needs, whoever may see that row. Statements with an older snapshot
+//! Nothing is pruned that a row or a registered file needs, whichever role may see that row. Statements with an older snapshot
 //! still see the older rows, and find their keyring with that snapshot (`Instance::open_as_seen`). Files and dumps
 //! from before the move carry their keyring themselves.
 
@@ -57,7 +57,7 @@ fn rows_must_not_need_superseded(handle: &Handle) -> Result<(), Error> {
 }
 
 /// A row that does not open with the current keyring is asked for its key alone: it may be damaged, or its principal
-/// renamed or dropped, and be mended later.
+/// renamed or dropped, and be repaired later.
 pub(super) fn needs_superseded(
     store: &mut Instance,
     fields: &Fields,

@@ -78,7 +78,7 @@ fn repair(schema: pg_sys::Oid) -> Result<i64, Error> {
     })
 }
 
-/// Whether whoever waits for the next one comes back to where it started.
+/// Whether the one that waits for the next one comes back to where it started.
 fn is_in_a_circle(waits_for: &HashMap<Vec<u8>, Vec<u8>>, start: &Vec<u8>) -> bool {
     let mut at = start;
     for _ in 0..waits_for.len() {

@@ -212,7 +212,7 @@ impl Error {
             ),
             Self::ModuleDigest { .. } => (
                 C::ERRCODE_CHECK_VIOLATION,
-                Some("The digest of a module is the SHA-256 of its bytes. Get the file again, or the digest from whoever made it.".into()),
+                Some("The digest of a module is the SHA-256 of its bytes. Get the file again, or ask those who made it for the digest.".into()),
             ),
             Self::ModuleUnknown { .. } => (
                 C::ERRCODE_UNDEFINED_OBJECT,

@@ -1,5 +1,5 @@
-//! What is written before a commit: what the table has goes into the file, and what the file has that the table has not
-//! (records for roles that do not exist here, edits made outside) stays in it.
+//! What is written before a commit: what the table has goes into the file, and what only the file has (records for roles
+//! that do not exist here, edits made outside) stays in it.
 
 use omni_credentials_host::{self as host, Digest, Entry, Files, KeyringHandle, Preference, Reason};
 use pgrx::pg_sys;

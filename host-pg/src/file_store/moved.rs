@@ -6,7 +6,7 @@
 //! value is that of the table's row gets the row's own bytes, and those are what both sides have agreed on. The rest
 //! merges as if file and table met for the first time: what only one side has stays, and what differs is a conflict,
 //! unless the file is the one that the instance last saw: then it has nothing new to say.
-//! That needs nothing but the file itself, so a crash between a commit and its file is mended in the same way.
+//! That needs nothing but the file itself, so a crash between a commit and its file is repaired in the same way.
 
 use std::collections::HashMap;
 

@@ -70,7 +70,7 @@ fn behind(handle: &Handle, registry: &Registry, store: &Store) -> Result<Option<
         return Ok(match look_at_the_table(handle, store, &file)? {
             Found::Same => None,
             Found::Unloaded => Some(format!(
-                "the file has {} changes that the table has not; to load them: select * from {}",
+                "the file has {} changes that the table does not have; to load them: select * from {}",
                 store.unloaded,
                 call("reload")
             )),

@@ -1,9 +1,9 @@
 //! Derived keys, remembered: Argon2id is made to be slow, so a key is derived once per backend, and once per server
 //! where the backends can share (see `shared_keys`).
 //!
-//! This is a memory of `derive_kek(secret, keyring)` and nothing more. An entry is found only by whoever names the same
+//! This is a memory of `derive_kek(secret, keyring)` and nothing more. An entry is found only by a session that names the same
 //! module, keyring *and master secret*: an instance that has another secret cannot unlock a keyring by knowing
-//! its bytes, whoever unlocked it before.
+//! its bytes, whichever session unlocked it before.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};

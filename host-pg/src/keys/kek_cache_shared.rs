@@ -5,7 +5,7 @@
 //!
 //! What it changes: a derived key lives as long as the server does and not as long as the backend that derived it, and
 //! every process of the server maps the memory it is in. Those processes run as one user, inherit the master secret in
-//! their environment and can derive the same key from it, so whoever can read the table could have had the key before.
+//! their environment and can derive the same key from it, so anyone who can read the table could have had the key before.
 //! What the program of a variable with `_COMMAND` printed is kept here as well, for it is to run once: as the value of a
 //! variable would be in the environment of all these processes.
 //!
@@ -64,7 +64,7 @@ struct Printed {
 
 /// Whose turn it is to run a program.
 pub(super) enum Turn {
-    /// Nobody's: the secret is known.
+    /// No one's: the secret is known.
     Known(Zeroizing<Vec<u8>>),
     /// The caller's, until [`end_turn`].
     Mine,

@@ -69,7 +69,7 @@ unsafe fn seal_credential(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
 /// Seals a value for a row.
 pub(crate) fn seal(store: pg_sys::Oid, fields: &Fields, value: &[u8]) -> Result<pg_sys::Datum, Error> {
     identity::check_size(fields)?;
-    // Before looking for the current key: whoever changes it keeps writers waiting.
+    // Before looking for the current key: the role that changes it keeps writers waiting.
     // SAFETY: takes a lock until the end of the transaction.
     unsafe { pg_sys::LockRelationOid(store, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE) }
     let handle = instance::of_table(store)?;
@@ -122,7 +122,7 @@ fn open(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<Op
     }
 }
 
-/// Opens a value of a row as it is now, whoever asks: for callers that have seen the row under its policies.
+/// Opens a value of a row as it is now, whichever role asks: for callers that have seen the row under its policies.
 pub(crate) fn open_unchecked(
     handle: &instance::Handle,
     fields: &Fields,
@@ -140,7 +140,7 @@ fn open_as_seen(
     open_with(handle, fields, sealed, Instance::open_as_seen)
 }
 
-/// Seals a value of a row again under the current key, whoever asks: the same version of the credential, where that is
+/// Seals a value of a row again under the current key, whichever role asks: the same version of the credential, where that is
 /// possible.
 pub(crate) fn reseal(
     handle: &instance::Handle,
@@ -210,7 +210,7 @@ pub(crate) fn may_see_values(handle: &instance::Handle) -> bool {
 /// `value` in the view `credentials`.
 const VALUE_COLUMN: pg_sys::AttrNumber = 2;
 
-/// Keeps `open_credential` from being an oracle: whoever holds sealed bytes from elsewhere, such as the file in a
+/// Keeps `open_credential` from being an oracle: anyone who holds sealed bytes from elsewhere, such as the file in a
 /// repository, may open them only with the rights of the principal, past row-level security, or where the policies of the
 /// table show them this very row, or this very version in the history.
 fn must_see(
