@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -44,11 +46,12 @@ def session(database: Database) -> psycopg.Connection:
     return connection
 
 
-def execute(connection: psycopg.Connection, statement: str) -> list[tuple]:
-    """Runs a statement whose bytes are LATIN1 where the database is not UTF-8, and gives its rows as text."""
+def execute(connection: psycopg.Connection, statement: str, codec: str = "", client: str = "") -> list[tuple]:
+    """Runs a statement whose bytes are LATIN1 where the database is not UTF-8, or in another encoding of the client's, and
+    gives its rows as text."""
     database = connection.info.parameter_status("server_encoding")
-    codec = "utf-8" if database == "UTF8" else "latin-1"
-    connection.pgconn.exec_(f"set client_encoding = '{database}'".encode())
+    codec = codec or ("utf-8" if database == "UTF8" else "latin-1")
+    connection.pgconn.exec_(f"set client_encoding = '{client or database}'".encode())
     result = connection.pgconn.exec_(statement.encode(codec))
     if result.error_message:
         state = result.error_field(psycopg.pq.DiagnosticField.SQLSTATE).decode()
@@ -180,3 +183,45 @@ def test_a_schema_that_sql_text_cannot_name(other: Database) -> None:
             execute(admin, """insert into "mê".credentials (name, value) values ('m', 'v')""")
         assert execute(admin, """select value from "mê".credentials""") == [("\\x76",)]
 
+
+
+@pytest.mark.parametrize(
+    ("encoding", "codec", "word"),
+    [
+        ("UTF8", "utf-8", "日本€"), ("LATIN1", "latin-1", "naïf"), ("WIN1252", "cp1252", "€uro–"), ("EUC_JP", "euc_jp", "日本語"),
+        ("WIN1251", "cp1251", "ключ"), ("EUC_KR", "euc_kr", "한국어"),
+    ],
+)
+def test_messages(server: Server, encoding: str, codec: str, word: str) -> None:
+    """The extension can be made, and its messages name a credential exactly, whatever the client's encoding is."""
+    name = f"messages_{encoding.lower()}"
+    with psycopg.connect(server.conninfo(), autocommit=True) as admin:
+        admin.execute(f"create database {name} template template0 encoding '{encoding}' locale 'C'")
+    database = Database(server, name)
+    database.run("create extension omni_credentials")
+    shown = word if encoding == "UTF8" else "".join(letter if letter.isascii() else rf"\u{{{ord(letter):x}}}" for letter in word)
+    with session(database) as admin:
+        execute(admin, f"select omni_credentials.set_credential('{word}', '{word}')", codec)
+        for client, read in ((encoding, codec), ("UTF8", "utf-8")):
+            assert execute(admin, f"select omni_credentials.get_credential('{word}')", read, client) == [(word,)]
+            assert execute(admin, f"select name, value from {VIEW}", read, client) == [(word, "\\x" + word.encode().hex())]
+            for statement in (f"select omni_credentials.get_credential('{word}', kind => 'otp')", f"update {TABLE} set kind = 'otp'"):
+                with pytest.raises(AssertionError, match=re.escape(f'credential "{shown}"')):
+                    execute(admin, statement, read, client)
+        if encoding != "UTF8":
+            # Names of files, modules and variables are ASCII there.
+            with pytest.raises(AssertionError, match="XX000.*should be valid UTF-8"):
+                execute(admin, f"select omni_credentials.instantiate_file_store('{word}')", codec)
+            with session(database) as other:
+                execute(other, "insert into omni_credentials.credentials (name, value) values ('n', '\\xe29880')")
+                with pytest.raises(AssertionError, match="22021.*is not text that this database's encoding can hold"):
+                    execute(other, "select omni_credentials.get_credential('n')")
+    database.close()
+    with psycopg.connect(server.conninfo(), autocommit=True) as admin:
+        admin.execute(f"drop database {name} with (force)")
+
+
+def test_the_script_is_ascii() -> None:
+    """Postgres reads it in the encoding of the database, and pg_dump converts what it has."""
+    for file in (Path(__file__).parents[1] / "host-pg" / "sql").rglob("*.sql"):
+        assert file.read_bytes().isascii(), file

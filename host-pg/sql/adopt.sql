@@ -118,7 +118,7 @@ begin
         for store in execute format('select f.filename::text from only %s f order by 1', old.oid::regclass) loop
             raise notice using
                 message = format('file %s is not written any more', store),
-                hint = 'It stays as it is, in the format of version 0.2.0. For a new one: select omni_credentials.instantiate_file_store(…).';
+                hint = 'It stays as it is, in the format of version 0.2.0. For a new one: select omni_credentials.instantiate_file_store(...).';
         end loop;
         execute format('drop trigger if exists file_store_credentials_update on %s.encrypted_credentials', schema);
         execute format('drop table %s', old.oid::regclass);
@@ -285,7 +285,7 @@ begin
         if other.grantee = 0 then
             raise warning using
                 message = format('credentials in schema %s were granted to PUBLIC, and are no more', schema),
-                hint = format('For each role that uses them: select %s.grant_access(…).', ours);
+                hint = format('For each role that uses them: select %s.grant_access(...).', ours);
             continue;
         end if;
         held := array(
@@ -373,7 +373,7 @@ begin
             errcode = 'bad_copy_file_format',
             message = format('file %s is not in the format of omni_credentials 0.2.0', filename),
             detail = sqlerrm,
-            hint = 'For a file of this version: select omni_credentials.instantiate_file_store(…).';
+            hint = 'For a file of this version: select omni_credentials.instantiate_file_store(...).';
     end;
 
     select string_agg(distinct f.principal, ', ') into missing

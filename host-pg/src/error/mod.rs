@@ -7,7 +7,7 @@ mod report;
 mod unreadable;
 
 pub(crate) use classify::credential_exists_hint;
-pub(crate) use report::{or_raise, without_context};
+pub(crate) use report::{or_raise, warn, without_context};
 pub(crate) use unreadable::Unreadable;
 
 /// What can go wrong. Each variant is one cause, with one SQLSTATE.
@@ -118,7 +118,7 @@ pub(crate) enum Error {
     #[error("there are several credentials {name}")]
     SeveralCredentials { name: String },
     /// The value has bytes that text cannot hold.
-    #[error("the value of credential {name} is not text")]
+    #[error("the value of credential {name} is not text that this database's encoding can hold")]
     NotText { name: String },
     /// A sealed value that does not open for the row it is written to.
     #[error("the sealed value for credential {name} was refused: {reason}")]
@@ -289,7 +289,7 @@ pub(crate) fn given<T>(value: Option<T>, argument: &'static str) -> Result<T, Er
     value.ok_or(Error::NullArgument { argument })
 }
 
-/// A credential's name for messages.
+/// A credential's name, in UTF-8, for messages.
 pub(crate) fn display_name(name: &[u8]) -> String {
     let name = String::from_utf8_lossy(name);
     match name.char_indices().nth(SHOWN_CHARACTERS) {

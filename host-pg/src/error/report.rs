@@ -3,7 +3,7 @@
 use std::panic::UnwindSafe;
 
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
-use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder};
+use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder, pg_sys};
 
 use super::Error;
 
@@ -45,13 +45,34 @@ pub(crate) fn without_context<T>(run: impl FnOnce() -> T + UnwindSafe) -> T {
     }
 }
 
+/// Warns.
+pub(crate) fn warn(message: String) {
+    pgrx::warning!("{}", in_database(message));
+}
+
+/// A text, which is UTF-8, for a message of the server, which is in the encoding of the database: that of another encoding
+/// gets characters beyond ASCII as `\u{e9}`. They are exact that way, whatever the client's encoding is.
+fn in_database(text: String) -> String {
+    // SAFETY: reads a variable that is set before a session runs anything.
+    let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
+    let passes = [pg_sys::pg_enc::PG_UTF8, pg_sys::pg_enc::PG_SQL_ASCII];
+    if text.is_ascii() || passes.into_iter().any(|known| i32::try_from(known) == Ok(encoding)) {
+        return text;
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_ascii() { escaped.push(letter) } else { escaped.extend(letter.escape_unicode()) }
+    }
+    escaped
+}
+
 fn send(code: PgSqlErrorCode, message: String, detail: Option<String>, hint: Option<String>) -> ! {
-    let mut report = ErrorReport::new(code, message, "omni_credentials");
+    let mut report = ErrorReport::new(code, in_database(message), "omni_credentials");
     if let Some(detail) = detail {
-        report = report.set_detail(detail);
+        report = report.set_detail(in_database(detail));
     }
     if let Some(hint) = hint {
-        report = report.set_hint(hint);
+        report = report.set_hint(in_database(hint));
     }
     report.report(PgLogLevel::ERROR);
     unreachable!("an ERROR report does not return")

@@ -17,7 +17,7 @@ use super::kept::Kept;
 use super::published::Note;
 use super::registry::{Registry, Store};
 use super::{MAX_FILE_BYTES, check_rights_of, existing, export, file_error, place};
-use crate::error::{Error, or_raise};
+use crate::error::{Error, or_raise, warn};
 use crate::instance::{self, Handle};
 use crate::postgres::interrupt;
 use crate::settings;
@@ -181,10 +181,10 @@ fn publish() {
                     kept.put();
                 }
             }
-            Some(Err(error)) => pgrx::warning!(
+            Some(Err(error)) => warn(format!(
                 "the transaction is committed, but file store {} is behind: {error}. The next change, or credential_file_store_sync, writes it again",
                 path.display()
-            ),
+            )),
         }
         drop(lock);
     }

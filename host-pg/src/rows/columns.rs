@@ -3,11 +3,11 @@
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 
 use crate::error::{Error, Unreadable, display_name};
-use crate::postgres::catalog;
 use crate::postgres::heap::Row;
 use crate::postgres::tables::credentials;
 use crate::postgres::trigger::Call;
 use crate::postgres::varlena::Detoasted;
+use crate::postgres::{catalog, encoding};
 
 /// The fields of a credential that its value is bound to, as datums of a row.
 #[derive(Clone, Copy)]
@@ -68,7 +68,7 @@ impl Fields {
     pub(crate) fn display_name(&self) -> String {
         // SAFETY: `name` is the datum of a text column.
         let name = unsafe { Detoasted::new(self.name) };
-        display_name(name.bytes())
+        display_name(&encoding::to_utf8(name.bytes()))
     }
 
     /// The identity and the sealed value of a row of `encrypted_credentials`, read under a check of its columns. The owner

@@ -3,7 +3,7 @@
 use omni_credentials_host::Identity;
 use pgrx::{FromDatum, IntoDatum, fcinfo, pg_sys};
 
-use crate::error::{Error, Unreadable, or_raise};
+use crate::error::{Error, Unreadable, or_raise, warn};
 use crate::instance::{self, Instance, OpenError};
 use crate::postgres::error_context::Hidden;
 use crate::postgres::fmgr::raw_function;
@@ -111,7 +111,7 @@ fn open(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<Op
     match open_as_seen(&handle, fields, sealed) {
         Ok(value) => {
             if settings::warn_expired() && fields.has_expired() {
-                pgrx::warning!("credential {} has expired", fields.display_name());
+                warn(format!("credential {} has expired", fields.display_name()));
             }
             audit::read(&handle, fields);
             Ok(Some(bytea(&value)))

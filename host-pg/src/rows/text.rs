@@ -3,6 +3,7 @@
 use pgrx::{FromDatum, fcinfo, pg_sys};
 
 use crate::error::{Error, display_name, or_raise};
+use crate::postgres::encoding;
 use crate::postgres::fmgr::{self, raw_function};
 use crate::postgres::varlena::Detoasted;
 
@@ -34,7 +35,7 @@ unsafe fn text_of_one(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
 
 /// The text; `None` for a value that does not open and that `omni_credentials.on_unreadable` makes NULL.
 fn one(name: &[u8], found: i64, value: Option<pg_sys::Datum>) -> Result<Option<pg_sys::Datum>, Error> {
-    let name = || display_name(name);
+    let name = || display_name(&encoding::to_utf8(name));
     match found {
         1 => {}
         0 => return Err(Error::NoSuchCredential { name: name() }),

@@ -5,12 +5,12 @@ use pgrx::{FromDatum, fcinfo, pg_sys};
 
 use crate::error::{Error, given, or_raise};
 use crate::instance::{self, Handle};
-use crate::postgres::catalog;
 use crate::postgres::fmgr::raw_function;
 use crate::postgres::heap::Visit;
 use crate::postgres::policies::{self, Found, Rows, Source};
 use crate::postgres::tables::{credentials, versions};
 use crate::postgres::varlena::{Detoasted, copied, jsonb_equal};
+use crate::postgres::{catalog, encoding};
 use crate::rows::columns::Fields;
 use crate::rows::history;
 use crate::rows::open::may_see_values;
@@ -122,7 +122,7 @@ impl Wanted {
         // SAFETY: the datum of a text, and rows of the descriptor.
         let outcome = unsafe { pick(&all, descriptor, version, rows) }?;
         // SAFETY: as above.
-        let name = || crate::error::display_name(unsafe { Detoasted::new(name) }.bytes());
+        let name = || crate::error::display_name(&encoding::to_utf8(unsafe { Detoasted::new(name) }.bytes()));
         match outcome {
             Picked::One => Ok(descriptor),
             Picked::None => {
