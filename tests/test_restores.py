@@ -174,8 +174,12 @@ class TestRowsThatExist:
         assert target.run("select * from omni_credentials.verify() union all select * from omni_credentials.verify('own')") == []
         assert target.run(
             "select distinct tgname, tgenabled::text from pg_trigger join pg_proc p on p.oid = tgfoid"
-            " where proname in ('replace_config', 'skip_known_module', 'restore_policy') order by 1"
-        ) == [("credentials_config_replace", "A"), ("restore_policy", "A"), ("skip_known_module", "A")]
+            " where proname in ('replace_config', 'skip_known_module', 'skip_known_variable', 'restore_policy')"
+            " or tgname = 'allowed_variables_changed' order by 1"
+        ) == [
+            ("allowed_variables_changed", "A"), ("credentials_config_replace", "A"), ("restore_policy", "A"), ("skip_known_module", "A"),
+            ("skip_known_variable", "A"),
+        ]
 
     def test_as_a_replica(self, source: Database, target: Database) -> None:
         """As tools that copy all tables do."""
@@ -186,6 +190,138 @@ class TestRowsThatExist:
         )
         assert target.run(SEALED) == source.run(SEALED)
         assert target.run("select * from omni_credentials.verify()") == []
+
+
+class TestDataOnly:
+    """Into instances that exist, in every order: the tables of one instance load at the same time with --jobs, or one by one."""
+
+    # The worst order: what the values need comes last.
+    ORDER = (
+        "encrypted_credentials", "encrypted_credential_versions", "credentials_files", "credentials_keyrings", "credentials_config",
+        "allowed_variables", "crypto_modules",
+    )
+    WAYS = {
+        "one by one": [["-a", "-t", table] for table in ORDER],
+        "jobs": [["-a", "-j4"]],
+        "jobs, triggers disabled": [["-a", "-j4", "--disable-triggers"]],
+        "in order": [["-a"]],
+        "one transaction": [["-a", "-1"]],
+    }
+    SCHEMAS = ("omni_credentials", "own", "theirs")
+    READ = " union all ".join(f"select '{schema}', name, value from {schema}.credentials" for schema in SCHEMAS) + " order by 1, 2"
+    HISTORY = " union all ".join(f"select name, value, version from {schema}.credential_versions" for schema in SCHEMAS) + " order by 1, 2"
+    # What the target has: empty instances, instances with a keyring, instances in use, what `pg_dump -s` gave.
+    TARGETS = ("empty", "keyring", "in use", "schema only")
+
+    @staticmethod
+    def instances(database: Database) -> None:
+        """The default instance and two more, one of a role that is no superuser."""
+        database.run("do $$ begin create role theirs login; exception when duplicate_object then end $$")
+        for schema in ("own", "theirs authorization theirs"):
+            database.run(f"create schema {schema}")
+        database.run("select omni_credentials.instantiate('own')")
+        database.allow("theirs")
+        database.run("grant usage on schema omni_credentials to theirs")
+        database.run("grant execute on all functions in schema omni_credentials to theirs")
+        database.run("select omni_credentials.instantiate('theirs')", user="theirs")
+
+    @pytest.fixture
+    def filled(self, source: Database) -> Iterator[Database]:
+        database = fresh_database(source.server)
+        self.instances(database)
+        for schema in self.SCHEMAS:
+            database.run(f"insert into {schema}.credentials (name, value) values ('a', 'first'), ('b', '1')")
+            # A version, and values under two keyrings.
+            database.run(f"select {schema}.set_credential('a', 'second')")
+            database.run("select omni_credentials.use_module(%s::regnamespace)", schema)
+            database.run(f"insert into {schema}.credentials (name, value) values ('c', '2')")
+        database.run("select * from omni_credentials.instantiate_file_store(%s)", f"{database.name}.credentials")
+        yield database
+        drop_database(database)
+
+    @pytest.mark.parametrize("way", WAYS)
+    @pytest.mark.parametrize("before", TARGETS)
+    def test_rows_arrive(self, filled: Database, tmp_path: Path, before: str, way: str) -> None:
+        dump = tmp_path / "dump"
+        call(filled.server, "pg_dump", "-Fc", "-f", str(dump), database=filled.name)
+        target = fresh_database(filled.server, extension=before != "schema only")
+        if before == "schema only":
+            call(target.server, "pg_restore", "--exit-on-error", "-s", str(dump), database=target.name)
+        else:
+            self.instances(target)
+        if before in ("keyring", "in use"):
+            for schema in self.SCHEMAS:
+                target.run(f"insert into {schema}.credentials (name, value) values ('mine', 'here')")
+                if before == "keyring":
+                    target.run(f"truncate {schema}.encrypted_credentials, {schema}.encrypted_credential_versions")
+        for options in self.WAYS[way]:
+            call(target.server, "pg_restore", "--exit-on-error", *options, str(dump), database=target.name)
+        mine = [(schema, "mine", b"here") for schema in self.SCHEMAS] if before == "in use" else []
+        assert target.run(self.READ) == sorted(filled.run(self.READ) + mine)
+        assert target.run(self.HISTORY) == filled.run(self.HISTORY)
+        for schema in self.SCHEMAS:
+            assert target.run("select * from omni_credentials.verify(%s::regnamespace)", schema) == []
+            target.run("select omni_credentials.rotate_key(%s::regnamespace)", schema)
+        drop_database(target)
+
+    def test_what_comes_without_its_keyring(self, role, filled: Database, tmp_path: Path) -> None:
+        """It is kept, and told when it comes and by verify. Ordinary roles write no such thing, and no value is replaced by one."""
+        dump = tmp_path / "dump"
+        call(filled.server, "pg_dump", "-Fc", "-f", str(dump), database=filled.name)
+        target = fresh_database(filled.server)
+        target.run(f"insert into {VIEW} (name, value) values ('mine', 'here')")
+        done = subprocess.run(
+            target.server.program(
+                "pg_restore", "-v", "-a", "-n", "omni_credentials", "-t", "encrypted_credentials", str(dump), database=target.name
+            ),
+            env=target.server.client_environment(), capture_output=True, text=True, check=True,
+        )
+        assert done.stderr.count("has no keyring for sealed values") == 1 and "omni_credentials.credentials_keyrings" in done.stderr
+        lost = [(name, "it was sealed with a key that this instance's keyring does not hold") for name in "abc"]
+        assert target.run("select name, reason from omni_credentials.verify() order by name") == lost
+        assert target.run(f"select value from {VIEW} where name = 'mine'") == [(b"here",)]
+        with refused("23514", "key that this instance's keyring does not hold"):
+            target.run(f"update {TABLE} set value = (select value from {TABLE} where name = 'a') where name = 'mine'")
+        target.run("do $$ begin create role app login; exception when duplicate_object then end $$")
+        target.grant("app")
+        with refused("23514", "key that this instance's keyring does not hold"):
+            ((sealed,),) = target.run(f"select value from {TABLE} where name = 'a'")
+            target.run(f"insert into {TABLE} (name, value) values ('x', %b)", sealed, user="app")
+        call(target.server, "pg_restore", "-a", "-n", "omni_credentials", "-t", "credentials_keyrings", str(dump), database=target.name)
+        assert target.run("select * from omni_credentials.verify()") == []
+        drop_database(target)
+
+
+def test_rows_of_another_secret_beside_ones_own(source: Database, tmp_path: Path) -> None:
+    """Both are kept, and one's own open. Nothing is sealed until the other's keyrings are gone, as docs/production.md says."""
+    dump = tmp_path / "dump"
+    call(source.server, "pg_dump", "-Fc", "-a", "-n", "omni_credentials", "-f", str(dump), database=source.name)
+    others = [(id_,) for (id_,) in source.run("select id from omni_credentials.credentials_keyrings")]
+    server = new_server("beside")
+    try:
+        server.start({VARIABLE: MASTER_KEY})
+        database = fresh_database(server)
+        database.run("create role app login")
+        database.run(f"insert into {VIEW} (name, value) values ('mine', 'here')")
+        call(server, "pg_restore", "--exit-on-error", "-j4", "-a", str(dump), database=database.name)
+        assert len(database.run(SEALED)) == 41
+        assert database.run(f"select value from {VIEW} where name = 'mine'") == [(b"here",)]
+        for statement in (f"select value from {VIEW} where name = 'n1'", "select omni_credentials.set_credential('mine', 'there')"):
+            with refused("28P01"):
+                database.run(statement)
+        session = database.connect()
+        session.execute("set session_replication_role = replica")
+        remove = "delete from omni_credentials.credentials_keyrings where id = any (%s)"
+        ids = ([id_ for (id_,) in others],)
+        # Not while there are values that need them.
+        assert session.execute(remove, ids).rowcount == 0
+        session.execute(f"delete from {TABLE} where principal = 'app'::regrole")
+        assert session.execute(remove, ids).rowcount == len(others)
+        database.run("select omni_credentials.set_credential('mine', 'there')")
+        assert database.run("select * from omni_credentials.verify()") == []
+        database.close()
+    finally:
+        server.remove()
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])

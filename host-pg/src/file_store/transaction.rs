@@ -116,6 +116,10 @@ fn prepare() -> Result<(), Error> {
     for Mirrored { table, registry, files } in mirrored {
         // SAFETY: a transaction is in progress; the snapshot is popped below. An error in between aborts the
         // transaction, which pops it.
+        // While a restore goes on, the instance may be incomplete. Its file stores are suspended then.
+        if files.is_empty() {
+            continue;
+        }
         unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
         let handle = instance::of_table_now(table)?;
         for (path, store) in files {

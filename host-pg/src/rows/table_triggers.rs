@@ -1,9 +1,12 @@
 //! Triggers on the tables of an instance: a sealed value is believed only if it opens, and changes are told to whom they
 //! concern.
 
-use pgrx::pg_sys;
+use std::cell::Cell;
 
-use crate::error::{Error, Unreadable, or_raise};
+use pgrx::pg_sys;
+use pgrx::spi::quote_identifier;
+
+use crate::error::{Error, Unreadable, or_raise, warn};
 use crate::instance::{self, Handle, OpenError};
 use crate::postgres::catalog;
 use crate::postgres::fmgr::raw_function;
@@ -35,11 +38,16 @@ fn check(call: &Call<'_>) -> Result<pg_sys::HeapTuple, Error> {
         // The table's own NOT NULL constraints say it better.
         return Ok(new.tuple);
     }
-    accept(call, &instance::of_table(call.relation())?, &new)
+    accept(call, instance::of_table(call.relation()), &new)
 }
 
-/// The row, if its sealed value opens, or if a dump brought it whose keyring or secret this server lacks.
-pub(super) fn accept(call: &Call<'_>, handle: &Handle, new: &Columns) -> Result<pg_sys::HeapTuple, Error> {
+/// The row, if its sealed value opens, or if a dump brought it whose keyring, settings or secret this server lacks, or does
+/// not have yet: `pg_restore --jobs` loads the tables of an instance in any order.
+pub(super) fn accept(
+    call: &Call<'_>,
+    handle: Result<Handle, Error>,
+    new: &Columns,
+) -> Result<pg_sys::HeapTuple, Error> {
     let table = call.relation();
     let (Ok(fields), Some(sealed)) = (new.fields(), new.value) else {
         return Ok(new.tuple);
@@ -49,13 +57,24 @@ pub(super) fn accept(call: &Call<'_>, handle: &Handle, new: &Columns) -> Result<
     }
     identity::check_size(&fields)?;
     let restoring = may_restore(table);
+    let handle = match handle {
+        Err(error) if restoring && error.is_of_this_server() => return Ok(new.tuple),
+        handle => handle?,
+    };
     if restoring && handle.borrow().current().is_none() {
         return Ok(new.tuple);
     }
-    match open::open_unchecked(handle, &fields, sealed) {
+    match open::open_unchecked(&handle, &fields, sealed) {
         Ok(_) => Ok(new.tuple),
         Err(OpenError::Store(error)) if restoring && error.is_of_this_server() => Ok(new.tuple),
         Err(OpenError::Store(error)) => Err(error),
+        // Only where it is new: no restore updates rows, and a value that opens is not replaced by one that does not.
+        Err(OpenError::Value(reason))
+            if restoring && reason.is_of_another_key() && call.event() == Event::Insert =>
+        {
+            tell_of_unknown_key(&handle);
+            Ok(new.tuple)
+        }
         // Most often plain bytes, whatever their first one would mean in a sealed value.
         Err(OpenError::Value(Unreadable::Malformed | Unreadable::UnknownVersion(_))) => {
             Err(Error::NotSealed { name: fields.display_name() })
@@ -64,6 +83,23 @@ pub(super) fn accept(call: &Call<'_>, handle: &Handle, new: &Columns) -> Result<
             Err(Error::SealedValueRefused { name: fields.display_name(), reason })
         }
     }
+}
+
+/// Warns, once for each statement, that rows came whose key no keyring here has.
+fn tell_of_unknown_key(handle: &Handle) {
+    thread_local! {
+        static TOLD: Cell<i64> = const { Cell::new(0) };
+    }
+    // SAFETY: a variable of the session.
+    let statement = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
+    if TOLD.replace(statement) == statement {
+        return;
+    }
+    let schema = handle.borrow().schema_name();
+    warn(format!(
+        "schema {schema} has no keyring for sealed values that were written, so they do not open: load {}.credentials_keyrings from the dump that they come from",
+        quote_identifier(&schema)
+    ));
 }
 
 /// Whether the caller may restore a dump, whose rows can come before the keyring, and on a server that has another secret or

@@ -41,12 +41,14 @@ fn check(call: &Call<'_>) -> Result<pg_sys::HeapTuple, Error> {
     if call.event() == Event::Delete {
         return Ok(Columns::old(call)?.tuple);
     }
-    let handle = instance::of_schema(schema)?;
-    // Its own history, and not another table that the function was put on.
-    let own =
-        handle.borrow().table_of_versions(pg_sys::AccessShareLock)?.is_some_and(|own| own.oid() == table);
-    if !own {
-        return Err(Error::NotAnInstance { relation: catalog::relation_name(table) });
+    let handle = instance::of_schema(schema);
+    if let Ok(handle) = &handle {
+        // Its own history, and not another table that the function was put on.
+        let own =
+            handle.borrow().table_of_versions(pg_sys::AccessShareLock)?.is_some_and(|own| own.oid() == table);
+        if !own {
+            return Err(Error::NotAnInstance { relation: catalog::relation_name(table) });
+        }
     }
-    accept(call, &handle, &Columns::new(call)?)
+    accept(call, handle, &Columns::new(call)?)
 }
