@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from command import PROGRAM
 from conftest import MASTER_KEY, VARIABLE, Database, drop_database, fresh_database, refused
-from file_stores import READ, deleted, in_step, live, mirror, put, remove
+from file_stores import READ, deleted, in_step, in_threads, leftovers, live, mirror, put, remove
+from standbys import eventually
 
 NAME = "app.credentials"
 WHO = {
@@ -227,3 +228,37 @@ def test_switching_branches_deletes_nothing(clones: tuple[Clone, Clone]) -> None
     first.git("checkout", "-q", "feature")
     first.reload()
     assert first.values() == dict.fromkeys("cegi", b"old") | {"a": b"1", "new": b"1"}
+
+
+def test_a_checkout_while_a_commit_waits(own_db: Database) -> None:
+    """Git takes no lock. What it puts in place after the server has read the file, here while the commit waits for a standby
+    that does not answer, is not overwritten by what the server made from the file before."""
+    file = own_db.server.data / "ours.credentials"
+    put(own_db, "a", b"1")
+    mirror(own_db, file)
+    older = file.read_bytes()
+    put(own_db, "c", b"3")
+    own_db.run("alter system set synchronous_standby_names = 'none_such'")
+    own_db.run("select pg_reload_conf()")
+    told: list[str] = []
+
+    def write() -> None:
+        with own_db.connect() as session:
+            session.add_notice_handler(lambda notice: told.append(notice.message_primary))
+            session.execute("select omni_credentials.set_credential('b', '2')")
+
+    def checkout() -> None:
+        eventually(lambda: own_db.run("select count(*) from pg_stat_activity where wait_event = 'SyncRep'") == [(1,)])
+        file.write_bytes(older)
+        own_db.run("select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'")
+
+    eventually(lambda: own_db.run("show synchronous_standby_names") == [("none_such",)])
+    in_threads(write, checkout)
+    assert file.read_bytes() == older
+    assert any("file store" in text and "was changed by another program meanwhile" in text for text in told)
+    own_db.run("alter system reset synchronous_standby_names")
+    own_db.run("select pg_reload_conf()")
+    ((step, reason),) = own_db.run("select in_step, reason from omni_credentials.credential_file_stores")
+    assert step is False and "went back from generation" in reason
+    own_db.run("select omni_credentials.credential_file_store_sync(%s)", str(file))
+    assert live(file) == ["a", "b", "c"] and leftovers(file.parent) == []

@@ -143,6 +143,15 @@ pub enum FileFault {
     /// The file is mounted, so it cannot be replaced by another one.
     #[error("is a mount point, which cannot be replaced: mount its folder instead")]
     MountPoint,
+    /// The file belongs to another account, in a folder whose sticky bit lets only that account replace it.
+    #[error("belongs to another account, and the sticky bit of its folder keeps others from replacing it")]
+    Sticky,
+    /// The file may not be changed or replaced by anyone.
+    #[error("is immutable: chattr -i -a makes it an ordinary file")]
+    Immutable,
+    /// A program that does not take the lock, such as git, wrote the file after it was read.
+    #[error("was changed by another program meanwhile, and was left as that program wrote it")]
+    Changed,
     /// The wait was ended because the caller's interrupt function asked for it.
     #[error("interrupted while waiting")]
     Interrupted,

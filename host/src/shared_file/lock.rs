@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -9,7 +10,7 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::holder::Holder;
-use super::{FileFault, Place, Staged, fault_of, io_fault, staged};
+use super::{FileFault, Place, Staged, Version, fault_of, io_fault, staged};
 use crate::Error;
 
 /// How long to wait between two looks at a lock that another holds.
@@ -42,6 +43,8 @@ pub struct Lock {
     place: Place,
     lock: OsString,
     holder: Holder,
+    /// Which version of the file was read last, if any: the one that new contents were made from.
+    read: Cell<Option<Option<Version>>>,
 }
 
 impl Lock {
@@ -75,7 +78,7 @@ impl Lock {
                 // No one else may stage now: what exists is from the dead, or the lock of a process that waits,
                 // and that then makes another.
                 staged::sweep(&place);
-                Ok(Self { place, lock, holder })
+                Ok(Self { place, lock, holder, read: Cell::new(None) })
             }
             Err(fault) => Err(place.error(fault)),
         }
@@ -100,16 +103,23 @@ impl Lock {
     ///
     /// Those of [`Place::read`].
     pub fn read(&self, max_bytes: u64) -> Result<Vec<u8>, Error> {
-        self.place.read(max_bytes)
+        let read = self.place.read_version(max_bytes);
+        self.read.set(match &read {
+            Ok((_, version)) => Some(Some(*version)),
+            Err(FileFault::NotFound) => Some(None),
+            Err(_) => None,
+        });
+        read.map(|(bytes, _)| bytes).map_err(|fault| self.place.error(fault))
     }
 
-    /// Writes new contents beside the file that is locked.
+    /// Writes new contents beside the file that is locked. They take its place only while it is the version that
+    /// [`read`](Self::read) gave last: other programs, such as git, do not take the lock.
     ///
     /// # Errors
     ///
     /// Those of [`Staged::write`].
     pub fn stage(&self, bytes: &[u8]) -> Result<Staged, Error> {
-        Staged::write_at(&self.place, bytes)
+        Ok(Staged::write_at(&self.place, bytes)?.in_place_of(self.read.get()))
     }
 
     /// The file that is locked, without links.

@@ -11,7 +11,7 @@ mod staged;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::Error;
@@ -36,10 +36,19 @@ pub fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
             fault => fault,
         })
         .and_then(|file| read_opened(file, max_bytes))
+        .map(|(bytes, _)| bytes)
         .map_err(|fault| Error::File { path: path.to_owned(), fault })
 }
 
-fn read_opened(file: File, max_bytes: u64) -> Result<Vec<u8>, FileFault> {
+/// Which version of a file a process saw: its length, and when it was modified in nanoseconds. Not its inode, which some
+/// file systems of containers number differently each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Version {
+    length: i64,
+    modified: (i64, i64),
+}
+
+fn read_opened(file: File, max_bytes: u64) -> Result<(Vec<u8>, Version), FileFault> {
     let metadata = file.metadata().map_err(|error| io_fault(&error))?;
     if metadata.is_dir() {
         return Err(FileFault::IsDirectory);
@@ -47,12 +56,17 @@ fn read_opened(file: File, max_bytes: u64) -> Result<Vec<u8>, FileFault> {
     if !metadata.is_file() {
         return Err(FileFault::NotRegular);
     }
+    // From before it is read: what is written meanwhile makes another version.
+    let version = Version {
+        length: i64::try_from(metadata.len()).unwrap_or(i64::MAX),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+    };
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(max_bytes)).unwrap_or(0));
     // It may grow while it is read, so the length that counts is that of what was read.
     let read = file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes);
     let read = read.map_err(|error| io_fault(&error))?;
     if u64::try_from(read).is_ok_and(|read| read <= max_bytes) {
-        Ok(bytes)
+        Ok((bytes, version))
     } else {
         Err(FileFault::TooLong { max: max_bytes })
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 
-use super::{FileFault, fault_of, read_opened};
+use super::{FileFault, Version, fault_of, read_opened};
 use crate::Error;
 
 /// Symbolic links that one path may go through.
@@ -65,7 +65,24 @@ impl Place {
     ///
     /// [`Error::File`], as [`read`](super::read), and [`Link`](FileFault::Link) where a link took the file's place.
     pub fn read(&self, max_bytes: u64) -> Result<Vec<u8>, Error> {
-        self.open_existing().and_then(|file| read_opened(file, max_bytes)).map_err(|fault| self.error(fault))
+        self.read_version(max_bytes).map(|(bytes, _)| bytes).map_err(|fault| self.error(fault))
+    }
+
+    /// Reads the file, and tells which version of it that was.
+    pub(super) fn read_version(&self, max_bytes: u64) -> Result<(Vec<u8>, Version), FileFault> {
+        self.open_existing().and_then(|file| read_opened(file, max_bytes))
+    }
+
+    /// Which version of the file is there now; `None` where there is none.
+    pub(super) fn version(&self) -> rustix::io::Result<Option<Version>> {
+        match rustix::fs::statat(self.folder(), &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Version {
+                length: stat.st_size,
+                modified: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(i64::MAX)),
+            })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The file's path, without links.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::fs::{Dir, Gid, Mode, OFlags};
 
-use super::{FileFault, Place, fault_of, io_fault};
+use super::{FileFault, Place, Version, fault_of, io_fault};
 use crate::{Digest, Error};
 
 /// A name of at most so many bytes is in the names of the files staged for it.
@@ -20,6 +20,8 @@ const RANDOM_DIGITS: usize = 16;
 pub struct Staged {
     place: Place,
     temporary: Option<OsString>,
+    /// What the new contents were made from; `None` where no one read the file.
+    made_from: Option<Option<Version>>,
 }
 
 impl Staged {
@@ -38,13 +40,25 @@ impl Staged {
         write(place, bytes).map_err(|fault| place.error(fault))
     }
 
+    pub(super) fn in_place_of(mut self, made_from: Option<Option<Version>>) -> Self {
+        self.made_from = made_from;
+        self
+    }
+
     /// Replaces the file, in one step that survives a crash once this returns. A link that took the file's place meanwhile
     /// is replaced, not followed.
     ///
     /// # Errors
     ///
-    /// [`Error::File`]; where the rename failed, the file is as it was.
+    /// [`Error::File`]; where the rename failed, the file is as it was. [`Changed`](FileFault::Changed) where it is no
+    /// longer the version that the new contents were made from.
     pub fn publish(mut self) -> Result<(), Error> {
+        if let Some(made_from) = self.made_from {
+            let now = self.place.version().map_err(|error| self.place.error(fault_of(error)))?;
+            if now != made_from {
+                return Err(self.place.error(FileFault::Changed));
+            }
+        }
         let Some(temporary) = self.temporary.take() else { return Ok(()) };
         let folder = self.place.folder();
         let result = rustix::fs::renameat(folder, &temporary, folder, self.place.name());
@@ -89,7 +103,7 @@ fn write(place: &Place, bytes: &[u8]) -> Result<Staged, FileFault> {
     let replaced = place.existing()?;
     let temporary = temporary(place)?;
     let mut file = place.create_file(&temporary, 0o600).map_err(fault_of)?;
-    let staged = Staged { place: place.clone(), temporary: Some(temporary) };
+    let staged = Staged { place: place.clone(), temporary: Some(temporary), made_from: None };
     if let Some(replaced) = replaced {
         let own = rustix::fs::fstat(&file).map_err(fault_of)?;
         let group = Gid::from_raw(replaced.st_gid);
