@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -254,6 +255,20 @@ class TestOlderFile:
         assert set(values(db)) == {"a", "b", "c", "d"}
         assert contents(db.server, file) == values(db)
         assert generation(file) > 3
+
+    def test_both_ways_out_that_the_status_names(self, db: Database, file: Path) -> None:
+        old = file.read_bytes()
+        put(db, "a", b"new")
+        remove(db, "b")
+        now = values(db)
+        file.write_bytes(old)
+        ways = re.search(r"to take its values over: (.*), to write those of the table: remove the file, then (.*)$", status(db)[1])
+        file.unlink()
+        db.run(ways[2])
+        assert contents(db.server, file) == values(db) == now and in_step(db)
+        file.write_bytes(old)
+        db.run(ways[1])
+        assert contents(db.server, file) == values(db) == now | {"a": b"old", "b": b"old"} and in_step(db)
 
     def test_its_tombstones_do_not_delete_what_came_back(self, db: Database, file: Path) -> None:
         remove(db, "a")

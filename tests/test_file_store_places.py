@@ -319,3 +319,71 @@ def test_a_full_disk_fails_the_transaction(db: Database, tiny: Path) -> None:
     assert leftovers(tiny) == []
     put(db, "third", b"value")
     assert in_step(db)
+
+
+def test_one_file_by_two_paths(db: Database) -> None:
+    """A folder that is mounted twice: one file store, however it is named, and never one that waits for its own lock."""
+    folder, other = (db.server.folder / f"{name}-{db.name}" for name in ("first", "second"))
+    for made in (folder, other):
+        made.mkdir()
+        db.server.account.own(made)
+    put(db, "a", b"1")
+    mirror(db, folder / "ours")
+    mirror(db, other / "ours")
+    mounted = subprocess.run(["mount", "--bind", folder, other], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
+    try:
+        # What was registered before it was mounted is written once.
+        put(db, "b", b"2")
+        assert live(folder / "ours") == ["a", "b"] and db.run(STATUS) == [(str(folder / "ours"), True, None), (str(other / "ours"), True, None)]
+        db.run("select omni_credentials.detach_file_store(%s)", str(other / "ours"))
+        with refused("42710", "already registered"):
+            mirror(db, other / "ours")
+    finally:
+        subprocess.run(["umount", "-l", other], check=True)
+    assert leftovers(folder) == []
+
+
+class TestFilesThatCannotBeReplaced:
+    """Found out before the commit, with the reason."""
+
+    def attempt(self, db: Database, file: Path, message: str) -> None:
+        before = file.read_bytes()
+        with refused("58030", message):
+            put(db, "b", b"2")
+        assert db.run("select name from omni_credentials.credentials") == [("a",)]
+        assert file.read_bytes() == before and leftovers(file.parent) == []
+
+    @pytest.fixture
+    def file(self, db: Database) -> Path:
+        file = db.server.folder / f"kept-{db.name}" / "ours"
+        file.parent.mkdir()
+        db.server.account.own(file.parent)
+        put(db, "a", b"1")
+        mirror(db, file)
+        return file
+
+    def test_sticky_folder(self, db: Database, file: Path) -> None:
+        if os.geteuid() != 0 or not db.server.account.popen:
+            pytest.skip("needs files of another account")
+        os.chown(file.parent, 0, 0)
+        file.parent.chmod(0o1777)
+        put(db, "a", b"1")
+        os.chown(file, 0, -1)
+        file.chmod(0o644)
+        self.attempt(db, file, "belongs to another account, and the sticky bit of its folder")
+        file.parent.chmod(0o777)
+        put(db, "b", b"2")
+        assert live(file) == ["a", "b"]
+
+    def test_immutable(self, db: Database, file: Path) -> None:
+        made = subprocess.run(["chattr", "+i", file], capture_output=True, text=True)
+        if made.returncode != 0:
+            pytest.skip(f"no file can be made immutable here: {made.stderr.strip()}")
+        try:
+            self.attempt(db, file, "is immutable")
+        finally:
+            subprocess.run(["chattr", "-i", file], check=True)
+        put(db, "b", b"2")
+        assert live(file) == ["a", "b"]

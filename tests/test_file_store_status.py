@@ -176,7 +176,7 @@ def test_between_commit_and_rename(db: Database, file: Path) -> None:
     assert step is False and reason == "a writer that holds the lock has not put the last commit into the file yet"
     lock.unlink()
     step, reason = status(db)
-    assert step is False and reason.startswith("a crash kept the last commit from reaching the file; to write it: ")
+    assert step is False and reason.startswith("a crash or an error kept the last commit from reaching the file; to write it: ")
     mended(db)
     assert live(file) == ["a", "b", "c"]
 

@@ -60,7 +60,7 @@ fn register(
     for other in registry.all()? {
         // Two names for one file would be one file that is merged with itself.
         if other.filename == filename
-            || place::open(&other.filename).is_ok_and(|other| other.path() == place.path())
+            || place::open(&other.filename).is_ok_and(|other| other.is_same_as(&place))
         {
             return Err(Error::FileAlreadyRegistered {
                 filename: other.filename,

@@ -92,7 +92,7 @@ fn behind(handle: &Handle, registry: &Registry, store: &Store) -> Result<Option<
             ));
         }
         return Ok(Some(format!(
-            "a crash kept the last commit from reaching the file; to write it: select {}",
+            "a crash or an error kept the last commit from reaching the file; to write it: select {}",
             call("sync")
         )));
     }
@@ -106,7 +106,7 @@ fn behind(handle: &Handle, registry: &Registry, store: &Store) -> Result<Option<
     let known = store.known_generation();
     Ok(Some(if generation < known {
         format!(
-            "the file went back from generation {known} to {generation}; to take it over: select * from {}, to bring it up to date: select {}",
+            "the file went back from generation {known} to {generation}; to take its values over: select * from {}, to write those of the table: remove the file, then select {}",
             call("reload"),
             call("sync")
         )

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use omni_credentials_host::shared_file::{Lock, Staged};
+use omni_credentials_host::shared_file::{Lock, Place, Staged};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -95,13 +95,15 @@ fn prepare() -> Result<(), Error> {
         }
     }
     // 2. The files: found and permitted, then locked.
-    let mut places = BTreeMap::new();
+    let mut places = BTreeMap::<PathBuf, (Place, String)>::new();
     for Mirrored { registry, files, .. } in &mut mirrored {
         for store in registry.all()?.into_iter().filter(|store| !store.suspended) {
             // A role that owns the table can put any name into it.
             check_rights_of(registry.owner(), &store.filename)?;
             let place = place::open(&store.filename)?;
-            let path = place.path().to_owned();
+            // A folder that was mounted somewhere else since has the same file by another path.
+            let known = places.iter().find(|(_, (known, _))| known.is_same_as(&place));
+            let path = known.map_or_else(|| place.path(), |(path, _)| path).to_owned();
             places.entry(path.clone()).or_insert_with(|| (place, store.filename.clone()));
             files.push((path, store));
         }
@@ -114,12 +116,12 @@ fn prepare() -> Result<(), Error> {
     }
     // 3. The merges.
     for Mirrored { table, registry, files } in mirrored {
-        // SAFETY: a transaction is in progress; the snapshot is popped below. An error in between aborts the
-        // transaction, which pops it.
         // While a restore goes on, the instance may be incomplete. Its file stores are suspended then.
         if files.is_empty() {
             continue;
         }
+        // SAFETY: a transaction is in progress; the snapshot is popped below. An error in between aborts the
+        // transaction, which pops it.
         unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
         let handle = instance::of_table_now(table)?;
         for (path, store) in files {

@@ -19,6 +19,9 @@ const MAX_LINKS: u32 = 40;
 const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// `STATX_ATTR_MOUNT_ROOT` of statx(2).
 const MOUNT_ROOT: u64 = 0x2000;
+/// `STATX_ATTR_IMMUTABLE` and `STATX_ATTR_APPEND`: the file cannot be replaced.
+const IMMUTABLE: u64 = 0x10;
+const APPEND: u64 = 0x20;
 /// `f_type` of file systems that one kernel alone has mounted: ext2 to ext4, XFS, btrfs, F2FS, bcachefs, ZFS, tmpfs,
 /// ramfs, overlayfs.
 const LOCAL: [u64; 9] = [
@@ -90,6 +93,14 @@ impl Place {
         &self.path
     }
 
+    /// Whether another path leads to the same file. One folder can have several paths without links: bind mounts.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let folder = |place: &Self| rustix::fs::fstat(place.folder()).map(|stat| (stat.st_dev, stat.st_ino));
+        self.path == other.path
+            || (self.name == other.name
+                && folder(self).is_ok_and(|ours| folder(other).is_ok_and(|theirs| ours == theirs)))
+    }
+
     /// Whether the path went through a symbolic link.
     pub fn is_through_link(&self) -> bool {
         self.through_link
@@ -154,9 +165,27 @@ impl Place {
             _ => return Err(FileFault::NotRegular),
         }
         let flags = AtFlags::SYMLINK_NOFOLLOW;
-        let is_mount = rustix::fs::statx(self.folder(), &self.name, flags, StatxFlags::empty())
-            .is_ok_and(|found| found.stx_attributes.bits() & MOUNT_ROOT != 0);
-        if is_mount { Err(FileFault::MountPoint) } else { Ok(Some(stat)) }
+        let attributes = rustix::fs::statx(self.folder(), &self.name, flags, StatxFlags::empty())
+            .map_or(0, |found| found.stx_attributes.bits());
+        if attributes & MOUNT_ROOT != 0 {
+            Err(FileFault::MountPoint)
+        } else if attributes & (IMMUTABLE | APPEND) != 0 {
+            Err(FileFault::Immutable)
+        } else if self.is_kept_by_sticky_bit(&stat) {
+            Err(FileFault::Sticky)
+        } else {
+            Ok(Some(stat))
+        }
+    }
+
+    /// Whether this process may not replace a file because of the folder's sticky bit. Root may.
+    fn is_kept_by_sticky_bit(&self, file: &Stat) -> bool {
+        let user = effective_user();
+        user != 0
+            && file.st_uid != user
+            && rustix::fs::fstat(self.folder()).is_ok_and(|folder| {
+                Mode::from_raw_mode(folder.st_mode).contains(Mode::SVTX) && folder.st_uid != user
+            })
     }
 
     /// Makes what was done in the folder survive a crash.
@@ -329,6 +358,16 @@ mod tests {
             let link = real.join(link);
             assert_eq!(fault(Place::open(&real.join(path))), FileFault::ForeignLink { link }, "{path}");
         }
+    }
+
+    #[test]
+    fn one_file_by_two_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| Place::open(&folder.path().join(name)).unwrap();
+        fs::create_dir(folder.path().join("deep")).unwrap();
+        assert!(at("file").is_same_as(&at("deep/../file")));
+        assert!(!at("file").is_same_as(&at("other")));
+        assert!(!at("file").is_same_as(&at("deep/file")));
     }
 
     #[test]
