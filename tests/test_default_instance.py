@@ -52,8 +52,14 @@ def test_other_changes_are_as_before(db: Database, change: str) -> None:
         "create index mine on {} (principal)",
         "create function f() returns trigger language plpgsql as 'begin return new; end';"
         " create trigger a before insert on {} for each row execute function f()",
+        "alter table {} disable row level security",
+        "alter table {} replica identity full",
+        "alter table {} add check (name <> '')",
+        "create rule mine as on delete to {} do also select 1",
+        "comment on table {} is 'mine'",
+        "comment on column {}.name is 'mine'",
     ],
-    ids=["index", "trigger"],
+    ids=["index", "trigger", "policies off", "replica identity", "check", "rule", "comment", "comment on a column"],
 )
 def test_told(db: Database, change: str) -> None:
     said = []

@@ -47,7 +47,7 @@ comment on event trigger omni_credentials_keep_restorable is
 'Data can be restored over what CREATE EXTENSION and instantiate made, also with triggers disabled.';
 
 create event trigger omni_credentials_guard_default on ddl_command_end
-    when tag in ('ALTER TABLE', 'ALTER TYPE', 'CREATE INDEX', 'CREATE TRIGGER')
+    when tag in ('ALTER TABLE', 'ALTER TYPE', 'CREATE INDEX', 'CREATE TRIGGER', 'CREATE RULE', 'COMMENT')
     execute function omni_credentials.guard_default();
 comment on event trigger omni_credentials_guard_default is
 'What a dump of the default instance would lose is refused or told.';

@@ -176,34 +176,48 @@ as $$
 declare
     made record;
     problem text;
+    lost text;
 begin
     -- A dump has the rows of an extension's tables and not their shape: a row with a kind or a column that CREATE EXTENSION does
     -- not make stops the restore.
     for made in
-        select d.objid, d.classid, c.relname, c.relforcerowsecurity, c.relreplident, d.object_identity,
-            coalesce(t.tgrelid, i.indrelid, c.oid) as of_table, d.object_type
+        select d.objid, d.classid, c.relname, c.relforcerowsecurity, c.relrowsecurity, c.relreplident, d.object_identity,
+            d.object_type, d.command_tag
         from pg_event_trigger_ddl_commands() d
         left join pg_trigger t on d.classid = 'pg_trigger'::regclass and t.oid = d.objid
         left join pg_index i on d.classid = 'pg_class'::regclass and i.indexrelid = d.objid
+        left join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
         left join pg_class c on d.classid = 'pg_class'::regclass and c.oid = d.objid and c.relkind = 'r'
-        where not d.in_extension and d.object_type in ('table', 'type', 'trigger', 'index')
+        where not d.in_extension and (d.object_type in ('table', 'type', 'trigger', 'index', 'rule') or d.command_tag = 'COMMENT')
           and exists (
             select from pg_depend e
             join pg_extension x on e.refclassid = 'pg_extension'::regclass and e.refobjid = x.oid
             where x.extname = 'omni_credentials' and e.deptype = 'e'
-              and ((e.classid = 'pg_class'::regclass and e.objid in (t.tgrelid, i.indrelid, c.oid))
+              and ((e.classid = 'pg_class'::regclass and e.objid in (t.tgrelid, i.indrelid, w.ev_class, c.oid))
                 or (e.classid = 'pg_type'::regclass and d.classid = 'pg_type'::regclass and e.objid = d.objid)))
     loop
         if made.classid = 'pg_type'::regclass then
+            lost := null;
             problem := case when array(select enumlabel::text from pg_enum where enumtypid = made.objid order by enumsortorder) <> array[
                 'credential', 'api_key', 'api_secret', 'password', 'token', 'token[jwt]', 'token[oauth]',
                 'ssh', 'certificate', 'otp', 'saml_assertion'] then 'other kinds' end;
-        elsif made.object_type in ('trigger', 'index') then
+        elsif made.command_tag = 'COMMENT' or made.object_type in ('trigger', 'index', 'rule') then
             problem := null;
-            raise warning using
-                message = format('pg_dump does not carry %s %s: its table belongs to an extension', made.object_type, made.object_identity),
-                hint = 'Create it again after a restore, or use an instance of your own: omni_credentials.instantiate().';
+            lost := case made.command_tag when 'COMMENT' then 'the comment on ' else '' end || made.object_type || ' ' || made.object_identity;
         else
+            -- What changes the table and stops no restore.
+            lost := (
+                select string_agg(l.what || made.object_identity, ', ')
+                from (values
+                    (not made.relrowsecurity and made.relname in ('encrypted_credentials', 'encrypted_credential_versions'),
+                        'the disabled row-level security of '),
+                    (made.relreplident <> case when made.relname in ('encrypted_credentials', 'encrypted_credential_versions')
+                        then 'i' else 'd' end, 'the replica identity of '),
+                    (exists (
+                        select from pg_constraint o where o.conrelid = made.objid and o.contype in ('c', 'f', 'u', 'x')
+                          and made.relname in ('encrypted_credentials', 'encrypted_credential_versions', 'credentials_files')),
+                        'the constraints of ')) as l (lost, what)
+                where l.lost);
             problem := case
                 when made.relforcerowsecurity then 'FORCE ROW LEVEL SECURITY'
                 when exists (
@@ -218,6 +232,10 @@ begin
                 errcode = 'feature_not_supported',
                 message = format('cannot give %s %s: it belongs to the extension, and pg_dump would not carry that', made.object_identity, problem),
                 hint = 'Use an instance of your own: create schema ...; select omni_credentials.instantiate(schema => ''...'').';
+        elsif lost is not null then
+            raise warning using
+                message = format('pg_dump does not carry %s: the table belongs to an extension', lost),
+                hint = 'Do it again after a restore, or use an instance of your own: omni_credentials.instantiate().';
         end if;
     end loop;
 end
