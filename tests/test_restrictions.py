@@ -9,7 +9,7 @@ import pytest
 from command import Folder
 from conftest import PASSWORD, VARIABLE, fresh_database, new_server, refused
 from file_stores import contents
-from restrictions import address_space, no_executable_memory, no_such_calls
+from restrictions import address_space, data_segment, no_executable_memory, no_such_calls
 from throwaway import Server
 
 VIEW = "omni_credentials.credentials"
@@ -113,6 +113,21 @@ def test_a_server_that_may_run_no_code(restricted: Server) -> None:
             session.execute(READ)
         assert session.execute(f"select name from {VIEW}").fetchall() == [("n",)]
     empty.close()
+
+
+@pytest.mark.parametrize("restricted", [({}, data_segment(64))], indirect=True)
+def test_a_server_with_a_small_data_segment(restricted: Server) -> None:
+    """The limit is named, and what needs no sandbox works."""
+    db = fresh_database(restricted)
+    with db.connect() as session:
+        with refused("53200", "refused memory for a sandbox.*data segment of this process is limited to 64 MiB", hint="LimitDATA="):
+            session.execute(f"insert into {VIEW} (name, value) values ('n', 'v')")
+        assert session.execute(f"select name from {VIEW}").fetchall() == []
+    restricted.stop()
+    restricted.start(prepare=data_segment(256))
+    db.run(f"insert into {VIEW} (name, value) values ('n', 'v')")
+    assert db.run(READ) == [("n", b"v")]
+    db.close()
 
 
 def test_a_server_with_too_little_address_space(own_server: Server) -> None:

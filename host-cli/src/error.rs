@@ -318,7 +318,7 @@ impl Error {
             Self::System(host::Error::NoExecutableMemory(_)) => {
                 "the crypto module is compiled to machine code; with systemd: MemoryDenyWriteExecute=no, and mprotect permitted by SystemCallFilter=".into()
             }
-            Self::System(_) => "raise the limit of the address space: ulimit -v unlimited; with systemd: LimitAS=infinity".into(),
+            Self::System(_) => "raise the limit that the message names: ulimit -v unlimited (address space), ulimit -d unlimited (data segment); with systemd: LimitAS=infinity, LimitDATA=infinity".into(),
             Self::Module(host::Error::DigestMismatch { .. }) => return None,
             Self::Module(_) => "omit --module to use the built-in module".into(),
             Self::Unreadable { .. } => hints::VALUE.into(),

@@ -20,14 +20,16 @@ pub(crate) fn limits_address_space() -> bool {
     address_space().is_some_and(|limit| limit < PLENTY)
 }
 
-/// Says that the system has no memory for a sandbox, with the limit that may be why.
+/// Says that the system has no memory for a sandbox, with the limits that may be why.
 pub(crate) fn refused_memory(error: &io::Error) -> String {
-    match address_space() {
-        Some(limit) => {
-            format!("{REFUSED}: {error}; the address space of this process is limited to {} MiB", limit >> 20)
+    let mut text = format!("{REFUSED}: {error}");
+    let limits = [("address space", address_space()), ("data segment", getrlimit(Resource::Data).current)];
+    for (what, limit) in limits {
+        if let Some(limit) = limit {
+            text.push_str(&format!("; the {what} of this process is limited to {} MiB", limit >> 20));
         }
-        None => format!("{REFUSED}: {error}"),
     }
+    text
 }
 
 /// The text of `refused_memory`, if that is the error. The engine passes it on, and no text of a module.

@@ -25,6 +25,11 @@ def address_space(mib: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_AS, (mib << 20, mib << 20))
 
 
+def data_segment(mib: int) -> Callable[[], None]:
+    """`LimitDATA=`, `ulimit -d`: all private memory that can be written."""
+    return lambda: resource.setrlimit(resource.RLIMIT_DATA, (mib << 20, mib << 20))
+
+
 def no_executable_memory() -> None:
     """`MemoryDenyWriteExecute=yes`, as systemd does it where the kernel knows it."""
     _prctl(SET_MDWE, 1)

@@ -240,7 +240,7 @@ impl Error {
             ),
             Self::SystemMemory { .. } => (
                 C::ERRCODE_OUT_OF_MEMORY,
-                Some("Raise the limit of the server's address space or remove it: LimitAS=infinity in its unit file, ulimit -v in the shell that starts it. Without such a limit, the machine has no memory left.".into()),
+                Some("Raise the limit that the message names or remove it: LimitAS=infinity (address space) or LimitDATA=infinity (data segment) in the server's unit file, ulimit -v or ulimit -d in the shell that starts it. Where the message names none, the machine has no memory left.".into()),
             ),
             Self::NoExecutableMemory { .. } => (
                 C::ERRCODE_SYSTEM_ERROR,
