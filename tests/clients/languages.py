@@ -6,6 +6,7 @@ Not collected by an ordinary run: the name of the file does not begin with test_
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -107,6 +108,37 @@ def test_node(app_db: Database, title: str) -> None:
     example.write_text(examples("js")[title])
     assert run(["node", example.name], app_db, example.parent) == PRINTED + "\n"
     assert app_db.run("select * from omni_credentials.verify()") == []
+
+
+# Makes PostGraphile's schema of a Postgres schema, with the preset in the file that is named, and prints its kinds.
+POSTGRAPHILE = """
+import { makePgService } from "@dataplan/pg/adaptors/pg";
+import { defaultPreset, makeSchema } from "graphile-build";
+import { defaultPreset as postgres } from "graphile-build-pg";
+
+const extra = process.argv[3] ? [(await import(process.argv[3])).default] : [];
+const pgServices = [makePgService({ connectionString: process.argv[2], schemas: ["app_secrets"] })];
+const { schema } = await makeSchema({ extends: [defaultPreset, postgres, ...extra], pgServices });
+const kinds = schema.getType("CredentialKind")?.getValues() ?? [];
+console.log(JSON.stringify(Object.fromEntries(kinds.map((kind) => [kind.name, kind.value]))));
+process.exit();
+"""
+
+
+def test_postgraphile(app_db: Database) -> None:
+    """The plugin of the page gives every kind a name in GraphQL, and is still needed."""
+    (plugin,) = examples("mjs").values()
+    app_db.run("create schema app_secrets")
+    app_db.run("select omni_credentials.instantiate('app_secrets')")
+    folder = CLIENTS / "node"
+    (folder / "credential-kinds.mjs").write_text(plugin)
+    (folder / "postgraphile.mjs").write_text(POSTGRAPHILE)
+    address = f"postgres://postgres@/{app_db.name}?host={app_db.server.socket}"
+    labels = {label for (label,) in app_db.run("select unnest(enum_range(null::app_secrets.credential_kind))::text")}
+    printed = run(["node", "postgraphile.mjs", address, "./credential-kinds.mjs"], app_db, folder)
+    assert json.loads(printed.splitlines()[-1]) == {re.sub(r"\W+", "_", label).rstrip("_"): label for label in labels}
+    with pytest.raises(AssertionError, match="invalid name"):
+        run(["node", "postgraphile.mjs", address], app_db, folder)
 
 
 @pytest.mark.parametrize("title", examples("java"))
