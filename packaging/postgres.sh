@@ -35,9 +35,7 @@ lay_out() {
     mkdir -p "$extension" "$tree/modules"
     split_symbols "$release/libomni_credentials.so" "$tree/lib/omni_credentials.so" "$debug"
     chmod 755 "$tree/lib/omni_credentials.so"
-    tools/install-script.sh >"$extension/omni_credentials--$version.sql"
-    sed "s/@CARGO_VERSION@/$version/" host-pg/omni_credentials.control >"$extension/omni_credentials.control"
-    find host-pg/upgrade -name '*.sql' ! -name "omni_credentials--$version.sql" -exec cp {} "$extension/" \;
+    tools/extension-files.sh "$extension"
     cp "$CARGO_TARGET_DIR"/modules/*.wasm "$CARGO_TARGET_DIR"/modules/*.sha256 "$tree/modules/"
     cp LICENSE README.md CHANGELOG.md "$tree/"
     packaging/third-party.py "omni_credentials:omni_credentials/pg$major" >"$tree/THIRD-PARTY"

@@ -78,6 +78,8 @@ expect 'owner of the control file' "$(dpkg -S $extension/omni_credentials.contro
 expect 'older package' "$(dpkg-query -W -f '${db:Status-Status}' postgresql-15-omnigres)" installed
 test -e $extension/omni_httpd.control && test -e $extension/omni_credentials--0.2.0.sql
 expect 'files that differ' "$(dpkg -V "$name")" ''
+path="select path from pg_extension_update_paths('omni_credentials') where source = '0.2.0' and target = '$version'"
+expect 'update from the older version' "$(sql "$path")" "0.2.0--$version"
 expect audit "$(dpkg --audit)" ''
 
 step "write and read, as the postgres user and as another role"

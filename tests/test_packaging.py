@@ -27,9 +27,10 @@ from releases import ROOT
 
 MAJOR = os.environ["OMNI_PG_MAJOR"]
 DEBIAN = f"postgresql-{MAJOR}-omni-credentials"
-EXTENSION = {"omni_credentials.control", f"omni_credentials--{VERSION}.sql"} | {
-    file.name for file in (ROOT / "host-pg" / "upgrade").glob("*.sql")
-}
+RELEASED = {file.name for file in (ROOT / "host-pg" / "upgrade").glob("*.sql")}
+# The update from the older extension of the same name is to our first version.
+FROM_OLDER = {name for name in RELEASED if "--0.2.0--" in name} or {f"omni_credentials--0.2.0--{VERSION}.sql"}
+EXTENSION = {"omni_credentials.control", f"omni_credentials--{VERSION}.sql"} | RELEASED | FROM_OLDER
 MODULES = {f"{name}.wasm{suffix}" for name in ("aes256gcmsiv", "xchacha20poly1305") for suffix in ("", ".sha256")}
 
 

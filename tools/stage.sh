@@ -28,23 +28,16 @@ prune() {
     done
 }
 
-if [[ ! $stage/.staged -nt $library || -n $(find host-pg/sql host-pg/upgrade host-pg/*.control Cargo.toml tools/stage.sh tools/install-script.sh -newer "$stage/.staged" 2>/dev/null) ]]; then
+if [[ ! $stage/.staged -nt $library || -n $(find host-pg/sql host-pg/upgrade host-pg/*.control Cargo.toml tools/{stage,extension-files,install-script}.sh -newer "$stage/.staged" 2>/dev/null) ]]; then
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
-    tools/install-script.sh >"$work/omni_credentials--$version.sql"
-    if ! compgen -G "host-pg/upgrade/omni_credentials--0.2.0--*.sql" >/dev/null; then
-        tools/install-script.sh --from-0.2.0 >"$work/omni_credentials--0.2.0--$version.sql"
-    fi
-    sed "s/@CARGO_VERSION@/$version/" host-pg/omni_credentials.control >"$work/omni_credentials.control"
+    mkdir "$work/extension"
+    tools/extension-files.sh "$work/extension"
     # No section that is loaded may be removed: strip would drop the segment (RELRO) that makes tables read-only.
     strip --strip-unneeded --remove-section=.comment -o "$work/omni_credentials.so" "$library"
 
     put "$work/omni_credentials.so" "$stage/lib"
-    put "$work/omni_credentials.control" "$stage/share/extension"
-    for script in "$work"/*.sql; do put "$script" "$stage/share/extension"; done
-    for upgrade in host-pg/upgrade/*.sql; do
-        if [[ -e $upgrade ]]; then put "$upgrade" "$stage/share/extension"; fi
-    done
+    for file in "$work/extension"/*; do put "$file" "$stage/share/extension"; done
     prune "$stage/share/extension"
     touch "$stage/.staged"
 fi
