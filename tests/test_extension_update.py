@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import MASTER_KEY, VARIABLE, Database, fresh_database, new_server, refused
 from installed import with_extension
-from releases import ROOT, SCRIPTS, History, problems
+from releases import ROOT, SCRIPTS, History, older_problems, problems
 from throwaway import Installation, Server
 
 HISTORY = History.read((ROOT / "CHANGELOG.md").read_text())
@@ -237,6 +238,7 @@ def test_from_each_release(version: str, updated_server: Server) -> None:
 class TestScriptsOfReleases:
     def test_as_they_must_be(self) -> None:
         assert problems(HISTORY, SCRIPTS, made_today()) == []
+        assert older_problems(HISTORY, SCRIPTS, made_today(f"0.2.0--{(HISTORY.released or [HISTORY.current])[0]}")) == []
 
     # The same look at folders where something is wrong.
 
@@ -276,6 +278,35 @@ class TestScriptsOfReleases:
 
     def test_no_update(self, folder: Path) -> None:
         assert problems(History.read(self.OPEN), folder, "") == ["there is no update from 0.2.0 to 0.3.0"]
+
+    FIRST = "# Changelog\n\n## [1.0.0] - 2027-01-02\n\n- a\n"
+
+    def test_the_update_from_the_older_extension(self, folder: Path) -> None:
+        first, later = History.read(self.FIRST), History(["1.0.0"], "1.1.0")
+        assert older_problems(History([], "1.0.0"), folder, "") == []
+        name = "omni_credentials--0.2.0--1.0.0.sql"
+        assert older_problems(first, folder, "") == [f"{name} was released and is not in SHA256SUMS"]
+        (folder / name).write_text("-- made")
+        (folder / "SHA256SUMS").write_text(f"x  {name}\n")
+        assert older_problems(first, folder, "-- made") == []
+        (problem,) = older_problems(first, folder, "-- made, and more")
+        assert problem.endswith("run ./just freeze again")
+        # Released, it stays as it is.
+        assert older_problems(later, folder, "-- made, and more") == []
+
+    def test_freeze_again(self, tmp_path: Path) -> None:
+        """Until the tag, a change of the sources reaches both scripts."""
+        for folder in ("tools", "host-pg/sql", "host-pg/upgrade"):
+            shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("omni_credentials--*"))
+        shutil.copy(ROOT / "Cargo.toml", tmp_path)
+        frozen = {f"omni_credentials--{name}.sql" for name in (HISTORY.current, f"0.2.0--{HISTORY.current}")}
+        for added in ("", "-- added\n"):
+            with (tmp_path / "host-pg" / "sql" / "rights.sql").open("a") as source:
+                source.write(added)
+            subprocess.run([tmp_path / "tools" / "freeze.sh"], capture_output=True, check=True)
+            scripts = {file.name: file.read_text() for file in (tmp_path / "host-pg" / "upgrade").glob("*.sql")}
+            assert set(scripts) == frozen
+            assert all(("-- added" in script) == bool(added) for script in scripts.values())
 
     def test_changed_under_the_same_version(self, folder: Path) -> None:
         (problem,) = problems(History.read(self.RELEASED), folder, "-- 0.2.0, and more")

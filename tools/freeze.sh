@@ -3,9 +3,12 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-tools/install-script.sh >"host-pg/upgrade/omni_credentials--$(tools/version.sh).sql"
-if ! compgen -G "host-pg/upgrade/omni_credentials--0.2.0--*.sql" >/dev/null; then
-    tools/install-script.sh --from-0.2.0 >"host-pg/upgrade/omni_credentials--0.2.0--$(tools/version.sh).sql"
+version=$(tools/version.sh)
+tools/install-script.sh >"host-pg/upgrade/omni_credentials--$version.sql"
+# The update from the older extension is to our first version, and stays; both are made again until that is tagged.
+older=$(compgen -G "host-pg/upgrade/omni_credentials--0.2.0--*.sql") || true
+if [[ -z $older || $older == */omni_credentials--0.2.0--$version.sql ]]; then
+    tools/install-script.sh --from-0.2.0 >"host-pg/upgrade/omni_credentials--0.2.0--$version.sql"
 fi
 cd host-pg/upgrade
 sha256sum ./*.sql | sed 's, \./, ,' >SHA256SUMS

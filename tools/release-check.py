@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from releases import ROOT, SCRIPTS, History, notes, problems, version_problems
+from releases import ROOT, SCRIPTS, History, notes, older_problems, problems, version_problems
 
 
 def main() -> int:
@@ -31,10 +31,16 @@ def main() -> int:
 
 def script_problems(history: History) -> Iterator[str]:
     """What is wrong with the scripts that ALTER EXTENSION UPDATE goes by."""
-    made = subprocess.run([ROOT / "tools" / "install-script.sh"], capture_output=True, text=True, check=True).stdout
     if history.next:
         yield f"CHANGELOG.md: {history.next} has no date: write it in place of “unreleased”"
-    yield from problems(history, SCRIPTS, made)
+    yield from problems(history, SCRIPTS, made())
+    yield from older_problems(history, SCRIPTS, made("--from-0.2.0"))
+
+
+def made(*arguments: str) -> str:
+    """The script that the sources give."""
+    command = [ROOT / "tools" / "install-script.sh", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def git_problems(root: Path, version: str, tags: list[str]) -> Iterator[str]:

@@ -64,6 +64,20 @@ def problems(history: History, scripts: Path, made: str) -> list[str]:
     return found
 
 
+def older_problems(history: History, scripts: Path, made: str) -> list[str]:
+    """What is wrong with the update from the older extension, 0.2.0, to our first version. `made` is the one that the
+    sources give today."""
+    if not history.released:
+        return []
+    first = history.released[0]
+    script = scripts / f"omni_credentials--0.2.0--{first}.sql"
+    if script.name not in (scripts / "SHA256SUMS").read_text().split():
+        return [f"{script.name} was released and is not in SHA256SUMS"]
+    if history.current == first and script.exists() and script.read_text() != made:
+        return [f"{script.name} is not what host-pg/sql gives: run ./just freeze again"]
+    return []
+
+
 def notes(changelog: str, version: str) -> str:
     """The section of a version, for the page of its release."""
     found = re.search(rf"^## \[{re.escape(version)}\] - \S+\n(.*?)(?=^## |^\[|\Z)", changelog, re.M | re.S)
