@@ -155,19 +155,24 @@ def test_the_readme_shows_what_the_packages_show() -> None:
         assert shown in (README.parent / package / "README.md").read_text()
 
 
-def test_the_first_lines_of_the_packages(tmp_path: Path) -> None:
-    """What the README shows below "Install it without building" for Python and Node."""
-    folder = Folder(tmp_path)
-    folder.run("init")
-    folder.run("set", "stripe", stdin=b"sk_test")
+def test_the_first_lines_without_building(tmp_path: Path) -> None:
+    """What the README shows below "Install it without building" for the command, then for Python and Node in its folder."""
+    folder = Folder(tmp_path).without_secret()
     readme = README.read_text()
+    (block,) = re.findall(r"^The command, one static file.*?```\n(.*?)```", readme, re.M | re.S)
+    lines = [line for line in block.splitlines() if not line.startswith(("tar ", "install "))]
+    script = "\n".join(lines).replace("~/.local/bin/omni-credentials", str(PROGRAM))
+    created = subprocess.run(["sh", "-eu", "-c", script], cwd=tmp_path, env=folder.environment, capture_output=True, check=False)
+    assert created.returncode == 0, created.stderr
+    assert readme.count("\nexport OMNI_CREDENTIALS_MASTER_PASSWORD_FILE=credentials.key\n") == 2
+    environment = folder.environment | {f"{VARIABLE}_FILE": "credentials.key", "PYTHONPATH": str(PYTHON_HOST)}
     (python,) = re.findall(r"^python -c '(.*)'$", readme, re.M)
     (node,) = re.findall(r"^node -e '(.*)'$", readme, re.M)
     modules = PYTHON_HOST.parents[1] / "node" / "installed" / "node_modules"
     (tmp_path / "node_modules").symlink_to(modules)
     for command, printed in (([sys.executable, "-c", python], "b'sk_test'\n"), ([shutil.which("node"), "-e", node], "sk_test\n")):
         done = subprocess.run(
-            command, cwd=tmp_path, env=folder.environment | {"PYTHONPATH": str(PYTHON_HOST)},
+            command, cwd=tmp_path, env=environment,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )
         assert (done.returncode, done.stdout) == (0, printed), done.stderr
