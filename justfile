@@ -198,6 +198,7 @@ deny:
 package-sources: wheel npm
     @packaging/pgxn.sh
     @packaging/sbom.sh wheel npm
+    @packaging/finish.sh
 
 # Checks the Python and Node packages as registries and their users do: twine, publint, types, a fresh install.
 [group('release')]

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Last step of a release, where the packages of all machines are together: writes what names their digests.
+# Last step of what packs, and of a release, where the packages of all machines are together: writes what names their
+# digests.
 #   SHA256SUMS, install.sh, omni-credentials.rb (a Homebrew formula)
 # Usage: packaging/finish.sh [FOLDER]; <target>/package without one.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

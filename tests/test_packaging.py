@@ -284,3 +284,13 @@ class TestInstallScript:
         if ruby := shutil.which("ruby"):
             assert output(ruby, "-c", release / "omni-credentials.rb") == "Syntax OK\n"
         assert not re.search(r"@[A-Z0-9_]+@", formula + (release / "install.sh").read_text())
+
+
+def test_what_packs_renews_the_digests() -> None:
+    """Whatever order the recipes run in, SHA256SUMS has what is in the folder."""
+    recipes = re.split(r"^(?=[a-z])", (ROOT / "justfile").read_text(), flags=re.M)
+    packing = [recipe for recipe in recipes if re.search(r"packaging/(postgres|command|pgxn|sbom)\.sh", recipe)]
+    assert [recipe.split(":")[0] for recipe in packing] == ["package", "package-sources"]
+    for recipe in packing:
+        steps = re.findall(r"^    @(packaging/\S+)", recipe, re.M)
+        assert steps[-1] == "packaging/finish.sh"
