@@ -6,6 +6,8 @@ set positional-arguments
 target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 python := env("OMNI_PYTHON", "run-this-as-./just")
 pg := "pg" + env("OMNI_PG_MAJOR", "18")
+# `dist` is how packages are built: all crates as one unit, which takes longer (Cargo.toml).
+profile := env("OMNI_PROFILE", "release")
 prettier := target / "node/package/node_modules/prettier/bin/prettier.cjs"
 javascript := "--log-level warn --config host-node/package.json host-node/{build.mjs,page.mjs,src,test} conformance/hosts/node_host.mjs tools/lint-workflows.mjs packaging/check/first.{mjs,ts}"
 throwaway := python + " tools/throwaway.py"
@@ -61,7 +63,7 @@ modules:
 [group('build')]
 build: modules
     @echo "building the extension for {{ pg }} (10 minutes the first time, most of it wasmtime)"
-    @cargo build --release --locked {{ packages }} --lib --bins
+    @cargo build --profile {{ profile }} --locked {{ packages }} --lib --bins
     @tools/stage.sh
 
 # Installs the extension into the Postgres that PG_CONFIG names (needs rights to write there).
@@ -71,12 +73,14 @@ install: build
 
 # Packs the extension and the command into <target>/package: .deb, .rpm, tar, extension image.
 [group('build')]
-package: build
-    @packaging/postgres.sh
-    @echo "linking the command without shared libraries (2 minutes the first time)"
-    @RUSTC_WORKSPACE_WRAPPER={{ justfile_directory() / "packaging/static.sh" }} cargo build --release --locked {{ packages }} \
+package: modules
+    @echo "building the extension for {{ pg }} as one unit (20 minutes the first time)"
+    @cargo build --profile dist --locked {{ packages }} --lib
+    @OMNI_PROFILE=dist packaging/postgres.sh
+    @echo "building the command, without shared libraries (5 minutes the first time)"
+    @RUSTC_WORKSPACE_WRAPPER={{ justfile_directory() / "packaging/static.sh" }} cargo build --profile dist --locked {{ packages }} \
         --bin omni-credentials
-    @packaging/command.sh
+    @OMNI_PROFILE=dist packaging/command.sh
     @packaging/sbom.sh library command
     @packaging/finish.sh
 
@@ -94,7 +98,7 @@ npm: modules
 [group('build')]
 clean:
     rm -rf {{ target / "release" }} {{ target / "stage" }} {{ target / "modules" }} {{ target / "guest" }} {{ target / "python" }} \
-        {{ target / "node" }} {{ target / "fuzz" }}
+        {{ target / "node" }} {{ target / "fuzz" }} {{ target / "dist" }}
 
 # ---- Test
 
@@ -157,7 +161,7 @@ fuzz *arguments:
 # Measures what users wait for beside what they would use otherwise, as one table; `--rows N`, `--vault FOLDER`, `--readme`; `--scale N` alone: what takes long.
 [group('test')]
 bench *arguments: build
-    @cargo build --release --locked {{ packages }} -p omni-credentials-bench-native-vs-component --bins
+    @cargo build --profile {{ profile }} --locked {{ packages }} -p omni-credentials-bench-native-vs-component --bins
     @{{ python }} bench/run.py "$@"
 
 # ---- Keep it clean

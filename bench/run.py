@@ -32,6 +32,8 @@ from report import Report, seconds
 from throwaway import Installation, Server, ServerError
 
 VARIABLE = "OMNI_CREDENTIALS_MASTER_PASSWORD"
+# How it was built: `dist` is how packages are.
+PROFILE = os.environ.get("OMNI_PROFILE", "release")
 # Values of 40 bytes, as API keys have.
 VALUE = "repeat(chr(97 + i % 26), 40)"
 
@@ -84,7 +86,7 @@ VAULT = "supabase/vault, native libsodium"
 def component(report: Report) -> None:
     """The core in the sandbox against the core natively."""
     target = Path(os.environ["CARGO_TARGET_DIR"])
-    program = target / "release/omni-credentials-bench-native-vs-component"
+    program = target / PROFILE / "omni-credentials-bench-native-vs-component"
     done = subprocess.run([program, target / "modules"], check=True, capture_output=True, text=True)
     targets = {"open 40 B": 1.05, "open 16 KiB": 2.0, "open 1 MiB": 2.5, "Argon2id 64 MiB, 3 passes, 4 lanes": 1.3}
     for line in done.stdout.splitlines()[2:]:
@@ -369,7 +371,7 @@ def history(report: Report, server: Server, rows: int = 2_000) -> None:
 
 def command(report: Report, key: str) -> None:
     """The command, as a script calls it again and again."""
-    program = Path(os.environ["CARGO_TARGET_DIR"]) / "release/omni-credentials"
+    program = Path(os.environ["CARGO_TARGET_DIR"]) / PROFILE / "omni-credentials"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "cache").mkdir()

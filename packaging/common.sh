@@ -5,7 +5,7 @@ umask 022
 
 version=$(tools/version.sh)
 revision=1
-release=$CARGO_TARGET_DIR/release
+release=$CARGO_TARGET_DIR/${OMNI_PROFILE:-release}
 out=${OMNI_PACKAGE_FOLDER:-$CARGO_TARGET_DIR/package}
 work=$out/work
 # The tests look at packages that were packed sooner and are larger.

@@ -7,7 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 feature=pg$OMNI_PG_MAJOR
 stage=$CARGO_TARGET_DIR/stage/$feature
-library=$CARGO_TARGET_DIR/release/libomni_credentials.so
+profile=${OMNI_PROFILE:-release}
+library=$CARGO_TARGET_DIR/$profile/libomni_credentials.so
 version=$(tools/version.sh)
 
 # put FILE FOLDER [NAME]: replaces a file in one step, so that a running server keeps the one it has mapped.
@@ -28,7 +29,7 @@ prune() {
     done
 }
 
-if [[ ! $stage/.staged -nt $library || -n $(find host-pg/sql host-pg/upgrade host-pg/*.control Cargo.toml tools/{stage,extension-files,install-script}.sh -newer "$stage/.staged" 2>/dev/null) ]]; then
+if [[ ! $stage/.staged -nt $library || $(cat "$stage/.staged") != "$profile" || -n $(find host-pg/sql host-pg/upgrade host-pg/*.control Cargo.toml tools/{stage,extension-files,install-script}.sh -newer "$stage/.staged" 2>/dev/null) ]]; then
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     mkdir "$work/extension"
@@ -39,7 +40,7 @@ if [[ ! $stage/.staged -nt $library || -n $(find host-pg/sql host-pg/upgrade hos
     put "$work/omni_credentials.so" "$stage/lib"
     for file in "$work/extension"/*; do put "$file" "$stage/share/extension"; done
     prune "$stage/share/extension"
-    touch "$stage/.staged"
+    echo "$profile" >"$stage/.staged"
 fi
 
 if ((OMNI_PG_MAJOR < 18)); then
