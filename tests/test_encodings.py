@@ -210,11 +210,11 @@ def test_messages(server: Server, encoding: str, codec: str, word: str) -> None:
                     execute(admin, statement, read, client)
         if encoding != "UTF8":
             # Names of files, modules and variables are ASCII there.
-            with pytest.raises(AssertionError, match="XX000.*should be valid UTF-8"):
+            with pytest.raises(AssertionError, match=r"XX000.*should be valid UTF-8"):
                 execute(admin, f"select omni_credentials.instantiate_file_store('{word}')", codec)
             with session(database) as other:
                 execute(other, "insert into omni_credentials.credentials (name, value) values ('n', '\\xe29880')")
-                with pytest.raises(AssertionError, match="22021.*is not text that this database's encoding can hold"):
+                with pytest.raises(AssertionError, match=r"22021.*is not text that this database's encoding can hold"):
                     execute(other, "select omni_credentials.get_credential('n')")
     database.close()
     with psycopg.connect(server.conninfo(), autocommit=True) as admin:

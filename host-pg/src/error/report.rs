@@ -50,8 +50,8 @@ pub(crate) fn warn(message: String) {
     pgrx::warning!("{}", in_database(message));
 }
 
-/// A text, which is UTF-8, for a message of the server, which is in the encoding of the database: that of another encoding
-/// gets characters beyond ASCII as `\u{e9}`. They are exact that way, whatever the client's encoding is.
+/// A text, which is UTF-8, for a message of the server, which is in the encoding of the database: in another encoding,
+/// characters beyond ASCII become `\u{e9}`. They are exact that way, whatever the client's encoding is.
 fn in_database(text: String) -> String {
     // SAFETY: reads a variable that is set before a session runs anything.
     let encoding = unsafe { pg_sys::GetDatabaseEncoding() };

@@ -41,8 +41,8 @@ fn check(call: &Call<'_>) -> Result<pg_sys::HeapTuple, Error> {
     accept(call, instance::of_table(call.relation()), &new)
 }
 
-/// The row, if its sealed value opens, or if a dump brought it whose keyring, settings or secret this server lacks, or does
-/// not have yet: `pg_restore --jobs` loads the tables of an instance in any order.
+/// The row, if its sealed value opens, or if a dump brought it whose keyring, settings or secret this server lacks, or
+/// does not have yet: `pg_restore --jobs` loads the tables of an instance in any order.
 pub(super) fn accept(
     call: &Call<'_>,
     handle: Result<Handle, Error>,

@@ -40,8 +40,8 @@ pub fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
         .map_err(|fault| Error::File { path: path.to_owned(), fault })
 }
 
-/// Which version of a file a process saw: its length, and when it was modified in nanoseconds. Not its inode, which some
-/// file systems of containers number differently each time.
+/// Which version of a file a process saw: its length, and when it was modified in nanoseconds. Not its inode, which
+/// some file systems of containers number differently each time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Version {
     length: i64,
