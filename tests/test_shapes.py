@@ -509,7 +509,10 @@ class TestEveryFunction:
             "create table mine.credentials_config (like mine.hidden) partition by range (kdf_lanes)",
         ),
         "no view": ("drop view mine.credentials",),
-        "garbage keyring": ("update mine.credentials_keyrings set keyring = '\\x00'",),
+        "garbage keyring": (
+            "alter table mine.credentials_keyrings disable trigger user",
+            "update mine.credentials_keyrings set keyring = '\\x00'",
+        ),
         "no keyring": (
             "alter table mine.credentials_keyrings disable trigger user",
             "delete from mine.credentials_keyrings",
@@ -589,7 +592,8 @@ class TestEveryFunction:
         mine.run("create foreign data wrapper nowhere; create server nowhere foreign data wrapper nowhere")
         mine.run(f"grant usage on foreign server nowhere to {owner}")
         # It refuses some of the shapes to owners of credentials; a superuser may switch it off.
-        mine.run("alter event trigger omni_credentials_guard_tables disable")
+        for trigger in ("guard_tables", "keep_restorable"):
+            mine.run(f"alter event trigger omni_credentials_{trigger} disable")
         for statement in shape:
             session.execute(statement)
         functions = mine.run(

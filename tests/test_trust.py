@@ -417,7 +417,7 @@ class TestVariables:
         db.run(f"create table public.rows as select name, value, scope from {TABLE}")
         db.run("grant select on public.leaked, public.rows to tenant")
         session.execute("update mine.credentials_config set environment_variable = %s", (VARIABLE,))
-        session.execute("update mine.credentials_keyrings k set module = l.module, keyring = l.keyring from public.leaked l")
+        session.execute("insert into mine.credentials_keyrings (number, module, keyring) select 9, module, keyring from public.leaked")
         with refused("42501", "role tenant may not use"):
             session.execute(
                 "select omni_credentials.open_credential('mine.encrypted_credentials'::regclass, name,"

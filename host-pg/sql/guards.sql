@@ -149,8 +149,8 @@ declare
     forgiving record;
 begin
     -- pg_restore --disable-triggers disables all triggers of a table, and enables them again as ordinary ones, which do not
-    -- fire under session_replication_role = replica. Without these, rows of the dump meet those that are there, and a keyring
-    -- that another server removed is gone.
+    -- fire under session_replication_role = replica. Without these, rows of the dump meet those that are there, and keyrings
+    -- that another server removed are gone.
     for forgiving in
         select distinct t.tgrelid::regclass as of_table, t.tgname as name
         from pg_event_trigger_ddl_commands() d
@@ -160,7 +160,7 @@ begin
         join pg_extension x on e.refclassid = 'pg_extension'::regclass and e.refobjid = x.oid
         where d.classid = 'pg_class'::regclass and x.extname = 'omni_credentials' and t.tgenabled <> 'A'
           and (p.proname in ('replace_config', 'skip_known_module', 'skip_known_variable', 'restore_policy')
-            or t.tgname in ('credentials_keyrings_arrive', 'allowed_variables_changed'))
+            or t.tgname in ('credentials_keyrings_arrive', 'credentials_keyrings_changed', 'allowed_variables_changed'))
     loop
         execute format('alter table %s enable always trigger %I', forgiving.of_table, forgiving.name);
     end loop;

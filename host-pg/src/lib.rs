@@ -33,4 +33,5 @@ pub extern "C-unwind" fn _PG_init() {
     file_store::register();
     keys::kek_cache_shared::register();
     keys::modules::register();
+    admin::register();
 }

@@ -115,10 +115,9 @@ create trigger encrypted_credentials_keep after update or delete on :schema.encr
     for each row execute function :extension.encrypted_credentials_keep();
 create trigger encrypted_credential_versions_check before insert or update or delete on :schema.encrypted_credential_versions
     for each row execute function :extension.encrypted_credential_versions_check();
-create trigger credentials_keyrings_changed after insert or update or truncate on :schema.credentials_keyrings
+create trigger credentials_keyrings_changed after insert or update or delete or truncate on :schema.credentials_keyrings
     for each statement execute function :extension.credentials_store_changed();
-create trigger credentials_keyrings_removed after delete on :schema.credentials_keyrings referencing old table as removed
-    for each statement execute function :extension.credentials_store_changed();
+alter table :schema.credentials_keyrings enable always trigger credentials_keyrings_changed;
 create trigger credentials_keyrings_arrive before insert or update or delete on :schema.credentials_keyrings
     for each row execute function :extension.credentials_store_changed();
 alter table :schema.credentials_keyrings enable always trigger credentials_keyrings_arrive;
@@ -131,9 +130,8 @@ comment on trigger encrypted_credentials_check on :schema.encrypted_credentials 
 comment on trigger encrypted_credentials_changed on :schema.encrypted_credentials is 'File stores follow at commit.';
 comment on trigger encrypted_credentials_keep on :schema.encrypted_credentials is 'What is replaced or deleted goes to the history.';
 comment on trigger encrypted_credential_versions_check on :schema.encrypted_credential_versions is 'No one but the extension writes the history, and what restores a dump.';
-comment on trigger credentials_keyrings_changed on :schema.credentials_keyrings is 'Every session reads the keyrings again. Keyrings stay where there are sealed values.';
-comment on trigger credentials_keyrings_removed on :schema.credentials_keyrings is 'The same for rows that are deleted.';
-comment on trigger credentials_keyrings_arrive on :schema.credentials_keyrings is 'The same for what logical replication brings. A keyring that another server removed stays where values need it.';
+comment on trigger credentials_keyrings_changed on :schema.credentials_keyrings is 'Every session reads the keyrings again. TRUNCATE fails where there are sealed values.';
+comment on trigger credentials_keyrings_arrive on :schema.credentials_keyrings is 'The same for what logical replication brings. A keyring that values need is neither deleted nor overwritten.';
 comment on trigger credentials_config_changed on :schema.credentials_config is 'Every session reads the settings again.';
 comment on trigger credentials_config_replace on :schema.credentials_config is 'A dump''s settings take the place of those of CREATE EXTENSION.';
 

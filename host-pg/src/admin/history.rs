@@ -84,10 +84,11 @@ pub(super) fn seal_again(handle: &Handle) -> Result<(), Error> {
             Ok(())
         }
         Err(OpenError::Store(error)) => Err(error),
-        Err(OpenError::Value(_)) if settings::on_unreadable() == OnUnreadable::Null => {
+        Err(_) if settings::on_unreadable() == OnUnreadable::Null => {
             unreadable = unreadable.saturating_add(1);
             Ok(())
         }
+        Err(OpenError::Closed(error)) => Err(error),
         Err(OpenError::Value(reason)) => Err(Error::Unreadable { name: version.display_name(), reason }),
     })?;
     if count > 0 {

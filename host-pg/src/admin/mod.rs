@@ -7,6 +7,7 @@ mod drop_guard;
 mod grants;
 mod history;
 mod instantiate;
+mod keyring_needs;
 mod old_value;
 mod owner;
 mod prune_keyrings;
@@ -16,3 +17,8 @@ mod rotate;
 mod status;
 mod store_changed;
 mod verify;
+
+/// Called once, when the library is loaded.
+pub(crate) fn register() {
+    store_changed::register();
+}

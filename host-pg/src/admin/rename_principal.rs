@@ -100,7 +100,7 @@ pub(super) fn open_as(
         store.open(identity, expires, sealed.bytes())
     }) {
         Ok(Ok(value)) => Ok(Some(value)),
-        Ok(Err(instance::OpenError::Store(error))) => Err(error),
+        Ok(Err(instance::OpenError::Store(error) | instance::OpenError::Closed(error))) => Err(error),
         Ok(Err(instance::OpenError::Value(_))) | Err(_) => Ok(None),
     }
 }

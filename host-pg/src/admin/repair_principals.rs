@@ -128,8 +128,15 @@ fn role_of(
         return Ok(None);
     }
     for (role, name) in roles {
-        if *role != fields.principal_oid() && open_as(handle, fields, sealed, name)?.is_some() {
-            return Ok(Some(*role));
+        if *role == fields.principal_oid() {
+            continue;
+        }
+        match open_as(handle, fields, sealed, name) {
+            Ok(Some(_)) => return Ok(Some(*role)),
+            Ok(None) => {}
+            // Its keyring does not open here: no name helps.
+            Err(error) if error.is_of_keyring() => return Ok(None),
+            Err(error) => return Err(error),
         }
     }
     Ok(None)

@@ -1,16 +1,19 @@
 //! `rotate_key`, `use_module` and `rotate_master_secret`: for the owner of the instance, and every row of it, no matter which role may
 //! see it. Each is one statement, so it is all or nothing.
 
-use pgrx::datum::DatumWithOid;
+use pgrx::datum::{DatumWithOid, Uuid};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use crate::admin::keyring_needs::Needs;
 use crate::admin::owner::{as_owner_of, change_row, change_setting, locked, must_own};
 use crate::admin::{crypto_modules, history};
 use crate::error::{Error, given, or_raise};
 use crate::file_store;
 use crate::instance::{self, Handle};
+use crate::keys::stored_keyring::StoredKeyring;
 use crate::keys::{allowed_variables, master_secret, modules};
+use crate::postgres::catalog;
 use crate::postgres::heap::Visibility;
 use crate::rows::every::every_row;
 use crate::rows::open;
@@ -78,10 +81,11 @@ fn seal_again(handle: &Handle) -> Result<i64, Error> {
                 Ok(again) => again,
                 Err(instance::OpenError::Store(error)) => return Err(error),
                 // As for reading: the setting says whether one bad row stops the others. It stays as it is.
-                Err(instance::OpenError::Value(_)) if settings::on_unreadable() == OnUnreadable::Null => {
+                Err(_) if settings::on_unreadable() == OnUnreadable::Null => {
                     unreadable = unreadable.saturating_add(1);
                     return Ok(());
                 }
+                Err(instance::OpenError::Closed(error)) => return Err(error),
                 Err(instance::OpenError::Value(reason)) => {
                     return Err(Error::Unreadable { name: fields.display_name(), reason });
                 }
@@ -110,9 +114,33 @@ fn rewrap(new_env_var: &str, schema: pg_sys::Oid) -> Result<(), Error> {
     must_own(table)?;
     allowed_variables::must_be_allowed(new_env_var, &handle.borrow().owners)?;
     let secret = master_secret::master_secret(new_env_var)?;
-    handle.borrow_mut().rewrap(&secret)?;
+    let closed = handle.borrow_mut().closed_to(&secret)?;
+    let left = leave(schema, closed)?;
+    handle.borrow_mut().rewrap(&secret, &left)?;
     change_setting(&handle, "environment_variable", new_env_var.into())?;
     // The files carry the keyring, too.
     file_store::changed(table);
     Ok(())
+}
+
+/// The keyrings that do not open and that no value needs, to be left as they are. One that may be needed is an error: it would
+/// be left behind under a secret that no one has any more.
+fn leave(schema: pg_sys::Oid, closed: Vec<(StoredKeyring, Error)>) -> Result<Vec<Uuid>, Error> {
+    if closed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut needs = Needs::of(schema)?;
+    let name = spi::quote_identifier(catalog::schema_name(schema));
+    let mut left = Vec::new();
+    for (keyring, error) in closed {
+        let id = keyring.id;
+        if needs.of_keyring(id)?.is_some() {
+            return Err(error);
+        }
+        pgrx::warning!(
+            "left keyring {id} of schema {name} as it is: {error}. No value needs it; to delete it: delete from {name}.credentials_keyrings where id = '{id}'"
+        );
+        left.push(id);
+    }
+    Ok(left)
 }

@@ -81,7 +81,16 @@ fn line(schema: pg_sys::Oid) -> Result<Line, Error> {
 fn unlocks(handle: &Handle) -> (Option<bool>, Option<String>) {
     let mut instance = handle.borrow_mut();
     if instance.keyrings() == 0 {
-        return (None, None);
+        let schema = instance.schema_name();
+        let problem = match instance.holds_nothing() {
+            Ok(true) => None,
+            Ok(false) => Some(format!(
+                "{}; if replication brought them, publish {schema}.credentials_keyrings with the rows",
+                Error::KeyringMissing { schema: schema.clone() }
+            )),
+            Err(error) => Some(error.to_string()),
+        };
+        return (None, problem);
     }
     match instance.unlock_current() {
         Ok(()) => (Some(true), None),

@@ -1,19 +1,21 @@
-//! The triggers on the tables of keyrings and settings: every backend looks at them again, and keyrings that may be needed
-//! stay, also where replication brings and removes them. No lock of ours is held then, and no statement trigger fires.
+//! The triggers on the tables of keyrings and settings: every backend looks at them again, and a keyring that values need
+//! stays as it is, whether a statement would remove it or replication does. No lock of ours is held then, and where
+//! replication applies a change, no trigger of the statement fires but for TRUNCATE.
 
+use std::cell::{Cell, RefCell};
+
+use omni_credentials_host::Digest;
 use pgrx::datum::Uuid;
 use pgrx::{FromDatum, pg_sys};
 
+use crate::admin::keyring_needs::Needs;
 use crate::error::{Error, or_raise};
-use crate::instance;
 use crate::postgres::catalog;
 use crate::postgres::fmgr::raw_function;
-use crate::postgres::heap::{Table, Visibility};
+use crate::postgres::heap::Table;
 use crate::postgres::tables::keyrings;
 use crate::postgres::trigger::{Call, Event, Level, Timing};
 use crate::postgres::varlena::Detoasted;
-use crate::rows::every::every_row;
-use crate::rows::history::every_version;
 
 raw_function!(
     credentials_store_changed_wrapper,
@@ -22,8 +24,8 @@ raw_function!(
 );
 
 /// AFTER any change of `credentials_config` or `credentials_keyrings`, for each statement: every backend looks again. And
-/// BEFORE any change of `credentials_keyrings`, for each row and always: so it does where replication changed them, and a
-/// keyring that another server removed stays where values here need it.
+/// BEFORE any change of `credentials_keyrings`, for each row. Those of `credentials_keyrings` fire always: so they do where
+/// replication applies changes.
 ///
 /// # Safety
 /// Called by Postgres.
@@ -35,87 +37,230 @@ unsafe fn credentials_store_changed(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys:
 
 /// The row of a trigger for each row; null for one of the statement.
 fn changed(call: &Call<'_>) -> Result<pg_sys::HeapTuple, Error> {
-    // SAFETY: the relation of the running trigger; the invalidation is queued and sent at commit.
-    let tell = || unsafe { pg_sys::CacheInvalidateRelcacheByRelid(call.relation()) };
     if call.must_fire(Timing::Before, Level::Row).is_ok() {
-        tell();
         return of_row(call);
     }
     call.must_fire(Timing::After, Level::Statement)?;
-    refuse_loss(call)?;
-    tell();
+    forget();
+    if call.event() == Event::Truncate {
+        refuse_loss(call)?;
+    }
+    tell(call);
     Ok(core::ptr::null_mut())
 }
 
-/// Fails where a statement removed keyrings and left values. `prune_keyrings`, which knows what is needed, removes rows
-/// directly, and no trigger fires for it.
+/// Tells every backend, at commit. Counts as something that the transaction writes.
+fn tell(call: &Call<'_>) {
+    // SAFETY: the relation of the running trigger; the invalidation is queued.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(call.relation()) }
+}
+
+/// Fails where a TRUNCATE removed keyrings and left values.
 fn refuse_loss(call: &Call<'_>) -> Result<(), Error> {
-    let Some(schema) = call.schema_of(c"credentials_keyrings").filter(|_| call.removed_rows()) else {
-        return Ok(());
-    };
-    for name in [c"encrypted_credentials", c"encrypted_credential_versions"] {
-        let values = Table::open_in(schema, name, pg_sys::AccessShareLock)?;
+    match call.schema_of(c"credentials_keyrings") {
+        Some(schema) if holds_values(schema)? => {
+            Err(Error::KeyringsNeeded { schema: catalog::schema_name(schema) })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether there are values. From here on no one writes any: what a transaction that still runs has sealed counts.
+fn holds_values(schema: pg_sys::Oid) -> Result<bool, Error> {
+    for (name, lock) in [
+        (c"encrypted_credentials", pg_sys::ShareRowExclusiveLock),
+        (c"encrypted_credential_versions", pg_sys::AccessShareLock),
+    ] {
+        let values = Table::open_in(schema, name, lock)?;
         if let Some(values) = values
             && !values.is_empty()?
         {
-            return Err(Error::KeyringsNeeded { schema: catalog::schema_name(schema) });
+            return Ok(true);
         }
     }
-    Ok(())
+    Ok(false)
 }
 
-/// The row, or null where a keyring is not to be deleted.
+/// The row, or null where replication is not to change a keyring. A statement of a session fails then.
 fn of_row(call: &Call<'_>) -> Result<pg_sys::HeapTuple, Error> {
-    if call.event() != Event::Delete {
-        return Ok(call.new_values()?.0);
-    }
-    let (row, values) = call.old_values()?;
-    // SAFETY: a variable of the session.
-    let applied = i64::from(unsafe { pg_sys::SessionReplicationRole })
-        == i64::from(pg_sys::SESSION_REPLICATION_ROLE_REPLICA);
-    let Some(schema) = call.schema_of(c"credentials_keyrings").filter(|_| applied) else {
-        // What a statement removes is for the statement's trigger to refuse.
+    let row = if call.event() == Event::Delete { call.old_values()?.0 } else { call.new_values()?.0 };
+    let Some((schema, old, new)) = loss(call)? else {
+        tell(call);
         return Ok(row);
     };
-    call.must_have(keyrings::COLUMNS)?;
-    // SAFETY: the datum of a uuid, whose column was checked just now, or NULL.
-    let id =
-        values.get(keyrings::ID).copied().flatten().and_then(|id| unsafe { Uuid::from_datum(id, false) });
-    let kept = match id.map_or(Ok(false), |id| is_needed(schema, id)) {
-        Ok(needed) => needed.then(|| "values here are sealed with it".to_owned()),
-        Err(error) => Some(format!("no one can tell whether values here are sealed with it: {error}")),
+    // SAFETY: a variable of the session.
+    let replicates = i64::from(unsafe { pg_sys::SessionReplicationRole })
+        == i64::from(pg_sys::SESSION_REPLICATION_ROLE_REPLICA);
+    let reason = match objection(call, schema, &old, new.as_ref(), replicates) {
+        Ok(None) => return Ok(row),
+        Ok(Some(reason)) => reason,
+        Err(error) if error.ends_statement() => return Err(error),
+        Err(error) => format!("no one can tell whether values here are sealed with it: {error}"),
     };
-    Ok(match kept {
-        Some(reason) => {
-            let schema = catalog::schema_name(schema);
-            pgrx::warning!("kept a keyring of schema {schema} that another server removed: {reason}");
-            core::ptr::null_mut()
-        }
-        None => row,
+    let (schema, id) = (catalog::schema_name(schema), old.id.to_string());
+    let change = if new.is_some() { "overwrite" } else { "delete" };
+    if !replicates {
+        return Err(Error::KeyringNeeded { schema, change, id, reason });
+    }
+    if may_warn() {
+        let other = if new.is_some() { "changed" } else { "removed" };
+        pgrx::warning!("kept keyring {id} of schema {schema} that another server {other}: {reason}");
+    }
+    Ok(core::ptr::null_mut())
+}
+
+/// The keyring that a row no longer has after the change, and the one that it has then; `None` where nothing goes.
+fn loss(call: &Call<'_>) -> Result<Option<(pg_sys::Oid, KeyringRow, Option<KeyringRow>)>, Error> {
+    let Some(schema) = call.schema_of(c"credentials_keyrings").filter(|_| call.event() != Event::Insert)
+    else {
+        return Ok(None);
+    };
+    call.must_have(keyrings::COLUMNS)?;
+    // A row with NULLs is left to the table's constraints.
+    let Some(old) = KeyringRow::of(&call.old_values()?.1) else { return Ok(None) };
+    if call.event() == Event::Delete {
+        return Ok(Some((schema, old, None)));
+    }
+    let new = KeyringRow::of(&call.new_values()?.1)
+        .filter(|new| (new.module, &new.bytes) != (old.module, &old.bytes));
+    Ok(new.map(|new| (schema, old, Some(new))))
+}
+
+/// What is in a row of `credentials_keyrings`.
+struct KeyringRow {
+    id: Uuid,
+    module: Digest,
+    bytes: Vec<u8>,
+}
+
+impl KeyringRow {
+    fn of(values: &[Option<pg_sys::Datum>]) -> Option<Self> {
+        let column = |column: usize| values.get(column).copied().flatten();
+        let bytes = |column: pg_sys::Datum| {
+            // SAFETY: the datum of a bytea that is not NULL; the columns were checked just now.
+            unsafe { Detoasted::new(column) }.bytes().to_vec()
+        };
+        // SAFETY: the datum of a uuid that is not NULL.
+        let id = unsafe { Uuid::from_datum(column(keyrings::ID)?, false) }?;
+        let module = Digest::from_bytes(bytes(column(keyrings::MODULE)?).try_into().ok()?);
+        Some(Self { id, module, bytes: bytes(column(keyrings::KEYRING)?) })
+    }
+}
+
+/// Why a keyring is not to be deleted, or not to get other bytes.
+fn objection(
+    call: &Call<'_>,
+    schema: pg_sys::Oid,
+    old: &KeyringRow,
+    new: Option<&KeyringRow>,
+    replicates: bool,
+) -> Result<Option<String>, Error> {
+    if !holds_values(schema)? {
+        tell(call);
+        return Ok(None);
+    }
+    with_needs(call, schema, |needs| {
+        let Some(need) = needs.of_keyring(old.id)? else { return Ok((None, new.is_none())) };
+        let reason = Some(need.reason().to_owned());
+        let Some(new) = new else { return Ok((reason, true)) };
+        // What was altered can be put back.
+        let was_altered = needs.is_altered(old.id);
+        let met = match needs.unlock(&new.module, &new.bytes) {
+            Ok(mut new) => was_altered || needs.are_met_by(old.id, &mut new)?,
+            Err(error) if error.is_of_keyring() => was_altered && !replicates,
+            Err(error) => return Err(error),
+        };
+        Ok(if met { (None, false) } else { (reason, true) })
     })
 }
 
-/// Whether a value here needs a keyring. Another server may have removed it before what is sealed with it arrived there.
-fn is_needed(schema: pg_sys::Oid, id: Uuid) -> Result<bool, Error> {
-    let table = instance::of_schema(schema)?.borrow().table;
-    let handle = instance::of_table_now(table)?;
-    // Most often it was replaced by one with the same keys and more.
-    if handle.borrow_mut().has_elsewhere_the_keys_of(id)? {
-        return Ok(false);
+thread_local! {
+    /// What the running statement found out.
+    static NEEDS: RefCell<Option<(Moment, Needs)>> = const { RefCell::new(None) };
+}
+
+/// A time in a transaction since which it has written nothing but what the trigger's own statement writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Moment {
+    transaction: pg_sys::TransactionId,
+    subtransaction: pg_sys::SubTransactionId,
+    command: pg_sys::CommandId,
+    schema: pg_sys::Oid,
+}
+
+impl Moment {
+    fn now(schema: pg_sys::Oid) -> Self {
+        // SAFETY: in a transaction. Before a row is deleted or updated, its transaction may get its number. The command counter
+        // goes on where the statement, or anything since the last time, has written: the rows that are gone by then are not
+        // seen any more.
+        unsafe {
+            let transaction = pg_sys::GetTopTransactionId();
+            pg_sys::CommandCounterIncrement();
+            Self {
+                transaction,
+                subtransaction: pg_sys::GetCurrentSubTransactionId(),
+                command: pg_sys::GetCurrentCommandId(false),
+                schema,
+            }
+        }
     }
-    // Writers that have sealed with it are done then, and the next ones look at the keyrings again.
-    drop(Table::open(table, pg_sys::ShareRowExclusiveLock)?);
-    let mut needed = false;
-    let mut look = |sealed| {
-        // SAFETY: the datum of a bytea that is not NULL.
-        let sealed = unsafe { Detoasted::new(sealed) };
-        needed = needed || handle.borrow_mut().may_need(id, sealed.bytes())?;
-        Ok(())
+}
+
+thread_local! {
+    static WARNINGS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// So many keyrings are named that a transaction keeps.
+const MOST_WARNINGS: usize = 10;
+
+fn may_warn() -> bool {
+    let before = WARNINGS.get();
+    WARNINGS.set(before.saturating_add(1));
+    if before == MOST_WARNINGS {
+        pgrx::warning!("further keyrings that are kept are not named");
+    }
+    before < MOST_WARNINGS
+}
+
+fn forget() {
+    drop(NEEDS.take());
+    WARNINGS.set(0);
+}
+
+/// Called once, when the library is loaded.
+pub(super) fn register() {
+    // SAFETY: called from _PG_init, in the only thread; the callback is a plain C function that calls nothing of the server.
+    unsafe { pg_sys::RegisterXactCallback(Some(on_transaction), core::ptr::null_mut()) }
+}
+
+/// The keys go with the transaction.
+unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *mut core::ffi::c_void) {
+    use pg_sys::XactEvent as E;
+    if [E::XACT_EVENT_COMMIT, E::XACT_EVENT_ABORT, E::XACT_EVENT_PREPARE].contains(&event) {
+        // Nothing here may fail.
+        let _ = NEEDS.try_with(|needs| needs.try_borrow_mut().map(|mut needs| needs.take()));
+        let _ = WARNINGS.try_with(|warnings| warnings.set(0));
+    }
+}
+
+/// Asks for needs that hold now. `ask` also says whether they still hold afterwards.
+fn with_needs<T>(
+    call: &Call<'_>,
+    schema: pg_sys::Oid,
+    ask: impl FnOnce(&mut Needs) -> Result<(T, bool), Error>,
+) -> Result<T, Error> {
+    let now = Moment::now(schema);
+    let kept = NEEDS.take().filter(|(moment, _)| *moment == now);
+    let (now, mut needs) = match kept {
+        Some(kept) => kept,
+        None => {
+            tell(call);
+            (Moment::now(schema), Needs::of(schema)?)
+        }
     };
-    every_row(table, Visibility::Now, |_, sealed| look(sealed))?;
-    let versions = handle.borrow().table_of_versions(pg_sys::AccessShareLock)?;
-    if let Some(versions) = versions {
-        every_version(&versions, Visibility::Now, |version| look(version.sealed))?;
+    let (answer, holds) = ask(&mut needs)?;
+    if holds {
+        NEEDS.set(Some((now, needs)));
     }
-    Ok(needed)
+    Ok(answer)
 }

@@ -32,7 +32,7 @@ fn findings(schema: pg_sys::Oid) -> Result<Vec<Finding>, Error> {
     let mut look = |fields: &Fields, sealed: pg_sys::Datum| {
         if let Err(reason) = open::readable(&handle, fields, sealed)? {
             let (name, kind, principal, scope) = describe(fields);
-            found.push((Text(name), Text(kind), Text(principal), Jsonb(scope), reason.to_string()));
+            found.push((Text(name), Text(kind), Text(principal), Jsonb(scope), reason));
         }
         Ok(())
     };

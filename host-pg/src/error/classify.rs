@@ -44,11 +44,39 @@ impl Error {
             ),
             Self::KeyringTampered { schema } => (
                 C::ERRCODE_DATA_CORRUPTED,
-                Some(format!("Restore {schema}.credentials_keyrings from a backup.")),
+                Some(format!("Put it back from a backup, with insert into {0}.credentials_keyrings ... on conflict (id) do update. If there are no values that need it: delete from {0}.credentials_keyrings.", quote_identifier(schema))),
+            ),
+            Self::KeyringDamaged { schema, id } => (
+                C::ERRCODE_DATA_CORRUPTED,
+                Some(format!("Put it back from a backup, with insert into {0}.credentials_keyrings ... on conflict (id) do update. If no value needs it: delete from {0}.credentials_keyrings where id = {1}.", quote_identifier(schema), quote(id))),
+            ),
+            Self::KeyringOfAnotherSecret { schema, id, variable } => (
+                C::ERRCODE_INVALID_PASSWORD,
+                Some(format!("If the secret was changed on another server: select omni_credentials.rotate_master_secret(...), with the same variable as there. If {variable} is wrong, start the server with the right one. If no value needs the keyring: delete from {}.credentials_keyrings where id = {}.", quote_identifier(schema), quote(id))),
+            ),
+            Self::KeyringModuleMissing { schema, id, .. } => (
+                C::ERRCODE_UNDEFINED_OBJECT,
+                Some(format!("Install the module: select omni_credentials.install_module(name, wasm, digest). If no value needs the keyring: delete from {}.credentials_keyrings where id = {}.", quote_identifier(schema), quote(id))),
+            ),
+            Self::KeyringModuleNotAllowed { schema, id, .. } => (
+                C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                Some(format!("If it may run here, add its digest to omni_credentials.allowed_modules in postgresql.conf and restart the server. If no value needs the keyring: delete from {}.credentials_keyrings where id = {}.", quote_identifier(schema), quote(id))),
+            ),
+            Self::TooManyKeyrings { schema, number, .. } => (
+                C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                Some(format!("Delete those that no value needs: delete from {}.credentials_keyrings where number = {number}. If a value needs one of them, the error names it: add and id <> '...'.", quote_identifier(schema))),
+            ),
+            Self::KeyringNumber { schema, id, free, .. } => (
+                C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                Some(format!("Give it a lower number: update {0}.credentials_keyrings set number = {free} where id = {1}. Or, if no value needs it: delete from {0}.credentials_keyrings where id = {1}.", quote_identifier(schema), quote(id))),
+            ),
+            Self::KeyringNeeded { schema, .. } => (
+                C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+                Some(format!("To seal all values with a fresh keyring and remove the others: select omni_credentials.use_module({0}), then select omni_credentials.prune_keyrings({0}). Values that do not open: select * from omni_credentials.verify({0}). To destroy the credentials: truncate {1}.encrypted_credentials, {1}.encrypted_credential_versions, {1}.credentials_keyrings.", quote_schema(schema), quote_identifier(schema))),
             ),
             Self::KeyringMissing { schema } => (
                 C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                Some(format!("Restore {schema}.credentials_keyrings from the backup that the rows came from, or delete the rows from {schema}.encrypted_credentials.")),
+                Some(format!("If replication brought the rows, publish the keyrings with them: alter publication ... add table {0}.credentials_keyrings. Otherwise restore {0}.credentials_keyrings from the backup that the rows came from, or delete the rows from {0}.encrypted_credentials.", quote_identifier(schema))),
             ),
             Self::KeyringSealsRow { schema, .. } => (
                 C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,

@@ -3,6 +3,7 @@
 //! Messages name the credential or the object and the command that fixes it. They never hold a value, a key or a secret.
 
 mod classify;
+mod kinds;
 mod report;
 mod unreadable;
 
@@ -48,6 +49,33 @@ pub(crate) enum Error {
     /// The keyring was altered.
     #[error("the keyring of schema {schema} was altered")]
     KeyringTampered { schema: String },
+    /// One of several keyrings was altered, or is none.
+    #[error("keyring {id} of schema {schema} was altered")]
+    KeyringDamaged { schema: String, id: String },
+    /// One of several keyrings is under another secret.
+    #[error(
+        "the master secret in environment variable {variable} is not the one that keyring {id} of schema {schema} was sealed with"
+    )]
+    KeyringOfAnotherSecret { schema: String, id: String, variable: String },
+    /// One of several keyrings is of a module that this server does not have.
+    #[error("keyring {id} of schema {schema} needs crypto module {digest}, which is not installed")]
+    KeyringModuleMissing { schema: String, id: String, digest: String },
+    /// One of several keyrings is of a module that the server's configuration leaves out.
+    #[error(
+        "keyring {id} of schema {schema} needs crypto module {digest}, which is not allowed on this server"
+    )]
+    KeyringModuleNotAllowed { schema: String, id: String, digest: String },
+    /// More keyrings than a server tries for a value, or unites.
+    #[error("table {schema}.credentials_keyrings has more than {most} keyrings to try or to unite")]
+    TooManyKeyrings { schema: String, most: usize, number: i32 },
+    /// No number is left for a keyring that supersedes the others.
+    #[error(
+        "no keyring can supersede keyring {id} of schema {schema}: its number {number} is the highest there is"
+    )]
+    KeyringNumber { schema: String, id: String, number: i32, free: i32 },
+    /// A statement deletes or overwrites a keyring that is, or may be, of use.
+    #[error("cannot {change} keyring {id} of schema {schema}: {reason}")]
+    KeyringNeeded { schema: String, change: &'static str, id: String, reason: String },
     /// Sealed credentials without a keyring: minting one would hide the loss.
     #[error("schema {schema} holds sealed credentials but no keyring")]
     KeyringMissing { schema: String },
@@ -257,27 +285,6 @@ pub(crate) enum Error {
     /// Postgres answered in a way that it should not.
     #[error("{0}")]
     Internal(String),
-}
-
-impl Error {
-    /// Whether values do not open because of what this server has or permits, or because their instance is incomplete,
-    /// and not because of what the values are. What a dump brings is kept then: reading says what is missing.
-    pub(crate) fn is_of_this_server(&self) -> bool {
-        matches!(
-            self,
-            Self::MasterSecretMissing { .. }
-                | Self::MasterSecretFile { .. }
-                | Self::MasterSecretCommand { .. }
-                | Self::MasterSecretTwice { .. }
-                | Self::MasterSecretInvalid { .. }
-                | Self::MasterSecretWrong { .. }
-                | Self::VariableNotAllowed { .. }
-                | Self::ModuleMissing { .. }
-                | Self::ModuleNotAllowed { .. }
-                | Self::SettingsMissing { .. }
-                | Self::KeyringTampered { .. }
-        )
-    }
 }
 
 impl From<pgrx::spi::SpiError> for Error {

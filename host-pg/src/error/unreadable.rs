@@ -63,7 +63,7 @@ impl Unreadable {
             Self::InvalidExpiry => "Give it another expires_at, or NULL, and a value.",
             Self::UnknownVersion(_) => "Update omni_credentials.",
             Self::UnknownSuite(_) | Self::UnknownKey => {
-                "Restore the keyring it came with (credentials_keyrings), or set the value again."
+                "If replication brought it, publish omni_credentials.credentials_keyrings, or that of its instance, with the rows. Otherwise restore the keyring it came with (credentials_keyrings), or set the value again."
             }
             Self::PrincipalDropped(_) => {
                 "Give it to another role: select omni_credentials.rename_principal(...)."

@@ -54,12 +54,21 @@ pub(super) fn parse(
     // Newest first; a module that several keyrings have is asked once.
     let mut tried = if parsed.is_some() { vec![*module.digest()] } else { Vec::new() };
     let before = superseded.iter().map(|before| before.module);
+    let mut closed = None;
     for digest in before.chain(modules::all_installed()?) {
         if tried.contains(&digest) {
             continue;
         }
         tried.push(digest);
-        let old = modules::module(&digest)?;
+        let old = match modules::module(&digest) {
+            Ok(module) => module,
+            // Another server made a keyring with a module that is not here. The file need not be of that one.
+            Err(error) if error.is_of_keyring() => {
+                closed.get_or_insert(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let mut old_files = old.files().map_err(fault)?;
         if let Ok(document) = old_files.parse(bytes) {
             let settled = store.file_digest.as_deref() == Some(Digest::of(bytes).as_bytes());
@@ -68,9 +77,10 @@ pub(super) fn parse(
         }
         drop(old_files);
     }
-    match parsed {
-        Some(error) => Err(fault(error)),
-        None => {
+    match (parsed, closed) {
+        (Some(error), None) => Err(fault(error)),
+        (_, Some(error)) => Err(error),
+        (None, None) => {
             Err(Error::FileInvalid { filename, reason: format!("module {} cannot read it", module.digest()) })
         }
     }
@@ -124,7 +134,7 @@ fn seal_again(
             let row = rows.get(&key(&identity));
             let same = match row.map(|(expires, sealed)| instance.open(&identity, *expires, sealed)) {
                 Some(Ok(held)) => *held == *value && row.is_some_and(|row| row.0 == record.expires),
-                Some(Err(OpenError::Store(error))) => return Err(error),
+                Some(Err(OpenError::Store(error) | OpenError::Closed(error))) => return Err(error),
                 Some(Err(OpenError::Value(_))) | None => false,
             };
             record.sealed = match row {

@@ -40,12 +40,18 @@ fn needs_superseded(instance: &Instance, filename: &str, file: &[u8]) -> Result<
             Ok(superseded.iter().any(|before| before.bytes == keyring))
         }
         Err(error) if moved::may_be_of_another_module(&error) => {
+            let mut closed = None;
             for before in &superseded {
-                if modules::module(&before.module)?.files().map_err(fault)?.parse(file).is_ok() {
-                    return Ok(true);
+                match modules::module(&before.module) {
+                    Ok(module) if module.files().map_err(fault)?.parse(file).is_ok() => return Ok(true),
+                    Ok(_) => {}
+                    Err(error) if error.is_of_keyring() => {
+                        closed.get_or_insert(error);
+                    }
+                    Err(error) => return Err(error),
                 }
             }
-            Err(fault(error))
+            Err(closed.unwrap_or_else(|| fault(error)))
         }
         Err(error) => Err(fault(error)),
     }

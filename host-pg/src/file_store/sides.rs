@@ -14,7 +14,7 @@ use super::table::{Rows, Seen};
 use super::{file_error, limit_error, moved};
 use crate::error::Error;
 use crate::instance::{Instance, Union};
-use crate::keys::keyrings::StoredKeyring;
+use crate::keys::stored_keyring::StoredKeyring;
 
 /// Both sides, and what they are to hold.
 pub(super) struct Sides {

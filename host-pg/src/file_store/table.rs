@@ -266,7 +266,7 @@ fn is_resealed(
     let open = |sealed: &[u8]| match open::open_unchecked(&handle, fields, open::bytea(sealed)) {
         Ok(value) => Ok(Some(value)),
         Err(OpenError::Value(_)) => Ok(None),
-        Err(OpenError::Store(error)) => Err(error),
+        Err(OpenError::Store(error) | OpenError::Closed(error)) => Err(error),
     };
     let before = open(held)?;
     Ok(before.is_some() && before == open(&entry.sealed)?)

@@ -1,15 +1,17 @@
 //! Changes of the keyrings of an instance: every one goes through here, under a lock that makes writers wait.
 
-use omni_credentials_host::{self as host, Costs, Digest, Kek};
+use omni_credentials_host::{Costs, Digest, Kek};
+use pgrx::datum::Uuid;
 use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::instance::Instance;
 use crate::instance::keyring_union::Union;
 use crate::keys::kek_cache::{self, KeyId};
-use crate::keys::keyrings::StoredKeyring;
+use crate::keys::keyrings::MOST_KEYRINGS;
+use crate::keys::stored_keyring::StoredKeyring;
 use crate::keys::{allowed_variables, modules};
-use crate::postgres::heap::Visit;
+use crate::postgres::heap::{Table, Visit};
 use crate::postgres::tables::keyrings;
 use crate::settings;
 
@@ -20,29 +22,20 @@ impl Instance {
         if self.keyrings.loaded.is_empty() {
             return self.create_first_keyring();
         }
-        let schema = self.schema_name();
         // Not in the keyring that seals: if storing the new key fails, nothing may have been sealed with it.
         let Union { bytes: current, kek, of } = self.union()?;
         let bytes = self
             .current_module()?
             .unlock(&current, &kek)
             .and_then(|mut keyring| keyring.add_key().and_then(|()| keyring.to_bytes()))
-            .map_err(|error| match error {
-                host::Error::Refused(failure) if failure.code == host::ErrorCode::TooManyKeys => {
-                    Error::KeyringFull { schema }
-                }
-                other => modules::module_error(other),
-            })?;
+            .map_err(|error| self.fault(0, error))?;
         self.replace(&of, &bytes, kek)
     }
 
     /// Makes a keyring with a module, which becomes the current one. The keyrings before it stay, for reading.
     pub(crate) fn add_keyring(&mut self, digest: &Digest) -> Result<(), Error> {
         settings::may_create_keys(|| self.schema_name())?;
-        if !self.keyrings.loaded.is_empty() {
-            // Tells a wrong master secret before anything is written.
-            self.keyrings.unlocked(0)?;
-        }
+        self.must_open_one()?;
         let module = modules::module(digest)?;
         let secret = self.keyrings.variable.secret()?;
         let made = module
@@ -52,29 +45,84 @@ impl Instance {
         self.store_keyring(digest, &made.keyring, made.kek)
     }
 
-    /// Wraps every keyring under another master secret. One that is under it already stays as it is: another server that this
-    /// one replicates with wrapped it.
-    pub(crate) fn rewrap(&mut self, secret: &[u8]) -> Result<(), Error> {
+    /// Tells a wrong master secret before anything is written. A keyring that does not open here, while another one does, is
+    /// for those to find who need it.
+    fn must_open_one(&mut self) -> Result<(), Error> {
+        let mut closed = None;
+        for index in 0..self.keyrings.loaded.len().min(MOST_KEYRINGS) {
+            match self.keyrings.unlocked(index) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_of_keyring() => {
+                    closed.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match closed {
+            Some(_) if self.keyrings.loaded.len() > MOST_KEYRINGS => Err(self.keyrings.too_many()),
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// The keyrings that open neither with the instance's master secret nor with another one.
+    pub(crate) fn closed_to(&mut self, secret: &[u8]) -> Result<Vec<(StoredKeyring, Error)>, Error> {
+        let mut closed = Vec::new();
+        for index in 0..self.keyrings.loaded.len() {
+            if self.keyrings.is_copy(index) {
+                continue;
+            }
+            let Err(error) = self.keyrings.unlocked(index).map(drop) else { continue };
+            let Some(stored) = self.keyrings.loaded.get(index).map(|keyring| keyring.stored.clone()) else {
+                break;
+            };
+            if self.is_under(secret, &stored) {
+                continue;
+            }
+            if !error.is_of_keyring() {
+                return Err(error);
+            }
+            closed.push((stored, error));
+        }
+        Ok(closed)
+    }
+
+    fn is_under(&self, secret: &[u8], stored: &StoredKeyring) -> bool {
+        let Ok(module) = modules::module(&stored.module) else { return false };
+        let Ok(kek) = module.derive_kek(secret, &stored.bytes) else { return false };
+        kek_cache::remember(&KeyId::new(secret, &stored.module, &stored.bytes), &kek);
+        module.unlock(&stored.bytes, &kek).is_ok()
+    }
+
+    /// Wraps every keyring under another master secret, but for those that `left` names. One that is under it already stays as
+    /// it is: another server that this one replicates with wrapped it.
+    pub(crate) fn rewrap(&mut self, secret: &[u8], left: &[Uuid]) -> Result<(), Error> {
         let costs = self.costs()?;
-        let (mut before, mut after) = (Vec::new(), Vec::new());
+        let (mut before, mut after) = (Vec::<StoredKeyring>::new(), Vec::new());
         for index in 0..self.keyrings.loaded.len() {
             let Some(stored) = self.keyrings.loaded.get(index).map(|keyring| keyring.stored.clone()) else {
                 break;
             };
-            let module = modules::module(&stored.module)?;
+            let is_same =
+                |other: &StoredKeyring| (other.module, &other.bytes) == (stored.module, &stored.bytes);
+            if self.keyrings.is_copy(index) && before.iter().any(is_same) {
+                before.push(stored);
+                continue;
+            }
+            if left.contains(&stored.id) {
+                continue;
+            }
             let kek = match self.keyrings.kek(index) {
                 Ok(kek) => kek,
-                Err(error) => match module.derive_kek(secret, &stored.bytes) {
-                    Ok(kek) => {
-                        kek_cache::remember(&KeyId::new(secret, &stored.module, &stored.bytes), &kek);
-                        continue;
-                    }
-                    Err(_) => return Err(error),
-                },
+                Err(_) if self.is_under(secret, &stored) => continue,
+                Err(error) => return Err(error),
             };
-            let made = module.rewrap(&stored.bytes, &kek, secret, costs).map_err(|error| {
-                self.keyrings.secret_error(error, &format!("schema {}", self.schema_name()))
-            })?;
+            let made = modules::module(&stored.module)?.rewrap(&stored.bytes, &kek, secret, costs).map_err(
+                |error| {
+                    let what = format!("schema {}", self.schema_name());
+                    self.keyrings.naming(index, self.keyrings.secret_error(error, &what))
+                },
+            )?;
             kek_cache::remember(&KeyId::new(secret, &stored.module, &made.keyring), &made.kek);
             after.push(StoredKeyring::row(stored.number, &stored.module, &made.keyring));
             before.push(stored);
@@ -157,16 +205,35 @@ impl Instance {
     pub(crate) fn store_keyring(&mut self, module: &Digest, bytes: &[u8], kek: Kek) -> Result<(), Error> {
         modules::pin(module)?;
         let table = StoredKeyring::table(self.keyrings_table, pg_sys::ShareRowExclusiveLock)?;
-        let mut last = 0;
-        table.scan(|row| {
-            last = last.max(row.required::<i32>(keyrings::NUMBER)?);
-            Ok(Visit::Continue)
-        })?;
-        table.insert(&StoredKeyring::row(last.saturating_add(1), module, bytes))?;
+        table.insert(&StoredKeyring::row(self.next_number(&table)?, module, bytes))?;
         table.announce_change();
         self.reread()?;
         self.keep_kek(bytes, kek);
         Ok(())
+    }
+
+    /// The number of a keyring that supersedes those in the table; an error that names the one that none can supersede.
+    fn next_number(&self, table: &Table) -> Result<i32, Error> {
+        let (mut last, mut highest) = (0, None);
+        table.scan(|row| {
+            let number = row.required::<i32>(keyrings::NUMBER)?;
+            if number == i32::MAX {
+                highest = Some(row.required::<Uuid>(keyrings::ID)?);
+            } else {
+                last = last.max(number);
+            }
+            Ok(Visit::Continue)
+        })?;
+        let free = last.saturating_add(1);
+        match highest {
+            None => Ok(free),
+            Some(id) => Err(Error::KeyringNumber {
+                schema: self.schema_name(),
+                id: id.to_string(),
+                number: i32::MAX,
+                free: free.min(i32::MAX - 1),
+            }),
+        }
     }
 
     /// Remembers the KEK of a keyring that was made or changed here.

@@ -8,23 +8,26 @@ mod cache;
 mod config;
 mod keyring_union;
 mod keyring_writes;
+mod values;
 
 pub(crate) use cache::{Handle, of_schema, of_table, of_table_now};
 use config::{Settings, read_settings};
 pub(crate) use config::{configured_module, has_settings};
 pub(crate) use keyring_union::Union;
 
-use omni_credentials_host::{self as host, Digest, Identity, Kek, Module};
-use pgrx::pg_sys;
-use zeroize::Zeroizing;
+pub(crate) use crate::keys::keyring_values::OpenError;
 
-use crate::error::{Error, Unreadable, display_name};
-use crate::keys::keyrings::{Keyrings, StoredKeyring};
+use omni_credentials_host::{Digest, Kek, Module};
+use pgrx::pg_sys;
+
+use crate::error::Error;
+use crate::keys::keyrings::Keyrings;
 use crate::keys::master_secret::Variable;
 use crate::keys::modules;
+use crate::keys::stored_keyring::StoredKeyring;
+use crate::postgres::catalog;
 use crate::postgres::heap::{Table, Visibility};
 use crate::postgres::tables;
-use crate::postgres::{catalog, invalidation};
 
 /// An instance, as this backend knows it.
 pub(crate) struct Instance {
@@ -72,18 +75,6 @@ pub(crate) fn parts(schema: pg_sys::Oid) -> Option<Parts> {
     })
 }
 
-/// How opening a value can fail: the value, or the store.
-pub(crate) enum OpenError {
-    Value(Unreadable),
-    Store(Error),
-}
-
-impl From<Error> for OpenError {
-    fn from(error: Error) -> Self {
-        Self::Store(error)
-    }
-}
-
 impl Instance {
     /// The schema's name.
     pub(crate) fn schema_name(&self) -> String {
@@ -107,7 +98,12 @@ impl Instance {
 
     /// Unlocks the current keyrings.
     pub(crate) fn unlock_current(&mut self) -> Result<(), Error> {
-        (0..self.keyrings.equals()).try_for_each(|index| self.keyrings.unlocked(index).map(drop))
+        self.keyrings.current()?.into_iter().try_for_each(|index| self.keyrings.unlocked(index).map(drop))
+    }
+
+    /// The same keyrings, to be unlocked apart from these.
+    pub(crate) fn keyrings_apart(&self) -> Keyrings {
+        self.keyrings.apart()
     }
 
     /// The module of the current keyring, or the one that a new keyring is made with.
@@ -123,114 +119,6 @@ impl Instance {
         self.current()
             .map(|current| current.bytes.clone())
             .ok_or_else(|| Error::KeyringMissing { schema: self.schema_name() })
-    }
-
-    /// Opens a value with whichever keyring has its key.
-    pub(crate) fn open(
-        &mut self,
-        identity: &Identity<'_>,
-        expires: Option<u64>,
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let reason = match self.keyrings.open(identity, expires, sealed)? {
-            Ok(value) => return Ok(value),
-            Err(reason) => reason,
-        };
-        // A statement whose lock on the table is older than a new keyring is not told of it, but sees the rows that were
-        // sealed with it; and logical replication brings keyrings without telling the backends.
-        if reason.is_of_another_key() && self.reread()? {
-            return self.keyrings.open(identity, expires, sealed)?.map_err(OpenError::Value);
-        }
-        Err(OpenError::Value(reason))
-    }
-
-    /// Opens a value that the active snapshot shows. Where its keyring was pruned since, the same snapshot shows that
-    /// keyring.
-    pub(crate) fn open_as_seen(
-        &mut self,
-        identity: &Identity<'_>,
-        expires: Option<u64>,
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        if !self.pruned.loaded.is_empty()
-            && let Ok(value) = self.pruned.open(identity, expires, sealed)?
-        {
-            return Ok(value);
-        }
-        match self.open(identity, expires, sealed) {
-            Err(OpenError::Value(reason)) if reason.is_of_another_key() && self.find_pruned()? => {
-                self.pruned.open(identity, expires, sealed)?.map_err(OpenError::Value)
-            }
-            result => result,
-        }
-    }
-
-    /// Seals a value again under the current key. Where the current keyring has its key, it stays the same version of
-    /// the credential.
-    pub(crate) fn reseal(
-        &mut self,
-        identity: &Identity<'_>,
-        expires: Option<u64>,
-        sealed: &[u8],
-    ) -> Result<Vec<u8>, OpenError> {
-        if let Some(result) = self.keyrings.reseal(identity, expires, sealed)? {
-            return result.map_err(OpenError::Value);
-        }
-        let value = self.open(identity, expires, sealed)?;
-        Ok(self.seal(identity, expires, &value)?)
-    }
-
-    /// Whether the current keyring opens a value.
-    pub(crate) fn opens_with_current(
-        &mut self,
-        identity: &Identity<'_>,
-        expires: Option<u64>,
-        sealed: &[u8],
-    ) -> Result<bool, Error> {
-        Ok(self.keyrings.open_with(0, identity, expires, sealed)?.is_ok())
-    }
-
-    /// Whether a superseded keyring has the key of a value, or may have it: where the value's format is unknown,
-    /// no one can tell.
-    pub(crate) fn needs_superseded(&mut self, sealed: &[u8]) -> Result<bool, Error> {
-        for index in self.keyrings.equals()..self.keyrings.loaded.len() {
-            if self.keyrings.may_have_key_of(index, sealed)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Looks for keyrings that the active snapshot shows and that are pruned since.
-    fn find_pruned(&mut self) -> Result<bool, Error> {
-        let mut seen = StoredKeyring::read_all(self.keyrings_table, Visibility::BySnapshot)?;
-        seen.retain(|seen| self.keyrings.loaded.iter().all(|keyring| keyring.stored.id != seen.id));
-        if seen.is_empty() {
-            return Ok(false);
-        }
-        invalidation::mark_at_end();
-        // The secret of that time: the snapshot is of this run of the server, and so is the environment.
-        let settings = read_settings(self.config_table, Visibility::BySnapshot)?;
-        self.pruned.replace(Variable::new(settings.variable, &self.owners)?, seen);
-        Ok(true)
-    }
-
-    /// Seals a value under the current key, making the keyring where the instance has none yet.
-    pub(crate) fn seal(
-        &mut self,
-        identity: &Identity<'_>,
-        expires: Option<u64>,
-        value: &[u8],
-    ) -> Result<Vec<u8>, Error> {
-        if self.keyrings.loaded.is_empty() {
-            self.create_first_keyring()?;
-        }
-        // What this server seals is to open on each that has these keyrings.
-        self.unlock_current()?;
-        self.keyrings
-            .unlocked(0)?
-            .seal(identity, expires, value)
-            .map_err(|error| refused_field(error, identity))
     }
 
     /// The keyrings before the current ones, newest first.
@@ -269,7 +157,7 @@ impl Instance {
 
     /// The module of the current keyring.
     pub(crate) fn current_module(&self) -> Result<Module, Error> {
-        modules::module(&self.current_digest()?)
+        modules::module(&self.current_digest()?).map_err(|error| self.keyrings.naming(0, error))
     }
 
     /// The module that a new keyring of this instance is made with.
@@ -358,26 +246,6 @@ fn belongs_to(view: pg_sys::Oid, table: pg_sys::Oid) -> bool {
     let is_view = u8::try_from(unsafe { pg_sys::get_rel_relkind(view) }) == Ok(pg_sys::RELKIND_VIEW);
     let owner = catalog::owner(view);
     is_view && (owner == catalog::owner(table) || owner.is_some_and(catalog::is_superuser))
-}
-
-/// Which field the module refused, and why.
-fn refused_field(error: host::Error, identity: &Identity<'_>) -> Error {
-    use host::ErrorCode as E;
-    let host::Error::Refused(failure) = error else {
-        return modules::module_error(error);
-    };
-    let name = display_name(identity.name);
-    let (field, problem) = match failure.code {
-        E::InvalidName => ("name", "must have 1 to 512 bytes in UTF-8".to_owned()),
-        E::InvalidKind => ("kind", "must have 1 to 63 bytes in UTF-8".to_owned()),
-        E::InvalidPrincipal => ("principal", "must be a role name of 1 to 255 bytes in UTF-8".to_owned()),
-        E::InvalidScope => ("scope", "must be JSON nested at most 32 levels deep".to_owned()),
-        E::ScopeTooLarge => ("scope", format!("has {} bytes as JSON, more than 2048", failure.found)),
-        E::InvalidExpiry => return Error::InvalidExpiry { name },
-        E::ValueTooLarge => ("value", format!("has {} bytes, more than 1048576", failure.found)),
-        _ => return Error::ModuleFailed { reason: failure.to_string() },
-    };
-    Error::InvalidField { name, field, problem }
 }
 
 /// The rows of an instance, to be looked at directly.

@@ -62,12 +62,15 @@ pub(crate) fn is_wrong(id: &KeyId) -> bool {
 /// Remembers that. A restore onto a server with another secret asks for each row.
 pub(crate) fn remember_wrong(id: &KeyId) {
     WRONG.with_borrow_mut(|wrong| {
-        if wrong.len() >= KEPT {
+        if wrong.len() >= WRONG_KEPT {
             wrong.clear();
         }
         wrong.insert(id.0);
     });
 }
+
+/// More than the keyrings that are tried for one value. An entry is a digest.
+const WRONG_KEPT: usize = 4096;
 
 /// More keyrings than a session works with. With one more all are forgotten, and those in use found or derived again.
 const KEPT: usize = 64;

@@ -1,31 +1,25 @@
-//! Keyrings of an instance, as stored and as unlocked.
+//! The keyrings of an instance, and how they are unlocked.
+//!
+//! Another server may have made one that does not open here: under another master secret, with a module that this server
+//! lacks, or damaged. It keeps no value of the others from being opened.
 
-use omni_credentials_host::{self as host, Digest, Identity, Kek, Keyring, Module};
-use pgrx::datum::Uuid;
+use std::collections::{HashMap, HashSet};
+
+use omni_credentials_host::{self as host, Kek, Keyring, Module};
 use pgrx::pg_sys;
-use zeroize::Zeroizing;
 
-use crate::error::{Error, Unreadable};
+use crate::error::Error;
 use crate::keys::derivation_lock::DerivationLock;
 use crate::keys::kek_cache::{self, KeyId};
 use crate::keys::master_secret::Variable;
 use crate::keys::modules;
+use crate::keys::stored_keyring::StoredKeyring;
 use crate::postgres::catalog;
-use crate::postgres::heap::{self, Table, Visibility, Visit, datum};
-use crate::postgres::tables::keyrings;
 use crate::settings;
 
-/// A keyring as stored. A row is never changed: a changed keyring is a new row. So two servers that replicate to each other
-/// and both change a keyring have both results.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct StoredKeyring {
-    /// Random, so that no two servers make rows that collide.
-    pub(crate) id: Uuid,
-    /// Counts up with each keyring that supersedes those before it.
-    pub(crate) number: i32,
-    pub(crate) module: Digest,
-    pub(crate) bytes: Vec<u8>,
-}
+/// So many keyrings are tried for one value, and so many are united: a union of more would not fit into a keyring, each of
+/// which has a key of its own.
+pub(crate) const MOST_KEYRINGS: usize = 256;
 
 /// Keyrings under one master secret, in the order of [`StoredKeyring::read_all`].
 pub(crate) struct Keyrings {
@@ -33,127 +27,70 @@ pub(crate) struct Keyrings {
     /// The environment variable with the master secret.
     pub(crate) variable: Variable,
     pub(crate) loaded: Vec<LoadedKeyring>,
+    /// The one that opened a value last.
+    pub(super) last: usize,
 }
 
 /// A keyring, and what is known of it so far.
 pub(crate) struct LoadedKeyring {
     pub(crate) stored: StoredKeyring,
     pub(crate) kek: Option<Kek>,
+    /// An earlier one has the same bytes, so that this one opens nothing more.
+    pub(crate) is_copy: bool,
+    /// The module refused the bytes, and will always do so.
+    altered: bool,
     unlocked: Option<Keyring>,
-}
-
-impl StoredKeyring {
-    /// Opens the table of keyrings.
-    pub(crate) fn table(keyrings: pg_sys::Oid, lock: u32) -> Result<Table, Error> {
-        let table = Table::open(keyrings, lock)?;
-        table.must_have(keyrings::COLUMNS)?;
-        Ok(table)
-    }
-
-    /// Reads the keyrings in a table. The current one comes first, then its equals, then those that are superseded, from the
-    /// highest number to the lowest. The order is the same on each server that has these rows.
-    pub(crate) fn read_all(keyrings: pg_sys::Oid, seen: Visibility) -> Result<Vec<Self>, Error> {
-        let mut stored = Vec::new();
-        Self::table(keyrings, pg_sys::AccessShareLock)?.scan_as(seen, |row| {
-            stored.push(Self {
-                id: row.required(keyrings::ID)?,
-                number: row.required(keyrings::NUMBER)?,
-                module: modules::digest_of_column(row, keyrings::MODULE)?,
-                bytes: row.required(keyrings::KEYRING)?,
-            });
-            Ok(Visit::Continue)
-        })?;
-        stored.sort_by_key(|keyring| std::cmp::Reverse((keyring.number, keyring.id)));
-        if let Some(current) = stored.first().cloned() {
-            // Stable: only what another server made with another module at the same time is put behind.
-            stored.sort_by_key(|keyring| !keyring.is_equal_of(&current));
-        }
-        Ok(stored)
-    }
-
-    /// A row for the table.
-    pub(crate) fn row(number: i32, module: &Digest, bytes: &[u8]) -> [Option<pg_sys::Datum>; 4] {
-        // SAFETY: the function of the server for new ids, which takes no arguments and gives a uuid.
-        let id = unsafe { pgrx::direct_function_call_as_datum(pg_sys::gen_random_uuid, &[]) };
-        [datum(number), datum(module.as_bytes().as_slice()), datum(bytes), id]
-    }
-
-    /// Whether neither of two keyrings supersedes the other: two servers made them without knowing of each other. Together
-    /// they are one, and their union can take the place of both.
-    pub(crate) fn is_equal_of(&self, other: &Self) -> bool {
-        (self.number, self.module) == (other.number, other.module)
-    }
-
-    /// Whether this is the keyring in a row under the scan.
-    pub(crate) fn is_in(&self, row: &heap::Row) -> bool {
-        row.get::<Uuid>(keyrings::ID) == Some(self.id)
-    }
-
-    /// Fails where the row has changed since it was read.
-    pub(crate) fn must_be_as_in(&self, row: &heap::Row, schema: pg_sys::Oid) -> Result<(), Error> {
-        if row.get::<Vec<u8>>(keyrings::KEYRING).as_deref() == Some(self.bytes.as_slice()) {
-            Ok(())
-        } else {
-            let what = format!("the keyring of schema {}", catalog::schema_name(schema));
-            Err(Error::ConcurrentChange { what })
-        }
-    }
 }
 
 impl Keyrings {
     /// No keyring.
     pub(crate) fn none(schema: pg_sys::Oid) -> Self {
-        Self { schema, variable: Variable::default(), loaded: Vec::new() }
+        Self { schema, variable: Variable::default(), loaded: Vec::new(), last: 0 }
+    }
+
+    /// The same keyrings, to be unlocked apart from these.
+    pub(crate) fn apart(&self) -> Self {
+        let mut apart =
+            Self { schema: self.schema, variable: self.variable.clone(), loaded: Vec::new(), last: 0 };
+        apart.loaded.extend(self.loaded.iter().map(|keyring| LoadedKeyring {
+            kek: keyring.kek.clone(),
+            is_copy: keyring.is_copy,
+            altered: keyring.altered,
+            ..LoadedKeyring::new(keyring.stored.clone())
+        }));
+        apart
     }
 
     /// Takes these keyrings instead, and keeps what is unlocked of them, unless the variable may no longer be used.
     pub(crate) fn replace(&mut self, variable: Variable, stored: Vec<StoredKeyring>) {
-        let mut known = std::mem::take(&mut self.loaded);
+        let known = std::mem::take(&mut self.loaded);
+        let mut known: HashMap<_, _> =
+            known.into_iter().map(|keyring| (*keyring.stored.id.as_bytes(), keyring)).collect();
         if !variable.is_allowed() {
             known.clear();
             modules::release_unused();
         }
         self.variable = variable;
+        self.last = 0;
         self.loaded = stored
             .into_iter()
-            .map(|stored| match known.iter().position(|keyring| keyring.stored == stored) {
-                Some(index) => known.swap_remove(index).while_allowed(),
-                None => LoadedKeyring { stored, kek: None, unlocked: None },
+            .map(|stored| match known.remove(stored.id.as_bytes()) {
+                Some(keyring) if keyring.stored == stored => keyring.while_allowed(),
+                _ => LoadedKeyring::new(stored),
             })
             .collect();
+        self.mark_copies();
         if !known.is_empty() {
             drop(known);
             modules::release_unused();
         }
     }
 
-    /// Opens a value with whichever keyring has its key. One that this master secret does not unlock, as another server with
-    /// another secret may have made it, keeps no value of the others from being opened.
-    pub(crate) fn open(
-        &mut self,
-        identity: &Identity<'_>,
-        expires: Option<u64>,
-        sealed: &[u8],
-    ) -> Result<Result<Zeroizing<Vec<u8>>, Unreadable>, Error> {
-        let (mut first, mut locked) = (None, None);
-        for index in 0..self.loaded.len() {
-            match self.open_with(index, identity, expires, sealed) {
-                Ok(Ok(value)) => return Ok(Ok(value)),
-                Ok(Err(reason)) => {
-                    first.get_or_insert(reason);
-                    if !reason.is_of_another_key() {
-                        return Ok(Err(reason));
-                    }
-                }
-                Err(error @ Error::MasterSecretWrong { .. }) => {
-                    locked.get_or_insert(error);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        match locked {
-            Some(error) => Err(error),
-            None => Ok(Err(first.unwrap_or(Unreadable::UnknownKey))),
+    fn mark_copies(&mut self) {
+        let mut seen = HashSet::new();
+        for keyring in &mut self.loaded {
+            let StoredKeyring { module, bytes, .. } = &keyring.stored;
+            keyring.is_copy = !seen.insert((*module, host::Digest::of(bytes)));
         }
     }
 
@@ -163,76 +100,27 @@ impl Keyrings {
         self.loaded.iter().take_while(|keyring| keyring.stored.is_equal_of(&current.stored)).count()
     }
 
-    /// Seals a value again with the current keyring; `None` where another one has its key.
-    pub(crate) fn reseal(
-        &mut self,
-        identity: &Identity<'_>,
-        expires: Option<u64>,
-        sealed: &[u8],
-    ) -> Result<Option<Result<Vec<u8>, Unreadable>>, Error> {
-        match self.unlocked(0)?.reseal(identity, expires, sealed) {
-            Ok(again) => Ok(Some(Ok(again))),
-            Err(host::Error::Refused(failure)) => match Unreadable::of(&failure) {
-                Some(reason) if reason.is_of_another_key() => Ok(None),
-                Some(reason) => Ok(Some(Err(reason))),
-                None => Err(Error::ModuleFailed { reason: failure.to_string() }),
-            },
-            Err(error) => Err(modules::module_error(error)),
-        }
+    /// The places of the current keyrings, but for copies; an error where there are too many to work with.
+    pub(crate) fn current(&self) -> Result<Vec<usize>, Error> {
+        let current: Vec<_> = (0..self.equals()).filter(|index| !self.is_copy(*index)).collect();
+        if current.len() > MOST_KEYRINGS { Err(self.too_many()) } else { Ok(current) }
     }
 
-    /// Opens a value with one keyring.
-    pub(crate) fn open_with(
-        &mut self,
-        index: usize,
-        identity: &Identity<'_>,
-        expires: Option<u64>,
-        sealed: &[u8],
-    ) -> Result<Result<Zeroizing<Vec<u8>>, Unreadable>, Error> {
-        match self.unlocked(index)?.open(identity, expires, sealed) {
-            Ok(value) => Ok(Ok(value)),
-            Err(host::Error::Refused(failure)) => match Unreadable::of(&failure) {
-                Some(reason) => Ok(Err(reason)),
-                None => Err(Error::ModuleFailed { reason: failure.to_string() }),
-            },
-            Err(error) => Err(modules::module_error(error)),
-        }
+    /// Whether an earlier keyring has the same bytes.
+    pub(crate) fn is_copy(&self, index: usize) -> bool {
+        self.loaded.get(index).is_some_and(|keyring| keyring.is_copy)
     }
 
-    /// Whether a keyring has the key of a value, or may have it: where the value's format is unknown, no one can tell.
-    pub(crate) fn may_have_key_of(&mut self, index: usize, sealed: &[u8]) -> Result<bool, Error> {
-        // No value was sealed for this identity, so what counts is whether it is the key that is missing.
-        const NO_IDENTITY: Identity<'_> =
-            Identity { name: b"?", kind: b"?", principal: b"?", scope: b"null" };
-        Ok(match self.open_with(index, &NO_IDENTITY, None, sealed)? {
-            Err(Unreadable::Malformed) => false,
-            Err(reason) => !reason.is_of_another_key(),
-            Ok(_) => true,
-        })
+    /// Whether a keyring was unlocked here already.
+    pub(crate) fn is_unlocked(&self, index: usize) -> bool {
+        self.loaded.get(index).is_some_and(|keyring| keyring.unlocked.is_some())
     }
 
-    /// Whether this master secret unlocks a keyring that has the key of a value.
-    pub(crate) fn has_key_of(&mut self, index: usize, sealed: &[u8]) -> Result<bool, Error> {
-        match self.unlocked(index).map(|keyring| keyring.key_of(sealed)) {
-            Ok(Ok(key)) => Ok(key != host::KeyOf::Unknown),
-            Ok(Err(host::Error::Refused(_))) | Err(Error::MasterSecretWrong { .. }) => Ok(false),
-            Ok(Err(error)) => Err(modules::module_error(error)),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The keyring, unlocked.
+    /// The keyring, unlocked. Where there are several, an error that is about this one names it.
     pub(crate) fn unlocked(&mut self, index: usize) -> Result<&mut Keyring, Error> {
         let schema = self.schema;
-        if self.loaded.get(index).is_some_and(|keyring| keyring.unlocked.is_none()) {
-            let kek = self.kek(index)?;
-            let loaded = self.loaded_mut(index)?;
-            let module = modules::module(&loaded.stored.module)?;
-            let keyring = module.unlock(&loaded.stored.bytes, &kek).map_err(|error| match error {
-                host::Error::Refused(_) => Error::KeyringTampered { schema: catalog::schema_name(schema) },
-                other => modules::module_error(other),
-            })?;
-            loaded.unlocked = Some(keyring);
+        if !self.is_unlocked(index) {
+            self.unlock(index).map_err(|error| self.naming(index, error))?;
         }
         let keyring = self.loaded_mut(index)?;
         keyring
@@ -241,18 +129,48 @@ impl Keyrings {
             .ok_or_else(|| Error::KeyringMissing { schema: catalog::schema_name(schema) })
     }
 
-    /// The keyring's KEK.
+    fn unlock(&mut self, index: usize) -> Result<(), Error> {
+        let kek = self.kek_of(index)?;
+        let altered = Error::KeyringTampered { schema: catalog::schema_name(self.schema) };
+        let loaded = self.loaded_mut(index)?;
+        let module = modules::module(&loaded.stored.module)?;
+        match module.unlock(&loaded.stored.bytes, &kek) {
+            Ok(keyring) => {
+                loaded.unlocked = Some(keyring);
+                Ok(())
+            }
+            Err(host::Error::Refused(_)) => {
+                loaded.altered = true;
+                Err(altered)
+            }
+            Err(error) => Err(modules::module_error(error)),
+        }
+    }
+
+    /// The keyring's KEK. Where there are several keyrings, an error that is about this one names it.
     pub(crate) fn kek(&mut self, index: usize) -> Result<Kek, Error> {
+        self.kek_of(index).map_err(|error| self.naming(index, error))
+    }
+
+    fn kek_of(&mut self, index: usize) -> Result<Kek, Error> {
+        let altered = Error::KeyringTampered { schema: catalog::schema_name(self.schema) };
         let keyring = self.loaded_mut(index)?;
+        if keyring.altered {
+            return Err(altered);
+        }
+        let module = modules::module(&keyring.stored.module)?;
         if let Some(kek) = &keyring.kek {
             return Ok(kek.clone());
         }
-        let stored = keyring.stored.clone();
-        let module = modules::module(&stored.module)?;
+        let bytes = keyring.stored.bytes.clone();
         let what = format!("schema {}", catalog::schema_name(self.schema));
-        let kek = self.derive(&module, &stored.bytes, &what)?;
-        self.loaded_mut(index)?.kek = Some(kek.clone());
-        Ok(kek)
+        let kek = self.derive(&module, &bytes, &what);
+        let keyring = self.loaded_mut(index)?;
+        match &kek {
+            Ok(kek) => keyring.kek = Some(kek.clone()),
+            Err(error) => keyring.altered = matches!(error, Error::KeyringTampered { .. }),
+        }
+        kek
     }
 
     /// Derives the KEK of any keyring with this master secret. `what` names it in errors.
@@ -274,12 +192,18 @@ impl Keyrings {
         if let Some(lock) = lock {
             lock.release();
         }
-        derived.map_err(|error| {
-            let error = self.secret_error(error, what);
-            if matches!(error, Error::MasterSecretWrong { .. }) {
-                kek_cache::remember_wrong(&id);
+        derived.map_err(|error| match error {
+            // Of the keyring's own: no one set them here.
+            host::Error::Refused(failure) if failure.code == host::ErrorCode::KdfOutOfBounds => {
+                Error::KeyringTampered { schema: catalog::schema_name(self.schema) }
             }
-            error
+            error => {
+                let error = self.secret_error(error, what);
+                if matches!(error, Error::MasterSecretWrong { .. }) {
+                    kek_cache::remember_wrong(&id);
+                }
+                error
+            }
         })
     }
 
@@ -304,6 +228,22 @@ impl Keyrings {
         Error::MasterSecretWrong { variable: self.variable.name.clone(), what: what.to_owned() }
     }
 
+    /// An error that is about one of several keyrings says which.
+    pub(crate) fn naming(&self, index: usize, error: Error) -> Error {
+        match self.loaded.get(index) {
+            Some(keyring) if self.loaded.len() > 1 => {
+                let id = keyring.stored.id.to_string();
+                error.of_keyring(catalog::schema_name(self.schema), id)
+            }
+            _ => error,
+        }
+    }
+
+    pub(crate) fn too_many(&self) -> Error {
+        let number = self.loaded.first().map_or(0, |current| current.stored.number);
+        Error::TooManyKeyrings { schema: catalog::schema_name(self.schema), most: MOST_KEYRINGS, number }
+    }
+
     fn loaded_mut(&mut self, index: usize) -> Result<&mut LoadedKeyring, Error> {
         let schema = self.schema;
         self.loaded
@@ -313,6 +253,10 @@ impl Keyrings {
 }
 
 impl LoadedKeyring {
+    fn new(stored: StoredKeyring) -> Self {
+        Self { stored, kek: None, is_copy: false, altered: false, unlocked: None }
+    }
+
     /// The keyring, unlocked no longer where its module may not run any more.
     fn while_allowed(mut self) -> Self {
         if settings::require_allowed(&self.stored.module).is_err() {

@@ -72,17 +72,6 @@ impl<'a> Call<'a> {
         (catalog::relation_oid(schema, name) == Some(self.relation())).then_some(schema)
     }
 
-    /// Whether the statement removed rows: it is a TRUNCATE, or a DELETE and the trigger was given rows that are gone.
-    pub(crate) fn removed_rows(&self) -> bool {
-        let gone = self.data.tg_oldtable;
-        match self.event() {
-            Event::Truncate => true,
-            // SAFETY: the transition table of a running trigger, or null where it has none.
-            Event::Delete => !gone.is_null() && unsafe { pg_sys::tuplestore_tuple_count(gone) } > 0,
-            Event::Insert | Event::Update => false,
-        }
-    }
-
     /// `encrypted_credentials` in the schema of the trigger's view.
     pub(crate) fn table_of_view(&self) -> Result<pg_sys::Oid, Error> {
         // SAFETY: the relation of a running trigger is open.

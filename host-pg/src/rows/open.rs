@@ -117,7 +117,8 @@ fn open(store: pg_sys::Oid, fields: &Fields, sealed: pg_sys::Datum) -> Result<Op
             Ok(Some(bytea(&value)))
         }
         Err(OpenError::Store(error)) => Err(error),
-        Err(OpenError::Value(_)) if settings::on_unreadable() == OnUnreadable::Null => Ok(None),
+        Err(_) if settings::on_unreadable() == OnUnreadable::Null => Ok(None),
+        Err(OpenError::Closed(error)) => Err(error),
         Err(OpenError::Value(reason)) => Err(Error::Unreadable { name: fields.display_name(), reason }),
     }
 }
@@ -166,15 +167,16 @@ fn open_with<T>(
     }
 }
 
-/// Whether the value opens for its row; a failure of the store is an error.
+/// Whether the value opens for its row, and why not; a failure of the store is an error.
 pub(crate) fn readable(
     handle: &instance::Handle,
     fields: &Fields,
     sealed: pg_sys::Datum,
-) -> Result<Result<(), Unreadable>, Error> {
+) -> Result<Result<(), String>, Error> {
     match open_as_seen(handle, fields, sealed) {
         Ok(_) => Ok(Ok(())),
-        Err(OpenError::Value(reason)) => Ok(Err(reason)),
+        Err(OpenError::Value(reason)) => Ok(Err(reason.to_string())),
+        Err(OpenError::Closed(error)) => Ok(Err(format!("no keyring that opens has its key: {error}"))),
         Err(OpenError::Store(error)) => Err(error),
     }
 }

@@ -66,8 +66,10 @@ pub(super) fn accept(
     }
     match open::open_unchecked(&handle, &fields, sealed) {
         Ok(_) => Ok(new.tuple),
-        Err(OpenError::Store(error)) if restoring && error.is_of_this_server() => Ok(new.tuple),
-        Err(OpenError::Store(error)) => Err(error),
+        Err(OpenError::Store(error) | OpenError::Closed(error)) if restoring && error.is_of_this_server() => {
+            Ok(new.tuple)
+        }
+        Err(OpenError::Store(error) | OpenError::Closed(error)) => Err(error),
         // Only where it is new: no restore updates rows, and a value that opens is not replaced by one that does not.
         Err(OpenError::Value(reason))
             if restoring && reason.is_of_another_key() && call.event() == Event::Insert =>

@@ -203,7 +203,7 @@ impl Now {
         let handle = instance::of_table(table)?;
         let open = |sealed| match open::open_unchecked(&handle, read, sealed) {
             Ok(value) => Ok(Some(value)),
-            Err(OpenError::Value(_)) => Ok(None),
+            Err(OpenError::Value(_) | OpenError::Closed(_)) => Ok(None),
             Err(OpenError::Store(error)) => Err(error),
         };
         let Some(value) = old.value else {
@@ -228,7 +228,7 @@ impl Now {
     fn open(&self, table: pg_sys::Oid) -> Result<zeroize::Zeroizing<Vec<u8>>, Error> {
         let handle = instance::of_table(table)?;
         open::open_unchecked(&handle, &self.fields, open::bytea(&self.sealed)).map_err(|error| match error {
-            OpenError::Store(error) => error,
+            OpenError::Store(error) | OpenError::Closed(error) => error,
             OpenError::Value(reason) => Error::Unreadable { name: self.fields.display_name(), reason },
         })
     }
