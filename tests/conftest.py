@@ -55,7 +55,7 @@ def uses_a_server(test: pytest.Item) -> bool:
     """Whether a test asks for a server, or its module makes servers itself."""
     if not isinstance(test, pytest.Function):
         return False
-    return not {"server", "own_server"}.isdisjoint(test.fixturenames) or not {"new_server", "Server", "throwaway"}.isdisjoint(
+    return not {"server", "own_server", "servers"}.isdisjoint(test.fixturenames) or not {"new_server", "Server", "throwaway"}.isdisjoint(
         vars(test.module)
     )
 
