@@ -3,7 +3,7 @@
 use super::Error;
 
 impl Error {
-    /// Whether values do not open because of what this server has or permits, or because their instance is not whole, and not
+    /// Whether values do not open because of what this server has or permits, or because their instance is incomplete, and not
     /// because of what the values are. What a dump brings is kept then: reading says what is missing.
     pub(crate) fn is_of_this_server(&self) -> bool {
         matches!(
