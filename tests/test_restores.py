@@ -309,14 +309,15 @@ def test_rows_of_another_secret_beside_ones_own(source: Database, tmp_path: Path
         for statement in (f"select value from {VIEW} where name = 'n1'", "select omni_credentials.set_credential('mine', 'there')"):
             with refused("28P01"):
                 database.run(statement)
-        session = database.connect()
-        session.execute("set session_replication_role = replica")
-        remove = "delete from omni_credentials.credentials_keyrings where id = any (%s)"
-        ids = ([id_ for (id_,) in others],)
-        # Not while there are values that need them.
-        assert session.execute(remove, ids).rowcount == 0
-        session.execute(f"delete from {TABLE} where principal = 'app'::regrole")
-        assert session.execute(remove, ids).rowcount == len(others)
+        remove = "delete from omni_credentials.credentials_keyrings where id = any (%s) returning id"
+        # Not while there are values that need them, in the history neither.
+        with refused("2BP01", "it does not open here"):
+            database.run(remove, [id_ for (id_,) in others])
+        database.run(f"delete from {TABLE} where principal = 'app'::regrole")
+        with refused("2BP01", "it does not open here"):
+            database.run(remove, [id_ for (id_,) in others])
+        database.run("select omni_credentials.purge_history(name) from (select distinct name from omni_credentials.verify()) v")
+        assert len(database.run(remove, [id_ for (id_,) in others])) == len(others)
         database.run("select omni_credentials.set_credential('mine', 'there')")
         assert database.run("select * from omni_credentials.verify()") == []
         database.close()
