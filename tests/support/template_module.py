@@ -42,5 +42,5 @@ def build(folder: Path, *, profile: dict[str, str] | None = None) -> Path:
     assert done.returncode == 0, done.stderr
     built = TARGET / "template" / TRIPLE / "release" / "example_crypto_module.wasm"
     # What `wasm-tools component new` does.
-    subprocess.run([TARGET / "tools" / "release" / "componentize", built, folder / "my-module.wasm"], check=True)
+    subprocess.run([TARGET / "tools" / "debug" / "componentize", built, folder / "my-module.wasm"], check=True)
     return folder / "my-module.wasm"

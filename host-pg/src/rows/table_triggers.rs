@@ -70,9 +70,13 @@ pub(super) fn accept(
             Ok(new.tuple)
         }
         Err(OpenError::Store(error) | OpenError::Closed(error)) => Err(error),
-        // Only where it is new: no restore updates rows, and a value that opens is not replaced by one that does not.
+        // Only where it is new: no restore updates rows, and a value that opens is not replaced by one that does not. And not
+        // what an older snapshot still opens: no dump brought that, and its keyring was pruned.
         Err(OpenError::Value(reason))
-            if restoring && reason.is_of_another_key() && call.event() == Event::Insert =>
+            if restoring
+                && reason.is_of_another_key()
+                && call.event() == Event::Insert
+                && open::readable(&handle, &fields, sealed)?.is_err() =>
         {
             tell_of_unknown_key(&handle);
             Ok(new.tuple)
