@@ -174,7 +174,7 @@ class TestRowsThatExist:
         assert target.run("select * from omni_credentials.verify() union all select * from omni_credentials.verify('own')") == []
         assert target.run(
             "select distinct tgname, tgenabled::text from pg_trigger join pg_proc p on p.oid = tgfoid"
-            " where proname in ('replace_config', 'skip_known_module', 'skip_known_variable', 'restore_policy')"
+            " where proname in ('replace_config', 'skip_known_row', 'restore_policy')"
             " or tgname = 'allowed_variables_changed' order by 1"
         ) == [
             ("allowed_variables_changed", "A"), ("credentials_config_replace", "A"), ("restore_policy", "A"), ("skip_known_module", "A"),

@@ -159,7 +159,7 @@ begin
         join pg_depend e on e.classid = 'pg_proc'::regclass and e.objid = p.oid and e.deptype = 'e'
         join pg_extension x on e.refclassid = 'pg_extension'::regclass and e.refobjid = x.oid
         where d.classid = 'pg_class'::regclass and x.extname = 'omni_credentials' and t.tgenabled <> 'A'
-          and (p.proname in ('replace_config', 'skip_known_module', 'skip_known_variable', 'restore_policy')
+          and (p.proname in ('replace_config', 'skip_known_row', 'restore_policy')
             or t.tgname in ('credentials_keyrings_arrive', 'credentials_keyrings_changed', 'allowed_variables_changed'))
     loop
         execute format('alter table %s enable always trigger %I', forgiving.of_table, forgiving.name);

@@ -28,7 +28,7 @@ as 'MODULE_PATHNAME', 'register_builtin_module_wrapper';
 comment on function omni_credentials.register_builtin_module() is
 'Puts the module that comes with the extension into crypto_modules, unless it is there.';
 
-create function omni_credentials.skip_known_module() returns trigger
+create function omni_credentials.skip_known_row() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -36,16 +36,17 @@ declare
     known boolean;
 begin
     -- Here and below, the schema of the extension is where the catalogs say, under whatever name.
-    execute pg_catalog.format('select exists (select from %I.%I m where m.digest = $1)', tg_table_schema, tg_table_name)
-        into known using new.digest;
+    execute pg_catalog.format('select exists (select from %I.%I k where %s)', tg_table_schema, tg_table_name,
+        (select pg_catalog.string_agg(pg_catalog.format('k.%1$I = ($1).%1$I', c.name), ' and ') from unnest(tg_argv) c (name)))
+        into known using new;
     if known then
         return null;
     end if;
     return new;
 end
 $$;
-comment on function omni_credentials.skip_known_module() is
-'Lets a dump, which carries all modules, be restored where CREATE EXTENSION has brought one of them already.';
+comment on function omni_credentials.skip_known_row() is
+'Lets a dump be restored where a table has some of its rows already. Its arguments are the columns that tell rows apart.';
 
 create function omni_credentials.crypto_modules_guard() returns trigger
 language c
@@ -98,6 +99,6 @@ comment on function omni_credentials.prune_keyrings(regnamespace) is
 'Removes the keyrings that came before the current one of an instance, unless a credential or a registered file still needs one of them. Returns how many. What holds values from before, such as an older file or dump, must hold its keyring as well.';
 
 create trigger skip_known_module before insert on omni_credentials.crypto_modules
-for each row execute function omni_credentials.skip_known_module();
+for each row execute function omni_credentials.skip_known_row('digest');
 alter table omni_credentials.crypto_modules enable always trigger skip_known_module;
 comment on trigger skip_known_module on omni_credentials.crypto_modules is 'A dump''s modules join those of CREATE EXTENSION.';

@@ -14,27 +14,10 @@ create trigger allowed_variables_changed after insert or update or delete or tru
 alter table omni_credentials.allowed_variables enable always trigger allowed_variables_changed;
 comment on trigger allowed_variables_changed on omni_credentials.allowed_variables is 'Every session looks again who may use what.';
 
-create function omni_credentials.skip_known_variable() returns trigger
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    known boolean;
-begin
-    execute pg_catalog.format('select exists (select from %I.%I a where a.role = $1 and a.variable = $2)', tg_table_schema, tg_table_name)
-        into known using new.role, new.variable;
-    if known then
-        return null;
-    end if;
-    return new;
-end
-$$;
-comment on function omni_credentials.skip_known_variable() is
-'Lets a dump be restored where a role may use a variable already, as it must to own an instance.';
 create trigger skip_known_variable before insert on omni_credentials.allowed_variables
-    for each row execute function omni_credentials.skip_known_variable();
+    for each row execute function omni_credentials.skip_known_row('role', 'variable');
 alter table omni_credentials.allowed_variables enable always trigger skip_known_variable;
-comment on trigger skip_known_variable on omni_credentials.allowed_variables is 'What a dump allows joins what is allowed already.';
+comment on trigger skip_known_variable on omni_credentials.allowed_variables is 'What a dump allows joins what is allowed already: the owner of an instance needs that before.';
 
 create function omni_credentials.allow_variable(role regrole, variable text) returns void
 language c volatile
