@@ -150,7 +150,7 @@ def test_a_module_that_may_not_run(own_db: Database) -> None:
 
 
 def test_a_cancel_is_no_damage(own_db: Database) -> None:
-    """A keyring of the highest costs: a reader that is cancelled meanwhile has not found that it does not open."""
+    """A keyring of the highest costs: a reader that is cancelled meanwhile does not take it for one that does not open."""
     put(own_db, "a", "1")
     ((number, module, good, _),) = stored(own_db)
     costly = good[:7] + (262_144).to_bytes(4, "big") + (16).to_bytes(4, "big") + (1).to_bytes(4, "big") + good[19:]

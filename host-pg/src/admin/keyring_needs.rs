@@ -81,12 +81,10 @@ impl Needs {
         let versions = table_if_kept(handle, pg_sys::ShareRowExclusiveLock)?.map(|table| table.oid());
         let instance = handle.borrow();
         let keyrings = instance.keyrings_apart();
-        let (mut places, mut left, mut firsts) = (HashMap::new(), HashMap::new(), HashMap::new());
-        for (index, keyring) in keyrings.loaded.iter().enumerate() {
-            let stored = &keyring.stored;
-            let first = *firsts.entry((stored.module, host::Digest::of(&stored.bytes))).or_insert(index);
-            places.insert(*stored.id.as_bytes(), first);
-            left.entry(first).and_modify(|count: &mut usize| *count = count.saturating_add(1)).or_insert(1);
+        let (mut places, mut left) = (HashMap::new(), HashMap::<usize, usize>::new());
+        for keyring in &keyrings.loaded {
+            places.insert(*keyring.stored.id.as_bytes(), keyring.first);
+            left.entry(keyring.first).and_modify(|count| *count = count.saturating_add(1)).or_insert(1);
         }
         let search = Search::new(keyrings, left.keys().copied().collect());
         Ok(Self { table: instance.table, versions, search, places, left, found: None })

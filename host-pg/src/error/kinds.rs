@@ -6,24 +6,17 @@ impl Error {
     /// Whether values do not open because of what this server has or permits, or because their instance is incomplete, and not
     /// because of what the values are. What a dump brings is kept then: reading says what is missing.
     pub(crate) fn is_of_this_server(&self) -> bool {
-        matches!(
-            self,
-            Self::MasterSecretMissing { .. }
-                | Self::MasterSecretFile { .. }
-                | Self::MasterSecretCommand { .. }
-                | Self::MasterSecretTwice { .. }
-                | Self::MasterSecretInvalid { .. }
-                | Self::MasterSecretWrong { .. }
-                | Self::VariableNotAllowed { .. }
-                | Self::ModuleMissing { .. }
-                | Self::ModuleNotAllowed { .. }
-                | Self::SettingsMissing { .. }
-                | Self::KeyringTampered { .. }
-                | Self::KeyringDamaged { .. }
-                | Self::KeyringOfAnotherSecret { .. }
-                | Self::KeyringModuleMissing { .. }
-                | Self::KeyringModuleNotAllowed { .. }
-        )
+        self.is_of_keyring()
+            || matches!(
+                self,
+                Self::MasterSecretMissing { .. }
+                    | Self::MasterSecretFile { .. }
+                    | Self::MasterSecretCommand { .. }
+                    | Self::MasterSecretTwice { .. }
+                    | Self::MasterSecretInvalid { .. }
+                    | Self::VariableNotAllowed { .. }
+                    | Self::SettingsMissing { .. }
+            )
     }
 
     /// Whether one keyring does not open, for a cause of its own: the values of other keyrings are read all the same. These are

@@ -86,15 +86,10 @@ impl Keyrings {
         expires: Option<u64>,
         sealed: &[u8],
     ) -> Result<Option<Result<Vec<u8>, Unreadable>>, Error> {
-        match self.unlocked(0)?.reseal(identity, expires, sealed) {
-            Ok(again) => Ok(Some(Ok(again))),
-            Err(host::Error::Refused(failure)) => match Unreadable::of(&failure) {
-                Some(reason) if reason.is_of_another_key() => Ok(None),
-                Some(reason) => Ok(Some(Err(reason))),
-                None => Err(Error::ModuleFailed { reason: failure.to_string() }),
-            },
-            Err(error) => Err(modules::module_error(error)),
-        }
+        Ok(match answer(self.unlocked(0)?.reseal(identity, expires, sealed))? {
+            Err(reason) if reason.is_of_another_key() => None,
+            again => Some(again),
+        })
     }
 
     /// Opens a value with one keyring.
@@ -105,14 +100,7 @@ impl Keyrings {
         expires: Option<u64>,
         sealed: &[u8],
     ) -> Result<Result<Zeroizing<Vec<u8>>, Unreadable>, Error> {
-        match self.unlocked(index)?.open(identity, expires, sealed) {
-            Ok(value) => Ok(Ok(value)),
-            Err(host::Error::Refused(failure)) => match Unreadable::of(&failure) {
-                Some(reason) => Ok(Err(reason)),
-                None => Err(Error::ModuleFailed { reason: failure.to_string() }),
-            },
-            Err(error) => Err(modules::module_error(error)),
-        }
+        answer(self.unlocked(index)?.open(identity, expires, sealed))
     }
 
     /// Whether a keyring has the key of a value, or may have it: where the value's format is unknown, no one can tell.
@@ -129,14 +117,21 @@ impl Keyrings {
 
     /// Whether a keyring has the key of a value; or why the module cannot tell.
     pub(crate) fn key_of(&mut self, index: usize, sealed: &[u8]) -> Result<Result<bool, Unreadable>, Error> {
-        match self.unlocked(index)?.key_of(sealed) {
-            Ok(key) => Ok(Ok(key != host::KeyOf::Unknown)),
-            Err(host::Error::Refused(failure)) => match Unreadable::of(&failure) {
-                Some(reason) if reason.is_of_another_key() => Ok(Ok(false)),
-                Some(reason) => Ok(Err(reason)),
-                None => Err(Error::ModuleFailed { reason: failure.to_string() }),
-            },
-            Err(error) => Err(modules::module_error(error)),
-        }
+        Ok(match answer(self.unlocked(index)?.key_of(sealed))? {
+            Err(reason) if reason.is_of_another_key() => Ok(false),
+            key => key.map(|key| key != host::KeyOf::Unknown),
+        })
+    }
+}
+
+/// What a module says of a value: its answer, or why it refuses the value. An error where it refuses anything else.
+fn answer<T>(said: Result<T, host::Error>) -> Result<Result<T, Unreadable>, Error> {
+    match said {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(host::Error::Refused(failure)) => match Unreadable::of(&failure) {
+            Some(reason) => Ok(Err(reason)),
+            None => Err(Error::ModuleFailed { reason: failure.to_string() }),
+        },
+        Err(error) => Err(modules::module_error(error)),
     }
 }

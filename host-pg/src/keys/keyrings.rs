@@ -3,7 +3,7 @@
 //! Another server may have made one that does not open here: under another master secret, with a module that this server
 //! lacks, or damaged. It keeps no value of the others from being opened.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use omni_credentials_host::{self as host, Kek, Keyring, Module};
 use pgrx::pg_sys;
@@ -35,8 +35,8 @@ pub(crate) struct Keyrings {
 pub(crate) struct LoadedKeyring {
     pub(crate) stored: StoredKeyring,
     pub(crate) kek: Option<Kek>,
-    /// An earlier one has the same bytes, so that this one opens nothing more.
-    pub(crate) is_copy: bool,
+    /// The place of the first one with the same bytes. One that comes after it opens nothing more.
+    pub(crate) first: usize,
     /// The module refused the bytes, and will always do so.
     altered: bool,
     unlocked: Option<Keyring>,
@@ -54,7 +54,7 @@ impl Keyrings {
             Self { schema: self.schema, variable: self.variable.clone(), loaded: Vec::new(), last: 0 };
         apart.loaded.extend(self.loaded.iter().map(|keyring| LoadedKeyring {
             kek: keyring.kek.clone(),
-            is_copy: keyring.is_copy,
+            first: keyring.first,
             altered: keyring.altered,
             ..LoadedKeyring::new(keyring.stored.clone())
         }));
@@ -87,10 +87,13 @@ impl Keyrings {
     }
 
     fn mark_copies(&mut self) {
-        let mut seen = HashSet::new();
-        for keyring in &mut self.loaded {
+        let (mut seen, mut firsts) = (HashMap::new(), Vec::with_capacity(self.loaded.len()));
+        for (index, keyring) in self.loaded.iter().enumerate() {
             let StoredKeyring { module, bytes, .. } = &keyring.stored;
-            keyring.is_copy = !seen.insert((*module, host::Digest::of(bytes)));
+            firsts.push(*seen.entry((*module, bytes.as_slice())).or_insert(index));
+        }
+        for (keyring, first) in self.loaded.iter_mut().zip(firsts) {
+            keyring.first = first;
         }
     }
 
@@ -108,7 +111,7 @@ impl Keyrings {
 
     /// Whether an earlier keyring has the same bytes.
     pub(crate) fn is_copy(&self, index: usize) -> bool {
-        self.loaded.get(index).is_some_and(|keyring| keyring.is_copy)
+        self.loaded.get(index).is_some_and(|keyring| keyring.first != index)
     }
 
     /// Whether a keyring was unlocked here already.
@@ -254,7 +257,7 @@ impl Keyrings {
 
 impl LoadedKeyring {
     fn new(stored: StoredKeyring) -> Self {
-        Self { stored, kek: None, is_copy: false, altered: false, unlocked: None }
+        Self { stored, kek: None, first: 0, altered: false, unlocked: None }
     }
 
     /// The keyring, unlocked no longer where its module may not run any more.
