@@ -67,22 +67,29 @@ class TestAboveTheGoodOne:
         assert db.run("select omni_credentials.prune_keyrings()") == [(2,)]
         assert read(db) == {"a": "1", "b": "2"}
 
-    def test_rotate_master_secret_leaves_it(self, db: Database, kind: str) -> None:
+    @pytest.mark.parametrize("copies", [1, 3])
+    def test_rotate_master_secret_leaves_it(self, db: Database, kind: str, copies: int) -> None:
         put(db, "a", "1")
-        bad = send_closed(db, kind)
+        number, module, good, _ = stored(db)[-1]
+        sent = arrive(db, number + 1, *CLOSED[kind][1](module, good), count=copies)
         session = db.connect()
         warnings: list[str] = []
         session.add_notice_handler(lambda notice: warnings.append(notice.message_primary or ""))
         session.execute("select omni_credentials.rotate_master_secret('OMNI_CREDENTIALS_MASTER_PASSWORD')")
-        (warning,) = warnings
-        assert f"left keyring {bad}" in warning and "No value needs it" in warning
-        db.run(warning.partition("to delete it: ")[2])
+        assert len(warnings) == copies
+        for bad in sent:
+            (warning,) = (warning for warning in warnings if f"left keyring {bad}" in warning)
+            assert "No value needs it" in warning
+            db.run(warning.partition("to delete it: ")[2])
         put(db, "b", "2")
         assert read(db) == {"a": "1", "b": "2"} and len(ids(db)) == 1
 
-    def test_rotate_master_secret_leaves_none_behind_that_may_be_needed(self, db: Database, kind: str) -> None:
+    @pytest.mark.parametrize("copies", [0, 2])
+    def test_rotate_master_secret_leaves_none_behind_that_may_be_needed(self, db: Database, kind: str, copies: int) -> None:
         bad = orphaned(db, kind)
-        with refused(CLOSED[kind][0], bad):
+        (here,) = (row for row in stored(db) if row[3] == bad)
+        sent = arrive(db, *here[:3], count=copies) if copies else []
+        with refused(CLOSED[kind][0], "|".join([bad, *sent])):
             db.run("select omni_credentials.rotate_master_secret('OMNI_CREDENTIALS_MASTER_PASSWORD')")
 
     def test_only_values_of_it_are_unreadable(self, db: Database, kind: str) -> None:

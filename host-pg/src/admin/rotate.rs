@@ -123,24 +123,26 @@ fn rewrap(new_env_var: &str, schema: pg_sys::Oid) -> Result<(), Error> {
     Ok(())
 }
 
-/// The keyrings that do not open and that no value needs, to be left as they are. One that may be needed is an error: it would
-/// be left behind under a secret that no one has any more.
-fn leave(schema: pg_sys::Oid, closed: Vec<(StoredKeyring, Error)>) -> Result<Vec<Uuid>, Error> {
+/// The keyrings that do not open and that no value needs, to be left as they are, with their copies. One that may be needed is
+/// an error: it would be left behind under a secret that no one has any more.
+fn leave(schema: pg_sys::Oid, closed: Vec<(Vec<StoredKeyring>, Error)>) -> Result<Vec<Uuid>, Error> {
     if closed.is_empty() {
         return Ok(Vec::new());
     }
     let mut needs = Needs::of(schema)?;
     let name = spi::quote_identifier(catalog::schema_name(schema));
     let mut left = Vec::new();
-    for (keyring, error) in closed {
-        let id = keyring.id;
-        if needs.of_keyring(id)?.is_some() {
-            return Err(error);
+    for (copies, error) in closed {
+        for StoredKeyring { id, .. } in copies {
+            // Of copies, the last one tells.
+            if needs.of_keyring(id)?.is_some() {
+                return Err(error);
+            }
+            pgrx::warning!(
+                "left keyring {id} of schema {name} as it is: {error}. No value needs it; to delete it: delete from {name}.credentials_keyrings where id = '{id}'"
+            );
+            left.push(id);
         }
-        pgrx::warning!(
-            "left keyring {id} of schema {name} as it is: {error}. No value needs it; to delete it: delete from {name}.credentials_keyrings where id = '{id}'"
-        );
-        left.push(id);
     }
     Ok(left)
 }

@@ -57,76 +57,80 @@ fn tell(call: &Call<'_>) {
 
 /// Fails where a TRUNCATE removed keyrings and left values.
 fn refuse_loss(call: &Call<'_>) -> Result<(), Error> {
-    match call.schema_of(c"credentials_keyrings") {
-        Some(schema) if holds_values(schema)? => {
-            Err(Error::KeyringsNeeded { schema: catalog::schema_name(schema) })
-        }
-        _ => Ok(()),
+    let of_keyrings =
+        call.schema_of(c"credentials_keyrings").is_some() || call.must_have(keyrings::COLUMNS).is_ok();
+    if of_keyrings && holds_values(call)? {
+        return Err(Error::KeyringsNeeded { schema: catalog::schema_name(call.schema()) });
     }
+    Ok(())
 }
 
-/// Whether there are values. From here on no one writes any: what a transaction that still runs has sealed counts.
-fn holds_values(schema: pg_sys::Oid) -> Result<bool, Error> {
+/// Whether the instance of these keyrings has values. From here on no one writes any: what a transaction that still runs has
+/// sealed counts. Where one of the tables has another name or another schema, no one can tell: an error.
+fn holds_values(call: &Call<'_>) -> Result<bool, Error> {
+    let displaced = |problem| Error::WrongShape { table: catalog::qualified_name(call.relation()), problem };
+    let schema = call.schema_of(c"credentials_keyrings").ok_or_else(|| {
+        displaced("it has another name, and values are found by the name credentials_keyrings".to_owned())
+    })?;
+    let mut holds = false;
     for (name, lock) in [
         (c"encrypted_credentials", pg_sys::ShareRowExclusiveLock),
         (c"encrypted_credential_versions", pg_sys::AccessShareLock),
     ] {
-        let values = Table::open_in(schema, name, lock)?;
-        if let Some(values) = values
-            && !values.is_empty()?
-        {
-            return Ok(true);
-        }
+        let values = Table::open_in(schema, name, lock)?.ok_or_else(|| {
+            displaced(format!("its schema has no table {}, which may hold values", name.to_string_lossy()))
+        })?;
+        holds = holds || !values.is_empty()?;
     }
-    Ok(false)
+    Ok(holds)
 }
 
 /// The row, or null where replication is not to change a keyring. A statement of a session fails then.
 fn of_row(call: &Call<'_>) -> Result<pg_sys::HeapTuple, Error> {
     let row = if call.event() == Event::Delete { call.old_values()?.0 } else { call.new_values()?.0 };
-    let Some((schema, old, new)) = loss(call)? else {
+    let Some((old, new)) = loss(call)? else {
         tell(call);
         return Ok(row);
     };
     // SAFETY: a variable of the session.
     let replicates = i64::from(unsafe { pg_sys::SessionReplicationRole })
         == i64::from(pg_sys::SESSION_REPLICATION_ROLE_REPLICA);
-    let reason = match objection(call, schema, &old, new.as_ref(), replicates) {
+    let reason = match objection(call, &old, new.as_ref(), replicates) {
         Ok(None) => return Ok(row),
         Ok(Some(reason)) => reason,
         Err(error) if error.ends_statement() => return Err(error),
         Err(error) => format!("no one can tell whether values here are sealed with it: {error}"),
     };
-    let (schema, id) = (catalog::schema_name(schema), old.id.to_string());
-    let change = if new.is_some() { "overwrite" } else { "delete" };
+    let (schema, id) = (catalog::schema_name(call.schema()), old.id.to_string());
+    let is_update = call.event() == Event::Update;
+    let change = if is_update { "overwrite" } else { "delete" };
     if !replicates {
         return Err(Error::KeyringNeeded { schema, change, id, reason });
     }
     if may_warn() {
-        let other = if new.is_some() { "changed" } else { "removed" };
+        let other = if is_update { "changed" } else { "removed" };
         pgrx::warning!("kept keyring {id} of schema {schema} that another server {other}: {reason}");
     }
     Ok(core::ptr::null_mut())
 }
 
 /// The keyring that a row no longer has after the change, and the one that it has then; `None` where nothing goes.
-fn loss(call: &Call<'_>) -> Result<Option<(pg_sys::Oid, KeyringRow, Option<KeyringRow>)>, Error> {
-    let Some(schema) = call.schema_of(c"credentials_keyrings").filter(|_| call.event() != Event::Insert)
-    else {
+fn loss(call: &Call<'_>) -> Result<Option<(KeyringRow, Option<KeyringRow>)>, Error> {
+    if call.event() == Event::Insert {
         return Ok(None);
-    };
+    }
     call.must_have(keyrings::COLUMNS)?;
-    // A row with NULLs is left to the table's constraints.
+    // A row that is none opens nothing, and keeps the others from being read as long as it is there.
     let Some(old) = KeyringRow::of(&call.old_values()?.1) else { return Ok(None) };
     if call.event() == Event::Delete {
-        return Ok(Some((schema, old, None)));
+        return Ok(Some((old, None)));
     }
-    let new = KeyringRow::of(&call.new_values()?.1)
-        .filter(|new| (new.module, &new.bytes) != (old.module, &old.bytes));
-    Ok(new.map(|new| (schema, old, Some(new))))
+    let new = KeyringRow::of(&call.new_values()?.1);
+    let stays = new.as_ref().is_some_and(|new| (new.module, &new.bytes) == (old.module, &old.bytes));
+    Ok((!stays).then_some((old, new)))
 }
 
-/// What is in a row of `credentials_keyrings`.
+/// What is in a row of `credentials_keyrings`, if it is one: the constraints of the table are its owner's.
 struct KeyringRow {
     id: Uuid,
     module: Digest,
@@ -150,17 +154,17 @@ impl KeyringRow {
 /// Why a keyring is not to be deleted, or not to get other bytes.
 fn objection(
     call: &Call<'_>,
-    schema: pg_sys::Oid,
     old: &KeyringRow,
     new: Option<&KeyringRow>,
     replicates: bool,
 ) -> Result<Option<String>, Error> {
-    if !holds_values(schema)? {
+    if !holds_values(call)? {
         tell(call);
         return Ok(None);
     }
-    with_needs(call, schema, |needs| {
-        let Some(need) = needs.of_keyring(old.id)? else { return Ok((None, new.is_none())) };
+    let is_delete = call.event() == Event::Delete;
+    with_needs(call, |needs| {
+        let Some(need) = needs.of_keyring(old.id)? else { return Ok((None, is_delete)) };
         let reason = Some(need.reason().to_owned());
         let Some(new) = new else { return Ok((reason, true)) };
         // What was altered can be put back.
@@ -246,9 +250,9 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *m
 /// Asks for needs that hold now. `ask` also says whether they still hold afterwards.
 fn with_needs<T>(
     call: &Call<'_>,
-    schema: pg_sys::Oid,
     ask: impl FnOnce(&mut Needs) -> Result<(T, bool), Error>,
 ) -> Result<T, Error> {
+    let schema = call.schema();
     let now = Moment::now(schema);
     let kept = NEEDS.take().filter(|(moment, _)| *moment == now);
     let (now, mut needs) = match kept {

@@ -65,24 +65,28 @@ impl Instance {
         }
     }
 
-    /// The keyrings that open neither with the instance's master secret nor with another one.
-    pub(crate) fn closed_to(&mut self, secret: &[u8]) -> Result<Vec<(StoredKeyring, Error)>, Error> {
-        let mut closed = Vec::new();
+    /// The keyrings that open neither with the instance's master secret nor with another one; each with its copies.
+    pub(crate) fn closed_to(&mut self, secret: &[u8]) -> Result<Vec<(Vec<StoredKeyring>, Error)>, Error> {
+        let mut closed = Vec::<(Vec<StoredKeyring>, Error)>::new();
         for index in 0..self.keyrings.loaded.len() {
-            if self.keyrings.is_copy(index) {
-                continue;
-            }
-            let Err(error) = self.keyrings.unlocked(index).map(drop) else { continue };
             let Some(stored) = self.keyrings.loaded.get(index).map(|keyring| keyring.stored.clone()) else {
                 break;
             };
+            if self.keyrings.is_copy(index) {
+                let copies = closed.iter_mut().map(|(copies, _)| copies);
+                copies
+                    .filter(|copies| copies.iter().any(|other| other.is_copy_of(&stored)))
+                    .for_each(|copies| copies.push(stored.clone()));
+                continue;
+            }
+            let Err(error) = self.keyrings.unlocked(index).map(drop) else { continue };
             if self.is_under(secret, &stored) {
                 continue;
             }
             if !error.is_of_keyring() {
                 return Err(error);
             }
-            closed.push((stored, error));
+            closed.push((vec![stored], error));
         }
         Ok(closed)
     }
@@ -103,9 +107,7 @@ impl Instance {
             let Some(stored) = self.keyrings.loaded.get(index).map(|keyring| keyring.stored.clone()) else {
                 break;
             };
-            let is_same =
-                |other: &StoredKeyring| (other.module, &other.bytes) == (stored.module, &stored.bytes);
-            if self.keyrings.is_copy(index) && before.iter().any(is_same) {
+            if self.keyrings.is_copy(index) && before.iter().any(|other| other.is_copy_of(&stored)) {
                 before.push(stored);
                 continue;
             }

@@ -64,6 +64,11 @@ impl StoredKeyring {
         (self.number, self.module) == (other.number, other.module)
     }
 
+    /// Whether both are the same keyring, in two rows.
+    pub(crate) fn is_copy_of(&self, other: &Self) -> bool {
+        (self.module, &self.bytes) == (other.module, &other.bytes)
+    }
+
     /// Whether this is the keyring in a row under the scan.
     pub(crate) fn is_in(&self, row: &heap::Row) -> bool {
         row.get::<Uuid>(keyrings::ID) == Some(self.id)

@@ -65,18 +65,21 @@ impl<'a> Call<'a> {
         unsafe { (*self.data.tg_relation).rd_id }
     }
 
+    /// The schema of the table or view.
+    pub(crate) fn schema(&self) -> pg_sys::Oid {
+        // SAFETY: the relation of a running trigger is open.
+        unsafe { (*(*self.data.tg_relation).rd_rel).relnamespace }
+    }
+
     /// The schema of the table, if that is its name.
     pub(crate) fn schema_of(&self, name: &core::ffi::CStr) -> Option<pg_sys::Oid> {
-        // SAFETY: the relation of a running trigger is open.
-        let schema = unsafe { (*(*self.data.tg_relation).rd_rel).relnamespace };
+        let schema = self.schema();
         (catalog::relation_oid(schema, name) == Some(self.relation())).then_some(schema)
     }
 
     /// `encrypted_credentials` in the schema of the trigger's view.
     pub(crate) fn table_of_view(&self) -> Result<pg_sys::Oid, Error> {
-        // SAFETY: the relation of a running trigger is open.
-        let schema = unsafe { (*(*self.data.tg_relation).rd_rel).relnamespace };
-        catalog::relation_oid(schema, c"encrypted_credentials")
+        catalog::relation_oid(self.schema(), c"encrypted_credentials")
             .ok_or_else(|| Error::NotAnInstance { relation: catalog::relation_name(self.relation()) })
     }
 
