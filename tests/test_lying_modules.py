@@ -11,7 +11,7 @@ import pytest
 from conftest import Database, refused
 from template_module import QUICK, build, copy
 
-OPEN = "self.0.borrow().open(&Canonical::new(&identity)?, &Sealed { bytes, expires })"
+OPEN = "self.0.borrow().open(&packed::one_identity(&identity)?, &Sealed { bytes, expires })"
 # What a module does, the test that finds it, and where: a file, what stands there, what stands there instead.
 LIES = {
     "opens to the value of another row": (

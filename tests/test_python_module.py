@@ -21,6 +21,7 @@ import pytest
 from command import KEY, PATIENCE, Folder
 from conftest import PYTHON_HOST, VARIABLE
 from omni_credentials import ModuleError, Refusal, Store
+from omni_credentials._contract import OPEN
 from omni_credentials.module import CONTRACT, Entry, Kek, Module, RawIdentity, Side
 from python_files import CACHE, CHEAP, folder
 
@@ -260,6 +261,10 @@ def test_a_keyring_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(Refusal):
             keyring.open(STRIPE, None, sealed[:-1])
         assert keyring.open(STRIPE, None, sealed) == b"value" and keyring._sandbox is first, "a refusal costs no sandbox"
+        for packed in (b"", STRIPE.packed()[:-1], STRIPE.packed() + b"\0"):
+            with pytest.raises(Refusal) as refusal:
+                keyring._call(OPEN, packed, None, sealed, size=len(sealed))
+            assert refusal.value.code == "invalid-argument"
         keyring.add_key()
         first.close()
         assert keyring.open(STRIPE, None, sealed) == b"value" and keyring._sandbox is not first

@@ -26,6 +26,14 @@ const raw = ({ name, kind, principal, scope }) => ({
     principal: Buffer.from(principal),
     scope: Buffer.from(scope),
 });
+const joined = ({ name, kind, principal, scope }) =>
+    Buffer.concat([name, kind, principal, scope].flatMap((field) => [length(field), field]));
+const length = (field) => {
+    const four = Buffer.alloc(4);
+    four.writeUInt32BE(field.length);
+    return four;
+};
+const packed = (identity) => joined(raw(identity));
 const which = ({ kind, principal, scope }) => ({ kind, principal, scope });
 const expires = (identity) => (identity.expires === undefined ? undefined : BigInt(identity.expires));
 
@@ -45,9 +53,9 @@ const operations = {
     "derive-kek": (it) =>
         hex(call(({ keyDerivation }) => keyDerivation.deriveKek(bytes(it.secret), bytes(it.keyring)))),
     unlock: (it) => unlocked(it, (keyring) => hex(keyring.toBytes())),
-    seal: (it) => unlocked(it, (keyring) => hex(keyring.seal(raw(it.identity), expires(it.identity), bytes(it.value)))),
+    seal: (it) => unlocked(it, (keyring) => hex(keyring.seal(packed(it.identity), expires(it.identity), bytes(it.value)))),
     open: (it) =>
-        unlocked(it, (keyring) => hex(keyring.open(raw(it.identity), expires(it.identity), bytes(it.sealed)))),
+        unlocked(it, (keyring) => hex(keyring.open(packed(it.identity), expires(it.identity), bytes(it.sealed)))),
     "canonical-scope": (it) =>
         call(({ fileStore }) => {
             const document = fileStore.Document.create(bytes(it.keyring));
@@ -149,7 +157,7 @@ function records(document, keyring) {
         principal: text(identity.principal),
         scope: text(identity.scope),
         ...(expires === undefined ? {} : { expires: Number(expires) }),
-        value: deleted ? null : opened(() => keyring.open(identity, expires, sealed)),
+        value: deleted ? null : opened(() => keyring.open(joined(identity), expires, sealed)),
     }));
 }
 

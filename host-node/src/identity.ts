@@ -36,6 +36,20 @@ export function identityOf(name: string, kind: string, principal: string, scope:
     return { name: encode(name), kind: encode(kind), principal: encode(principal), scope: encode(jsonOf(scope)) };
 }
 
+/** The contract's `packed-identity`: the fields in one list, each with its length in four bytes before it. */
+export function packed({ name, kind, principal, scope }: Identity): Uint8Array {
+    const fields = [name, kind, principal, scope];
+    const out = new Uint8Array(fields.reduce((length, field) => length + 4 + field.length, 0));
+    const view = new DataView(out.buffer);
+    let at = 0;
+    for (const field of fields) {
+        view.setUint32(at, field.length);
+        out.set(field, at + 4);
+        at += 4 + field.length;
+    }
+    return out;
+}
+
 /** The credential of an identity that the module returned: valid UTF-8, a canonical scope. */
 export function credentialOf({ name, kind, principal, scope }: Identity): Credential {
     return { name: decode(name), kind: decode(kind), principal: decode(principal), scope: decode(scope) };

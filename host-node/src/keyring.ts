@@ -2,6 +2,7 @@
 
 import type { Contract, Entry, Identity, Keyring } from "./contract.js";
 import { InvalidInputError } from "./errors.js";
+import { packed } from "./identity.js";
 import type { CryptoModule, Instance } from "./module.js";
 
 /**
@@ -32,16 +33,16 @@ export class UnlockedKeyring {
     }
 
     seal(identity: Identity, expires: bigint | undefined, value: Uint8Array): Uint8Array {
-        return this.call((_, keyring) => keyring.seal(identity, expires, value), value.length);
+        return this.call((_, keyring) => keyring.seal(packed(identity), expires, value), value.length);
     }
 
     open({ identity, expires, sealed }: Entry): Uint8Array {
-        return this.call((_, keyring) => keyring.open(identity, expires, sealed), sealed.length);
+        return this.call((_, keyring) => keyring.open(packed(identity), expires, sealed), sealed.length);
     }
 
     reseal(entry: Entry): Entry {
         const { identity, expires, sealed } = entry;
-        const resealed = this.call((_, keyring) => keyring.reseal(identity, expires, sealed), sealed.length);
+        const resealed = this.call((_, keyring) => keyring.reseal(packed(identity), expires, sealed), sealed.length);
         return { ...entry, sealed: resealed };
     }
 

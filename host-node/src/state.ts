@@ -4,7 +4,7 @@ import { equal } from "./bytes.js";
 import type { Document, Entry, Keyring, Preference, Reconciled } from "./contract.js";
 import { aboutArgument, aboutFile, MasterSecretConflictError, MergeConflictError } from "./errors.js";
 import { dateOf } from "./expiry.js";
-import { type Credential, credentialOf } from "./identity.js";
+import { type Credential, credentialOf, packed } from "./identity.js";
 import { withKeyring } from "./keyring.js";
 import { type CryptoModule, failureIn } from "./module.js";
 
@@ -148,7 +148,7 @@ function underCurrentKey(entry: Entry, keyring: Keyring): Entry {
     if (entry.deleted) return entry;
     const { identity, expires, sealed } = entry;
     try {
-        return { ...entry, sealed: keyring.reseal(identity, expires, sealed) };
+        return { ...entry, sealed: keyring.reseal(packed(identity), expires, sealed) };
     } catch (error) {
         if (failureIn(error) !== undefined) return entry;
         throw error;

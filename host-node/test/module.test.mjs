@@ -177,16 +177,7 @@ for (const name of traps) {
             module.instantiate().call(({ encryption, moduleInfo }) => {
                 moduleInfo.describe();
                 const keyring = encryption.Keyring.unlock(new Uint8Array(8), new Uint8Array(32));
-                keyring.open(
-                    {
-                        name: new Uint8Array(1),
-                        kind: new Uint8Array(1),
-                        principal: new Uint8Array(1),
-                        scope: new Uint8Array(1),
-                    },
-                    undefined,
-                    new Uint8Array(80),
-                );
+                keyring.open(new Uint8Array(20), undefined, new Uint8Array(80));
             }),
         );
         assert.ok(error instanceof ModuleError, String(error));

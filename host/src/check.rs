@@ -96,6 +96,18 @@ fn values(module: &Module) -> Result<(), Error> {
         let moved = keyring.open(other, None, &sealed);
         refused(moved, ErrorCode::NotAuthentic, "a value of another identity does not open")?;
     }
+    let mut packed = Vec::new();
+    STRIPE.pack(&mut packed);
+    require(
+        *keyring.open_packed(&packed, None, &sealed)? == VALUE,
+        "an identity in one list is that identity",
+    )?;
+    let longer = [packed.as_slice(), &[0]].concat();
+    for other in (0..packed.len()).filter_map(|at| packed.get(..at)).chain([longer.as_slice()]) {
+        let opened = keyring.open_packed(other, None, &sealed);
+        refused(opened, ErrorCode::InvalidArgument, "a list that is cut or goes on is no identity")?;
+    }
+
     let expiring = keyring.seal(&STRIPE, EXPIRES, VALUE)?;
     require(*keyring.open(&STRIPE, EXPIRES, &expiring)? == VALUE, "a value with an expiry opens with it")?;
     for (expires, sealed) in [(None, &expiring), (Some(0), &expiring), (EXPIRES, &sealed), (Some(0), &sealed)]

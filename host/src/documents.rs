@@ -1,5 +1,6 @@
 use wasmtime::component::ResourceAny;
 
+use crate::packed::pack;
 use crate::sandbox::Sandbox;
 use crate::{Entry, EntryRef, Error, Failure, Identity, Kek, Preference, Reconciled};
 
@@ -37,10 +38,8 @@ impl Rows {
     pub fn push(&mut self, identity: &Identity<'_>, expires: Option<u64>, sealed: &[u8]) {
         let expires = expires.map(u64::to_be_bytes);
         let expires = expires.as_ref().map_or(&[][..], |bytes| bytes);
-        push(
-            &mut self.0,
-            &[identity.name, identity.kind, identity.principal, identity.scope, expires, sealed],
-        );
+        identity.pack(&mut self.0);
+        pack(&mut self.0, &[expires, sealed]);
     }
 }
 
@@ -51,7 +50,7 @@ pub struct Identities(Vec<u8>);
 impl Identities {
     /// Adds an identity.
     pub fn push(&mut self, identity: &Identity<'_>) {
-        push(&mut self.0, &[identity.name, identity.kind, identity.principal, identity.scope]);
+        identity.pack(&mut self.0);
     }
 
     /// Adds what another list has.
@@ -63,14 +62,6 @@ impl Identities {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
-    }
-}
-
-fn push(out: &mut Vec<u8>, fields: &[&[u8]]) {
-    for field in fields {
-        // No field comes near 4 GiB, and a module's memory has less.
-        out.extend_from_slice(&u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
-        out.extend_from_slice(field);
     }
 }
 

@@ -4,6 +4,7 @@ use wasmtime::component::ResourceAny;
 use zeroize::Zeroizing;
 
 use crate::bindings::CryptoModule;
+use crate::bindings::exports::omni::credentials::types::Failure;
 use crate::limits::{Kind, State};
 use crate::module::Module;
 use crate::sandbox::Sandbox;
@@ -29,6 +30,8 @@ pub struct Keyring {
     kek: Kek,
     row: Option<Unlocked>,
     instantiations: u64,
+    /// The identity of a call, as it goes to the module: its memory, kept for the next one.
+    packed: Vec<u8>,
 }
 
 /// A sandbox and the keyring unlocked in it.
@@ -38,6 +41,8 @@ pub(crate) struct Unlocked {
 }
 
 type Store = wasmtime::Store<State>;
+/// What a call gives: the module's result, unless it traps.
+type Called<T> = wasmtime::Result<Result<T, Failure>>;
 
 impl Keyring {
     pub(crate) fn unlock(module: Module, bytes: &[u8], kek: &Kek) -> Result<Self, Error> {
@@ -48,6 +53,7 @@ impl Keyring {
             kek: kek.clone(),
             row: None,
             instantiations: 0,
+            packed: Vec::new(),
         };
         keyring.row()?;
         Ok(keyring)
@@ -65,9 +71,11 @@ impl Keyring {
         expires: Option<u64>,
         value: &[u8],
     ) -> Result<Vec<u8>, Error> {
-        self.call(value.len(), "encryption.keyring.seal", |module, store, keyring| {
-            let identity = identity.into();
-            module.omni_credentials_encryption().keyring().call_seal(store, keyring, identity, expires, value)
+        self.with_packed(identity, |this, identity| {
+            this.call(value.len(), "encryption.keyring.seal", |module, store, keyring| {
+                let exports = module.omni_credentials_encryption().keyring();
+                exports.call_seal(store, keyring, identity, expires, value)
+            })
         })
     }
 
@@ -83,12 +91,19 @@ impl Keyring {
         expires: Option<u64>,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.with_packed(identity, |this, identity| this.open_packed(identity, expires, sealed))
+    }
+
+    /// The same for an identity that is packed already, or for bytes that are none.
+    pub(crate) fn open_packed(
+        &mut self,
+        identity: &[u8],
+        expires: Option<u64>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
         self.call(sealed.len(), "encryption.keyring.open", |module, store, keyring| {
-            let identity = identity.into();
-            module
-                .omni_credentials_encryption()
-                .keyring()
-                .call_open(store, keyring, identity, expires, sealed)
+            let exports = module.omni_credentials_encryption().keyring();
+            exports.call_open(store, keyring, identity, expires, sealed)
         })
         .map(Zeroizing::new)
     }
@@ -105,12 +120,11 @@ impl Keyring {
         expires: Option<u64>,
         sealed: &[u8],
     ) -> Result<Vec<u8>, Error> {
-        self.call(sealed.len(), "encryption.keyring.reseal", |module, store, keyring| {
-            let identity = identity.into();
-            module
-                .omni_credentials_encryption()
-                .keyring()
-                .call_reseal(store, keyring, identity, expires, sealed)
+        self.with_packed(identity, |this, identity| {
+            this.call(sealed.len(), "encryption.keyring.reseal", |module, store, keyring| {
+                let exports = module.omni_credentials_encryption().keyring();
+                exports.call_reseal(store, keyring, identity, expires, sealed)
+            })
         })
     }
 
@@ -177,17 +191,25 @@ impl Keyring {
         self.instantiations
     }
 
+    /// Lends an identity as it goes to the module.
+    fn with_packed<T>(
+        &mut self,
+        identity: &Identity<'_>,
+        call: impl FnOnce(&mut Self, &[u8]) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut packed = std::mem::take(&mut self.packed);
+        packed.clear();
+        identity.pack(&mut packed);
+        let result = call(self, &packed);
+        self.packed = packed;
+        result
+    }
+
     fn call<T>(
         &mut self,
         length: usize,
         export: &'static str,
-        call: impl FnOnce(
-            &CryptoModule,
-            &mut Store,
-            ResourceAny,
-        ) -> wasmtime::Result<
-            Result<T, crate::bindings::exports::omni::credentials::types::Failure>,
-        >,
+        call: impl FnOnce(&CryptoModule, &mut Store, ResourceAny) -> Called<T>,
     ) -> Result<T, Error> {
         if length > LARGE {
             let mut work = match self.module.large().take(self.id) {

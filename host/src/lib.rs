@@ -40,6 +40,7 @@ mod loaded;
 mod memory;
 mod module;
 mod nodump;
+mod packed;
 mod primitives;
 pub mod program;
 mod runtime;

@@ -198,12 +198,12 @@ fn cases() -> Vec<(&'static str, Shell)> {
                 .fields("(func $deep (call $deep))")
                 .body(DERIVE, &list("0", "32"))
                 .body(OPEN, &format!(
-                    "(if (i32.eq (local.get 12) (i32.const 101)) (then unreachable))
-                     (if (i32.eq (local.get 12) (i32.const 102)) (then {LOOP}))
-                     (if (i32.eq (local.get 12) (i32.const 103)) (then
+                    "(if (i32.eq (local.get 6) (i32.const 101)) (then unreachable))
+                     (if (i32.eq (local.get 6) (i32.const 102)) (then {LOOP}))
+                     (if (i32.eq (local.get 6) (i32.const 103)) (then
                        (loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable))
-                     (if (i32.eq (local.get 12) (i32.const 104)) (then (call $deep)))
-                     (if (i32.eq (local.get 12) (i32.const 105)) (then
+                     (if (i32.eq (local.get 6) (i32.const 104)) (then (call $deep)))
+                     (if (i32.eq (local.get 6) (i32.const 105)) (then
                        (i32.store8 (i32.const 192) (i32.const 0))
                        (i32.store (i32.const 200) (i32.const 0))
                        (i32.store (i32.const 204) (i32.const -1))

@@ -190,9 +190,9 @@ GENERATE_MASTER_KEY = _derivation.function("generate-master-key", _fallible(_BYT
 
 _keyring = _Interface("encryption", "keyring")
 UNLOCK = _keyring.static("unlock", _fallible(Own("keyring")), keyring=_BYTES, kek=_BYTES)
-SEAL = _keyring.method("seal", _fallible(_BYTES), identity=_IDENTITY, expires=_EXPIRES, value=_BYTES)
-OPEN = _keyring.method("open", _fallible(_BYTES), identity=_IDENTITY, expires=_EXPIRES, sealed=_BYTES)
-RESEAL = _keyring.method("reseal", _fallible(_BYTES), identity=_IDENTITY, expires=_EXPIRES, sealed=_BYTES)
+SEAL = _keyring.method("seal", _fallible(_BYTES), identity=_BYTES, expires=_EXPIRES, value=_BYTES)
+OPEN = _keyring.method("open", _fallible(_BYTES), identity=_BYTES, expires=_EXPIRES, sealed=_BYTES)
+RESEAL = _keyring.method("reseal", _fallible(_BYTES), identity=_BYTES, expires=_EXPIRES, sealed=_BYTES)
 KEY_OF = _keyring.method("key-of", _fallible(_KEY), sealed=_BYTES)
 TO_BYTES = _keyring.method("to-bytes", _BYTES)
 ADD_KEY = _keyring.method("add-key", _fallible(None))

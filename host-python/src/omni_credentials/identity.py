@@ -24,6 +24,10 @@ class RawIdentity(NamedTuple):
     principal: bytes
     scope: bytes
 
+    def packed(self) -> bytes:
+        """`types.packed-identity`: the fields in one list, each with its length in four bytes before it."""
+        return b"".join(len(field).to_bytes(4, "big") + field for field in self)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Identity:

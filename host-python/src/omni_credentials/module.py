@@ -210,7 +210,7 @@ class Keyring(Guarded):
         Refused: `invalid-name`, `invalid-kind`, `invalid-principal`, `invalid-scope`, `scope-too-large`,
         `invalid-expiry`, `value-too-large`.
         """
-        sealed: bytes = self._call(_contract.SEAL, identity, expires, value, size=len(value))
+        sealed: bytes = self._call(_contract.SEAL, identity.packed(), expires, value, size=len(value))
         return sealed
 
     def open(self, identity: RawIdentity, expires: int | None, sealed: bytes) -> bytes:
@@ -219,7 +219,7 @@ class Keyring(Guarded):
         Refused: `not-authentic`, `malformed`, `unknown-version`, `unknown-suite`, `unknown-key`, `invalid-expiry`, and
         as an identity is.
         """
-        value: bytes = self._call(_contract.OPEN, identity, expires, sealed, size=len(sealed))
+        value: bytes = self._call(_contract.OPEN, identity.packed(), expires, sealed, size=len(sealed))
         return value
 
     def reseal(self, identity: RawIdentity, expires: int | None, sealed: bytes) -> bytes:
@@ -228,7 +228,7 @@ class Keyring(Guarded):
 
         Refused as by `open`.
         """
-        resealed: bytes = self._call(_contract.RESEAL, identity, expires, sealed, size=len(sealed))
+        resealed: bytes = self._call(_contract.RESEAL, identity.packed(), expires, sealed, size=len(sealed))
         return resealed
 
     def key_of(self, sealed: bytes) -> Key:

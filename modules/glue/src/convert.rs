@@ -77,6 +77,12 @@ fn each<'a, T>(
     })
 }
 
+/// An identity that goes in as one list.
+pub(crate) fn packed_identity(mut bytes: &[u8]) -> Result<core::Identity<'_>, core::Failure> {
+    let identity = taken_identity(&mut bytes).filter(|_| bytes.is_empty());
+    identity.ok_or_else(|| Error::InvalidArgument.into())
+}
+
 fn taken_identity<'a>(bytes: &mut &'a [u8]) -> Option<core::Identity<'a>> {
     Some(core::Identity {
         name: field(bytes)?,

@@ -34,17 +34,19 @@ impl<S: Suite> GuestKeyring for KeyringResource<S> {
         Ok(Self::resource(keyring))
     }
 
-    fn seal(&self, identity: Identity, expires: Option<u64>, value: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        let identity = convert::identity(&identity);
-        self.0.borrow().seal(&identity, expires, &value, &mut Host).map_err(convert::failure)
+    fn seal(&self, identity: Vec<u8>, expires: Option<u64>, value: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        let seal = |identity| self.0.borrow().seal(&identity, expires, &value, &mut Host);
+        convert::packed_identity(&identity).and_then(seal).map_err(convert::failure)
     }
 
-    fn open(&self, identity: Identity, expires: Option<u64>, sealed: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        self.0.borrow().open_owned(&convert::identity(&identity), expires, sealed).map_err(convert::failure)
+    fn open(&self, identity: Vec<u8>, expires: Option<u64>, sealed: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        let open = |identity| self.0.borrow().open_owned(&identity, expires, sealed);
+        convert::packed_identity(&identity).and_then(open).map_err(convert::failure)
     }
 
-    fn reseal(&self, identity: Identity, expires: Option<u64>, sealed: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        self.0.borrow().reseal(&convert::identity(&identity), expires, &sealed).map_err(convert::failure)
+    fn reseal(&self, identity: Vec<u8>, expires: Option<u64>, sealed: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        let reseal = |identity| self.0.borrow().reseal(&identity, expires, &sealed);
+        convert::packed_identity(&identity).and_then(reseal).map_err(convert::failure)
     }
 
     fn key_of(&self, sealed: Vec<u8>) -> Result<Key, Failure> {

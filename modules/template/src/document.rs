@@ -6,14 +6,14 @@ use crate::bindings::exports::omni::credentials::encryption::{Keyring, KeyringBo
 use crate::bindings::exports::omni::credentials::file_store::{
     Document, DocumentBorrow, Entry, Guest, GuestDocument, Preference, Reconciled,
 };
-use crate::bindings::exports::omni::credentials::types::{Error, Failure, Identity};
+use crate::bindings::exports::omni::credentials::types::{Error, Failure};
 use crate::contents::{Contents, FILE_RECORDS, PENDING, State, entry, fits};
 use crate::identity::Canonical;
 use crate::kdf::Key;
 use crate::keys::{self, Keys, Sealed, Unlocked};
 use crate::manifest::{self, Manifest};
 use crate::reconcile::{self, Side};
-use crate::{Module, kdf, refuse, stamp};
+use crate::{Module, kdf, packed, refuse, stamp};
 
 /// The resource of the contract.
 pub(crate) struct Opened(RefCell<Contents>);
@@ -152,7 +152,7 @@ impl GuestDocument for Opened {
         table.records.extend(records.iter().filter(|it| live(it.1)).map(|it| (it.0.clone(), it.1.clone())));
         let mut rest = gone.as_slice();
         while !rest.is_empty() {
-            let identity = Canonical::new(&identity(&mut rest)?)?;
+            let identity = packed::identity(&mut rest)?;
             table.records.remove(&identity).ok_or_else(|| refuse(Error::InvalidArgument))?;
         }
         add(&mut table, &rows)?;
@@ -219,15 +219,15 @@ fn written(before: &Contents, keys: &Keys, at_least: u64) -> Result<(Contents, V
 fn add(table: &mut Contents, rows: &[u8]) -> Result<(), Failure> {
     let mut rest = rows;
     while !rest.is_empty() {
-        let identity = Canonical::new(&identity(&mut rest)?)?;
-        let expires = match field(&mut rest)?.as_slice() {
+        let identity = packed::identity(&mut rest)?;
+        let expires = match packed::field(&mut rest)?.as_slice() {
             [] => None,
             bytes => {
                 let bytes = bytes.try_into().map_err(|_| refuse(Error::InvalidArgument))?;
                 Some(u64::from_be_bytes(bytes))
             }
         };
-        let sealed = Sealed { bytes: field(&mut rest)?, expires };
+        let sealed = Sealed { bytes: packed::field(&mut rest)?, expires };
         if table.records.contains_key(&identity) {
             return Err(refuse(Error::DuplicateRecord));
         }
@@ -239,11 +239,6 @@ fn add(table: &mut Contents, rows: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes an identity off the front. Its fields are evaluated in this order.
-fn identity(rest: &mut &[u8]) -> Result<Identity, Failure> {
-    Ok(Identity { name: field(rest)?, kind: field(rest)?, principal: field(rest)?, scope: field(rest)? })
-}
-
 fn resource(contents: Contents) -> Document {
     Document::new(Opened(RefCell::new(contents)))
 }
@@ -252,13 +247,4 @@ fn resource(contents: Contents) -> Document {
 /// keyring, which has that key as well.
 fn seal_key(contents: &Contents, keys: &Keys) -> Result<Key, Failure> {
     kdf::subkey(keys.key(keys::current_of(&contents.keyring)?)?, b"example file")
-}
-
-/// Takes a field off the front: its length in four bytes, and its bytes.
-fn field(rest: &mut &[u8]) -> Result<Vec<u8>, Failure> {
-    let short = || refuse(Error::InvalidArgument);
-    let (length, after) = rest.split_first_chunk::<4>().ok_or_else(short)?;
-    let (field, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or_else(short)?;
-    *rest = after;
-    Ok(field.to_vec())
 }

@@ -14,7 +14,7 @@ use crate::bindings::exports::omni::credentials::key_derivation::{self, Protecte
 use crate::bindings::exports::omni::credentials::types::{Error, Failure, Identity};
 use crate::identity::{Canonical, short};
 use crate::kdf::{self, Key, Secret};
-use crate::{Module, SUITE, aead, random, refuse, refuse_found, stamp};
+use crate::{Module, SUITE, aead, packed, random, refuse, refuse_found, stamp};
 
 /// Most keys of a keyring.
 pub(crate) const KEYS: usize = 256;
@@ -344,16 +344,16 @@ impl GuestKeyring for Unlocked {
         Ok(Keyring::new(Self(RefCell::new(Keys::unlock(&keyring, &kek)?))))
     }
 
-    fn seal(&self, identity: Identity, expires: Option<u64>, value: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        self.0.borrow().seal(&Canonical::new(&identity)?, expires, &value, None)
+    fn seal(&self, identity: Vec<u8>, expires: Option<u64>, value: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        self.0.borrow().seal(&packed::one_identity(&identity)?, expires, &value, None)
     }
 
-    fn reseal(&self, identity: Identity, expires: Option<u64>, bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        self.0.borrow().reseal(&Canonical::new(&identity)?, &Sealed { bytes, expires })
+    fn reseal(&self, identity: Vec<u8>, expires: Option<u64>, bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        self.0.borrow().reseal(&packed::one_identity(&identity)?, &Sealed { bytes, expires })
     }
 
-    fn open(&self, identity: Identity, expires: Option<u64>, bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        self.0.borrow().open(&Canonical::new(&identity)?, &Sealed { bytes, expires })
+    fn open(&self, identity: Vec<u8>, expires: Option<u64>, bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        self.0.borrow().open(&packed::one_identity(&identity)?, &Sealed { bytes, expires })
     }
 
     fn key_of(&self, sealed: Vec<u8>) -> Result<encryption::Key, Failure> {

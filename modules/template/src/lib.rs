@@ -13,6 +13,7 @@ mod identity;
 mod kdf;
 mod keys;
 mod manifest;
+mod packed;
 mod primitives;
 mod reconcile;
 mod stamp;

@@ -152,7 +152,9 @@ impl<'a> Says<'a> {
     ) -> Self {
         let before = ancestor.and_then(|known| known.versions.get(&identity.digest()));
         match side.records.get(identity) {
-            Some(State::Live(sealed)) => Self::Live { sealed, changed: before != Some(&version(&sealed.bytes)) },
+            Some(State::Live(sealed)) => {
+                Self::Live { sealed, changed: before != Some(&version(&sealed.bytes)) }
+            }
             Some(State::Deleted(_)) if put_back && before.is_some() => Self::Lacking { forgotten: false },
             Some(State::Deleted(_)) => Self::Deleted { changed: before.is_some() },
             None if complete && before.is_some() => Self::Deleted { changed: true },
