@@ -202,7 +202,10 @@ print(store["a"], store.changed)
 
 
 def test_a_fork_in_a_handler(folder: Folder) -> None:
+    """The fork waits for the derivation, on a busy machine longer than it would."""
     said = run(folder, """
+from omni_credentials import _fork
+_fork._PATIENCE = 60
 module = Module.load()
 found = []
 def fork(*_):
