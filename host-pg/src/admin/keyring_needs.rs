@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use omni_credentials_host::{self as host, Keyring};
-use pgrx::datum::Uuid;
+use omni_credentials_host::{self as host, Digest, Keyring};
 use pgrx::pg_sys;
 
 use crate::error::{Error, Unreadable};
@@ -47,8 +46,8 @@ pub(super) struct Needs {
     table: pg_sys::Oid,
     versions: Option<pg_sys::Oid>,
     search: Search,
-    /// The places of the keyrings by id; copies have the place of the first one.
-    places: HashMap<[u8; 16], usize>,
+    /// The places of the keyrings by what they are, whatever their ids; copies have the place of the first one.
+    places: HashMap<(Digest, Vec<u8>), usize>,
     /// How many keyrings are left with the bytes of the one at a place.
     left: HashMap<usize, usize>,
     found: Option<Found>,
@@ -83,7 +82,7 @@ impl Needs {
         let keyrings = instance.keyrings_apart();
         let (mut places, mut left) = (HashMap::new(), HashMap::<usize, usize>::new());
         for keyring in &keyrings.loaded {
-            places.insert(*keyring.stored.id.as_bytes(), keyring.first);
+            places.entry((keyring.stored.module, keyring.stored.bytes.clone())).or_insert(keyring.first);
             left.entry(keyring.first).and_modify(|count| *count = count.saturating_add(1)).or_insert(1);
         }
         let search = Search::new(keyrings, left.keys().copied().collect());
@@ -91,10 +90,10 @@ impl Needs {
     }
 
     /// Why a keyring may not go, if it may not. Where it may, it counts as gone from here on.
-    pub(super) fn of_keyring(&mut self, id: Uuid) -> Result<Option<Need>, Error> {
-        let Some(place) = self.places.get(id.as_bytes()).copied() else { return Ok(None) };
+    pub(super) fn of_keyring(&mut self, module: &Digest, bytes: &[u8]) -> Result<Option<Need>, Error> {
+        let Some(place) = self.place(module, bytes) else { return Ok(None) };
         if self.left.get(&place).is_some_and(|left| *left > 1) {
-            self.forget(id, place);
+            self.forget(place);
             return Ok(None);
         }
         let found = match self.found.clone() {
@@ -114,13 +113,18 @@ impl Needs {
         if found.holders.contains(&place) && self.look(Some(place))?.is_none() {
             return Ok(Some(Need::Sealed));
         }
-        self.forget(id, place);
+        self.forget(place);
         Ok(None)
     }
 
     /// Whether a keyring that is not among these has every key that values need of one that is.
-    pub(super) fn are_met_by(&mut self, id: Uuid, new: &mut Keyring) -> Result<bool, Error> {
-        let Some(place) = self.places.get(id.as_bytes()).copied() else { return Ok(true) };
+    pub(super) fn are_met_by(
+        &mut self,
+        module: &Digest,
+        bytes: &[u8],
+        new: &mut Keyring,
+    ) -> Result<bool, Error> {
+        let Some(place) = self.place(module, bytes) else { return Ok(true) };
         let mut met = true;
         self.every_value(|needs, sealed| {
             if met && matches!(needs.search.holder(sealed, Some(place))?, Holder::None(_)) {
@@ -174,21 +178,25 @@ impl Needs {
         Ok(Some(found))
     }
 
-    /// Whether the keyring of an id was altered: no one can ever open it as it is.
-    pub(super) fn is_altered(&mut self, id: Uuid) -> bool {
-        self.places.get(id.as_bytes()).is_some_and(|place| self.search.is_altered(*place))
+    /// Whether a keyring was altered: no one can ever open it as it is.
+    pub(super) fn is_altered(&mut self, module: &Digest, bytes: &[u8]) -> bool {
+        self.place(module, bytes).is_some_and(|place| self.search.is_altered(place))
     }
 
     /// A keyring that is to be stored, unlocked; or why it does not open here.
-    pub(super) fn unlock(&self, module: &host::Digest, bytes: &[u8]) -> Result<Keyring, Error> {
+    pub(super) fn unlock(&self, module: &Digest, bytes: &[u8]) -> Result<Keyring, Error> {
         self.search.unlock(module, bytes)
     }
 
-    fn forget(&mut self, id: Uuid, place: usize) {
-        self.places.remove(id.as_bytes());
+    fn place(&self, module: &Digest, bytes: &[u8]) -> Option<usize> {
+        self.places.get(&(*module, bytes.to_vec())).copied()
+    }
+
+    fn forget(&mut self, place: usize) {
         let left = self.left.entry(place).or_insert(1);
         *left = left.saturating_sub(1);
         if *left == 0 {
+            self.places.retain(|_, other| *other != place);
             self.search.forget(place);
         }
     }

@@ -16,17 +16,36 @@ use crate::rows::statement::{IDENTITY_MATCHES, arguments, first_bytes, qualified
 
 /// An instance whose owner asks, with its writers waiting: a row that they seal with the old key would be left behind.
 pub(crate) fn locked(schema: pg_sys::Oid) -> Result<Handle, Error> {
-    let table = instance::of_schema(schema)?.borrow().table;
-    must_own(table)?;
+    must_own(instance::of_schema(schema)?.borrow().table)?;
     // SAFETY: a variable of the running transaction.
     if unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as core::ffi::c_int {
         return Err(Error::NotReadCommitted);
     }
+    held(schema)
+}
+
+/// The same at any isolation level, for what looks at no row by the snapshot of the transaction.
+pub(super) fn held(schema: pg_sys::Oid) -> Result<Handle, Error> {
+    let table = instance::of_schema(schema)?.borrow().table;
+    must_own(table)?;
     // The lock stays to the end of the transaction. The role that owned the table may have lost it while we waited.
     drop(heap::Table::open(table, pg_sys::ShareRowExclusiveLock)?);
     must_own(table)?;
     // Again, now that no one else changes the keyring.
     instance::of_table(table)
+}
+
+/// Fails where a statement that still runs in this session changes values or their history, such as one that this one is part
+/// of: it may go on to write a value, or to keep a version, that is sealed with a keyring that nothing else needs.
+pub(super) fn values_must_be_at_rest(schema: pg_sys::Oid, truncates: bool) -> Result<(), Error> {
+    let mut changing = catalog::relation_oid(schema, c"credentials").is_some_and(catalog::is_view_in_use);
+    for name in [c"encrypted_credentials", c"encrypted_credential_versions"] {
+        if let Some(table) = heap::Table::open_in(schema, name, pg_sys::AccessShareLock)? {
+            // Those that a TRUNCATE empties with the others are open, and no statement before it has them.
+            changing = changing || (table.is_being_changed() && !(truncates && table.is_locked_for_truncate()));
+        }
+    }
+    if changing { Err(Error::ValuesChanging { schema: catalog::schema_name(schema) }) } else { Ok(()) }
 }
 
 /// Keys are for the owner of the instance and for superusers. Gives the owner.

@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::admin::history;
-use crate::admin::owner::locked;
+use crate::admin::owner::{locked, values_must_be_at_rest};
 use crate::error::{Error, given, or_raise};
 use crate::file_store;
 use crate::instance::{Handle, Instance};
@@ -27,6 +27,7 @@ fn prune_keyrings(schema: Option<pg_sys::Oid>) -> i64 {
 fn prune(schema: pg_sys::Oid) -> Result<i64, Error> {
     // No one seals or changes rows from here on.
     let handle = locked(schema)?;
+    values_must_be_at_rest(schema, false)?;
     let before = handle.borrow().keyrings();
     handle.borrow_mut().unite_keyrings()?;
     let superseded = handle.borrow().superseded();

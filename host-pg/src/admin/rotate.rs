@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::admin::keyring_needs::Needs;
-use crate::admin::owner::{as_owner_of, change_row, change_setting, locked, must_own};
+use crate::admin::owner::{as_owner_of, change_row, change_setting, held, locked};
 use crate::admin::{crypto_modules, history};
 use crate::error::{Error, given, or_raise};
 use crate::file_store;
@@ -109,9 +109,10 @@ fn seal_again(handle: &Handle) -> Result<i64, Error> {
 }
 
 fn rewrap(new_env_var: &str, schema: pg_sys::Oid) -> Result<(), Error> {
-    let handle = instance::of_schema(schema)?;
+    // Whatever makes a keyring waits from here on, or has stored it: one made meanwhile would be left under the old secret.
+    let handle = held(schema)?;
+    handle.borrow_mut().hold_keyrings()?;
     let table = handle.borrow().table;
-    must_own(table)?;
     allowed_variables::must_be_allowed(new_env_var, &handle.borrow().owners)?;
     let secret = master_secret::master_secret(new_env_var)?;
     let closed = handle.borrow_mut().closed_to(&secret)?;
@@ -133,9 +134,9 @@ fn leave(schema: pg_sys::Oid, closed: Vec<(Vec<StoredKeyring>, Error)>) -> Resul
     let name = spi::quote_identifier(catalog::schema_name(schema));
     let mut left = Vec::new();
     for (copies, error) in closed {
-        for StoredKeyring { id, .. } in copies {
+        for StoredKeyring { id, module, bytes, .. } in copies {
             // Of copies, the last one tells.
-            if needs.of_keyring(id)?.is_some() {
+            if needs.of_keyring(&module, &bytes)?.is_some() {
                 return Err(error);
             }
             pgrx::warning!(

@@ -9,11 +9,12 @@ use pgrx::datum::Uuid;
 use pgrx::{FromDatum, pg_sys};
 
 use crate::admin::keyring_needs::Needs;
+use crate::admin::owner::values_must_be_at_rest;
 use crate::error::{Error, or_raise};
 use crate::postgres::catalog;
 use crate::postgres::fmgr::raw_function;
 use crate::postgres::heap::Table;
-use crate::postgres::tables::keyrings;
+use crate::postgres::tables::{config, keyrings};
 use crate::postgres::trigger::{Call, Event, Level, Timing};
 use crate::postgres::varlena::Detoasted;
 
@@ -57,16 +58,17 @@ fn tell(call: &Call<'_>) {
 
 /// Fails where a TRUNCATE removed keyrings and left values.
 fn refuse_loss(call: &Call<'_>) -> Result<(), Error> {
-    let of_keyrings =
-        call.schema_of(c"credentials_keyrings").is_some() || call.must_have(keyrings::COLUMNS).is_ok();
-    if of_keyrings && holds_values(call)? {
+    // It is the one of keyrings unless it is the other one, whatever their owner made of its name or its columns.
+    let of_settings = call.schema_of(c"credentials_config").is_some() || call.must_have(config::COLUMNS).is_ok();
+    if !of_settings && holds_values(call)? {
         return Err(Error::KeyringsNeeded { schema: catalog::schema_name(call.schema()) });
     }
     Ok(())
 }
 
 /// Whether the instance of these keyrings has values. From here on no one writes any: what a transaction that still runs has
-/// sealed counts. Where one of the tables has another name or another schema, no one can tell: an error.
+/// sealed counts. Where one of the tables has another name or another schema, no one can tell: an error. So it is where the
+/// statement writes values, too: it may write some after this, or leave versions of what it has changed.
 fn holds_values(call: &Call<'_>) -> Result<bool, Error> {
     let displaced = |problem| Error::WrongShape { table: catalog::qualified_name(call.relation()), problem };
     let schema = call.schema_of(c"credentials_keyrings").ok_or_else(|| {
@@ -77,11 +79,12 @@ fn holds_values(call: &Call<'_>) -> Result<bool, Error> {
         (c"encrypted_credentials", pg_sys::ShareRowExclusiveLock),
         (c"encrypted_credential_versions", pg_sys::AccessShareLock),
     ] {
-        let values = Table::open_in(schema, name, lock)?.ok_or_else(|| {
-            displaced(format!("its schema has no table {}, which may hold values", name.to_string_lossy()))
+        let values = Table::open_in(schema, name, lock)?.filter(Table::has_our_trigger).ok_or_else(|| {
+            displaced(format!("its schema has no table {} of ours, which may hold values", name.to_string_lossy()))
         })?;
         holds = holds || !values.is_empty()?;
     }
+    values_must_be_at_rest(schema, call.event() == Event::Truncate)?;
     Ok(holds)
 }
 
@@ -164,13 +167,13 @@ fn objection(
     }
     let is_delete = call.event() == Event::Delete;
     with_needs(call, |needs| {
-        let Some(need) = needs.of_keyring(old.id)? else { return Ok((None, is_delete)) };
+        let Some(need) = needs.of_keyring(&old.module, &old.bytes)? else { return Ok((None, is_delete)) };
         let reason = Some(need.reason().to_owned());
         let Some(new) = new else { return Ok((reason, true)) };
         // What was altered can be put back.
-        let was_altered = needs.is_altered(old.id);
+        let was_altered = needs.is_altered(&old.module, &old.bytes);
         let met = match needs.unlock(&new.module, &new.bytes) {
-            Ok(mut new) => was_altered || needs.are_met_by(old.id, &mut new)?,
+            Ok(mut new) => was_altered || needs.are_met_by(&old.module, &old.bytes, &mut new)?,
             Err(error) if error.is_of_keyring() => was_altered && !replicates,
             Err(error) => return Err(error),
         };

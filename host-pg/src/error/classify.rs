@@ -94,6 +94,10 @@ impl Error {
                 C::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
                 Some(format!("To remove superseded keyrings: select omni_credentials.prune_keyrings({0}). To destroy the credentials: truncate {1}.encrypted_credentials, {1}.encrypted_credential_versions, {1}.credentials_keyrings.", quote_schema(schema), quote_identifier(schema))),
             ),
+            Self::ValuesChanging { .. } => (
+                C::ERRCODE_OBJECT_IN_USE,
+                Some("Remove the keyring by a statement of its own, after the one that changes values.".into()),
+            ),
             Self::KeyringFull { schema } => (
                 C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
                 Some(format!("Move the instance to a fresh keyring: select omni_credentials.use_module({}, ...).", quote_schema(schema))),

@@ -94,6 +94,9 @@ pub(crate) enum Error {
     /// Without their keyrings, sealed values are lost.
     #[error("cannot remove keyrings of schema {schema} while it holds sealed credentials")]
     KeyringsNeeded { schema: String },
+    /// What a running statement has changed may be about to leave a version sealed with a keyring that is to go.
+    #[error("a statement of this session still changes values of schema {schema}")]
+    ValuesChanging { schema: String },
     /// The relation is not part of an instance whose owner may instantiate.
     #[error("{relation} is not part of an instance")]
     NotAnInstance { relation: String },

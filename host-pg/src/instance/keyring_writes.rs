@@ -91,6 +91,13 @@ impl Instance {
         Ok(closed)
     }
 
+    /// Has everyone wait who stores keyrings, and reads again what they have stored. To be called with the lock on values, which
+    /// those take first who write both.
+    pub(crate) fn hold_keyrings(&mut self) -> Result<(), Error> {
+        drop(StoredKeyring::table(self.keyrings_table, pg_sys::ShareRowExclusiveLock)?);
+        self.reread().map(drop)
+    }
+
     fn is_under(&self, secret: &[u8], stored: &StoredKeyring) -> bool {
         let Ok(module) = modules::module(&stored.module) else { return false };
         let Ok(kek) = module.derive_kek(secret, &stored.bytes) else { return false };

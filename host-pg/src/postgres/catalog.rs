@@ -143,6 +143,20 @@ pub(crate) fn relation_oid(schema: pg_sys::Oid, name: &core::ffi::CStr) -> Optio
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
+/// Whether a statement of this session that still runs writes to a view: it has its view open then.
+pub(crate) fn is_view_in_use(view: pg_sys::Oid) -> bool {
+    // SAFETY: gives the open relation, or null where there is none; this reference to it is given back.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(view);
+        if relation.is_null() {
+            return false;
+        }
+        let in_use = (*relation).rd_refcnt > 1;
+        pg_sys::RelationClose(relation);
+        in_use
+    }
+}
+
 /// The role that owns a relation, or `None` where there is none.
 pub(crate) fn owner(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
     // SAFETY: a syscache lookup by oid; the owner is copied before the tuple is released.

@@ -58,15 +58,8 @@ pub(super) unsafe fn relative(relation: pg_sys::Relation) -> Option<String> {
 /// # Safety
 /// As for `obstacle`.
 unsafe fn trigger(relation: pg_sys::Relation) -> Option<String> {
-    // SAFETY: an open relation has a description with `numtriggers` entries, or null.
-    let triggers = unsafe {
-        let description = (*relation).trigdesc;
-        if description.is_null() {
-            return None;
-        }
-        let count = usize::try_from((*description).numtriggers).unwrap_or(0);
-        core::slice::from_raw_parts((*description).triggers, count)
-    };
+    // SAFETY: see above.
+    let triggers = unsafe { triggers(relation) };
     let extension = Extension::find();
     let strange = triggers.iter().find(|trigger| {
         let fires = u8::try_from(trigger.tgenabled).is_ok_and(|enabled| {
@@ -79,6 +72,32 @@ unsafe fn trigger(relation: pg_sys::Relation) -> Option<String> {
         // SAFETY: a trigger's name is NUL-terminated.
         None => format!("it has trigger {}", unsafe { name(strange.tgname) }),
     })
+}
+
+/// Whether a table has a trigger that the extension made, firing or not.
+///
+/// # Safety
+/// As for `obstacle`.
+pub(super) unsafe fn has_trigger_of_extension(relation: pg_sys::Relation) -> bool {
+    // SAFETY: see above.
+    let triggers = unsafe { triggers(relation) };
+    Extension::find().is_some_and(|extension| {
+        triggers.iter().any(|trigger| extension.has_function(trigger.tgfoid))
+    })
+}
+
+/// # Safety
+/// As for `obstacle`.
+unsafe fn triggers<'a>(relation: pg_sys::Relation) -> &'a [pg_sys::Trigger] {
+    // SAFETY: an open relation has a description with `numtriggers` entries, or null; it lives as long as the relation is open.
+    unsafe {
+        let description = (*relation).trigdesc;
+        if description.is_null() {
+            return &[];
+        }
+        let count = usize::try_from((*description).numtriggers).unwrap_or(0);
+        core::slice::from_raw_parts((*description).triggers, count)
+    }
 }
 
 /// # Safety

@@ -20,7 +20,7 @@ pub(crate) use scan::{Key, Visibility, Visit, each};
 pub(crate) use write::datum;
 
 use crate::error::Error;
-use crate::postgres::catalog;
+use crate::postgres::{catalog, shape};
 use column::attribute;
 
 /// An open relation, closed on drop; its lock stays until the end of the transaction.
@@ -113,6 +113,30 @@ impl Table {
     pub(crate) fn has_column(&self, column: usize) -> bool {
         // SAFETY: the relation is open.
         usize::try_from(unsafe { (*self.descriptor()).natts }).is_ok_and(|natts| column < natts)
+    }
+
+    /// Whether a statement of this session that still runs changes its rows. What it has changed may not be seen yet, and the
+    /// triggers after it may not have fired.
+    pub(crate) fn is_being_changed(&self) -> bool {
+        // SAFETY: the relation is open. This is one of its references; a statement that runs has others.
+        let is_open = unsafe { (*self.relation).rd_refcnt } > 1;
+        is_open && self.is_locked(pg_sys::RowExclusiveLock)
+    }
+
+    /// Whether this session has the lock that TRUNCATE takes.
+    pub(crate) fn is_locked_for_truncate(&self) -> bool {
+        self.is_locked(pg_sys::AccessExclusiveLock)
+    }
+
+    fn is_locked(&self, lock: u32) -> bool {
+        // SAFETY: the relation is open.
+        unsafe { pg_sys::CheckRelationLockedByMe(self.relation, lock as pg_sys::LOCKMODE, false) }
+    }
+
+    /// Whether a trigger of the extension is on it: a table that only has the name of one of ours has none.
+    pub(crate) fn has_our_trigger(&self) -> bool {
+        // SAFETY: the relation is open.
+        unsafe { shape::has_trigger_of_extension(self.relation) }
     }
 
     /// The storage of the table: another one after `VACUUM FULL`, `CLUSTER` or `TRUNCATE`.
