@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import VARIABLE, Database, fresh_database, master_key, new_server, refused
+from conftest import MASTER_KEY, VARIABLE, Database, drop_database, fresh_database, master_key, new_server, refused
 from foreign_keyrings import replica
+from throwaway import Server
 
 KEYRINGS = "mine.credentials_keyrings"
 TABLE = "mine.encrypted_credentials"
@@ -76,7 +77,7 @@ class TestOneStatement:
         session = db.connect()
         session.execute("select value from mine.credentials")
         stored, values = db.run(f"select * from {KEYRINGS}"), read(db)
-        with refused("55006|2BP01", "still changes values"):
+        with refused("55006", "may change values", "a statement of its own"):
             session.execute(statement, {"old": old, "new": new})
         assert db.run(f"select * from {KEYRINGS}") == stored
         assert read(db) == values
@@ -87,9 +88,11 @@ class TestOneStatement:
         db.run("select mine.set_credential('a', '1'::text)")
         db.run("select omni_credentials.use_module('mine')")
         with db.connect(autocommit=False) as session:
-            session.execute("select mine.set_credential('a', '2'::text)")
             delete = f"delete from {KEYRINGS} where number = 1"
             assert session.execute(f"with r as (select value from mine.credentials) {delete} and (select count(*) from r) = 1").rowcount == 1
+            session.execute("select mine.set_credential('a', '2'::text)")
+            session.execute("select omni_credentials.use_module('mine')")
+            assert session.execute(f"delete from {KEYRINGS} where number = 2").rowcount == 1
             session.execute("delete from mine.credentials")
             session.execute(f"truncate {TABLE}, mine.encrypted_credential_versions, {KEYRINGS}")
         assert db.run(f"select count(*) from {KEYRINGS}") == [(0,)]
@@ -151,34 +154,60 @@ class TestWhileTheMasterSecretRotates:
         "one that arrives": f"insert into {KEYRINGS} select number + 1, module, keyring from {KEYRINGS}",
     }
 
-    @pytest.fixture
-    def db(self) -> Iterator[Database]:
+    @pytest.fixture(scope="class")
+    def server_of_two(self) -> Iterator[Server]:
         server = new_server("rotating")
-        server.start({VARIABLE: master_key(b"tests"), "NEXT_SECRET": master_key(b"next")})
-        yield (database := fresh_database(server))
-        database.close()
+        server.start({VARIABLE: MASTER_KEY, "NEXT_SECRET": master_key(b"next")})
+        yield server
         server.remove()
 
-    @pytest.mark.parametrize("rotation_first", [False, True], ids=["other first", "rotation first"])
-    @pytest.mark.parametrize("other", OTHERS)
-    def test_at_the_same_time(self, db: Database, other: str, *, rotation_first: bool) -> None:
-        instance(db)
-        if other != "the first value":
-            db.run("select mine.set_credential('a', '1'::text)")
-        first, second = (self.ROTATE, self.OTHERS[other]) if rotation_first else (self.OTHERS[other], self.ROTATE)
+    @pytest.fixture
+    def db(self, server_of_two: Server) -> Iterator[Database]:
+        database = fresh_database(server_of_two)
+        instance(database)
+        yield database
+        drop_database(database)
+
+    @staticmethod
+    def at_the_same_time(db: Database, first: str, second: str) -> None:
+        """The second one waits for the first one's lock, and has its error raised here."""
         holder, waiter = db.connect(autocommit=False), db.connect()
         holder.execute(first)
         with ThreadPoolExecutor() as threads:
             waiting = threads.submit(waiter.execute, second)
-            while not waiting.done() and db.run(
-                "select wait_event_type from pg_stat_activity where pid = %s", waiter.info.backend_pid
-            ) != [("Lock",)]:
+            waits = ("select wait_event_type from pg_stat_activity where pid = %s", waiter.info.backend_pid)
+            while db.run(*waits) != [("Lock",)]:
+                assert not waiting.done(), waiting.result()
                 time.sleep(0.01)
             holder.commit()
             waiting.result()
+
+    @pytest.mark.parametrize("rotation_first", [False, True], ids=["other first", "rotation first"])
+    @pytest.mark.parametrize("other", OTHERS)
+    def test_at_the_same_time(self, db: Database, other: str, *, rotation_first: bool) -> None:
+        if other != "the first value":
+            db.run("select mine.set_credential('a', '1'::text)")
+        first, second = (self.ROTATE, self.OTHERS[other]) if rotation_first else (self.OTHERS[other], self.ROTATE)
+        self.at_the_same_time(db, first, second)
         db.run("select mine.set_credential('c', '3'::text)")
+        assert db.run("select environment_variable from mine.credentials_config") == [("NEXT_SECRET",)]
         assert db.run("select * from omni_credentials.verify('mine')") == []
-        # With the new secret alone.
-        db.close()
-        db.server.restart({VARIABLE: master_key(b"lost"), "NEXT_SECRET": master_key(b"next")})
         assert len(db.run("select value from mine.credentials")) == 2
+
+    @pytest.mark.parametrize("rotation_first", [False, True], ids=["other first", "rotation first"])
+    def test_a_first_keyring_from_a_file(self, db: Database, *, rotation_first: bool) -> None:
+        file = db.server.folder / f"{db.name}.credentials"
+        db.run("select omni_credentials.set_credential('a', '1'::text)")
+        db.run("select omni_credentials.instantiate_file_store(%s)", str(file))
+        db.run("select omni_credentials.detach_file_store(%s)", str(file))
+        store = f"select omni_credentials.instantiate_file_store('{file}', 'mine')"
+        if rotation_first:
+            with refused("40001", "the master secret of schema mine was changed"):
+                self.at_the_same_time(db, self.ROTATE, store)
+            # The file is under the old one.
+            with refused("28P01", "NEXT_SECRET"):
+                db.run(store)
+            assert db.run(f"select count(*) from {KEYRINGS}") == [(0,)]
+        else:
+            self.at_the_same_time(db, store, self.ROTATE)
+            assert db.run("select value from mine.credentials") == [(b"1",)]

@@ -1,7 +1,7 @@
 //! `rotate_key`, `use_module` and `rotate_master_secret`: for the owner of the instance, and every row of it, no matter which role may
 //! see it. Each is one statement, so it is all or nothing.
 
-use pgrx::datum::{DatumWithOid, Uuid};
+use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -126,7 +126,7 @@ fn rewrap(new_env_var: &str, schema: pg_sys::Oid) -> Result<(), Error> {
 
 /// The keyrings that do not open and that no value needs, to be left as they are, with their copies. One that may be needed is
 /// an error: it would be left behind under a secret that no one has any more.
-fn leave(schema: pg_sys::Oid, closed: Vec<(Vec<StoredKeyring>, Error)>) -> Result<Vec<Uuid>, Error> {
+fn leave(schema: pg_sys::Oid, closed: Vec<(Vec<StoredKeyring>, Error)>) -> Result<Vec<StoredKeyring>, Error> {
     if closed.is_empty() {
         return Ok(Vec::new());
     }
@@ -134,16 +134,18 @@ fn leave(schema: pg_sys::Oid, closed: Vec<(Vec<StoredKeyring>, Error)>) -> Resul
     let name = spi::quote_identifier(catalog::schema_name(schema));
     let mut left = Vec::new();
     for (copies, error) in closed {
-        for StoredKeyring { id, module, bytes, .. } in copies {
+        for StoredKeyring { module, bytes, .. } in &copies {
             // Of copies, the last one tells.
-            if needs.of_keyring(&module, &bytes)?.is_some() {
+            if needs.of_keyring(module, bytes)?.is_some() {
                 return Err(error);
             }
+        }
+        for StoredKeyring { id, .. } in &copies {
             pgrx::warning!(
                 "left keyring {id} of schema {name} as it is: {error}. No value needs it; to delete it: delete from {name}.credentials_keyrings where id = '{id}'"
             );
-            left.push(id);
         }
+        left.extend(copies);
     }
     Ok(left)
 }

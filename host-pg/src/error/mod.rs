@@ -94,8 +94,8 @@ pub(crate) enum Error {
     /// Without their keyrings, sealed values are lost.
     #[error("cannot remove keyrings of schema {schema} while it holds sealed credentials")]
     KeyringsNeeded { schema: String },
-    /// What a running statement has changed may be about to leave a version sealed with a keyring that is to go.
-    #[error("a statement of this session still changes values of schema {schema}")]
+    /// A keyring is to go while a statement runs that may go on to write what is sealed with it: a value, or the version of one.
+    #[error("a statement of this session that still runs may change values of schema {schema}")]
     ValuesChanging { schema: String },
     /// The relation is not part of an instance whose owner may instantiate.
     #[error("{relation} is not part of an instance")]

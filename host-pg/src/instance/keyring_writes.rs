@@ -6,12 +6,13 @@ use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::instance::Instance;
+use crate::instance::config::read_settings;
 use crate::instance::keyring_union::Union;
 use crate::keys::kek_cache::{self, KeyId};
 use crate::keys::keyrings::MOST_KEYRINGS;
 use crate::keys::stored_keyring::StoredKeyring;
 use crate::keys::{allowed_variables, modules};
-use crate::postgres::heap::{Table, Visit};
+use crate::postgres::heap::{Table, Visibility, Visit};
 use crate::postgres::tables::keyrings;
 use crate::settings;
 
@@ -107,7 +108,7 @@ impl Instance {
 
     /// Wraps every keyring under another master secret, but for those that `left` names. One that is under it already stays as
     /// it is: another server that this one replicates with wrapped it.
-    pub(crate) fn rewrap(&mut self, secret: &[u8], left: &[Uuid]) -> Result<(), Error> {
+    pub(crate) fn rewrap(&mut self, secret: &[u8], left: &[StoredKeyring]) -> Result<(), Error> {
         let costs = self.costs()?;
         let (mut before, mut after) = (Vec::<StoredKeyring>::new(), Vec::new());
         for index in 0..self.keyrings.loaded.len() {
@@ -118,7 +119,7 @@ impl Instance {
                 before.push(stored);
                 continue;
             }
-            if left.contains(&stored.id) {
+            if left.contains(&stored) {
                 continue;
             }
             let kek = match self.keyrings.kek(index) {
@@ -214,11 +215,21 @@ impl Instance {
     pub(crate) fn store_keyring(&mut self, module: &Digest, bytes: &[u8], kek: Kek) -> Result<(), Error> {
         modules::pin(module)?;
         let table = StoredKeyring::table(self.keyrings_table, pg_sys::ShareRowExclusiveLock)?;
+        self.must_have_its_variable()?;
         table.insert(&StoredKeyring::row(self.next_number(&table)?, module, bytes))?;
         table.announce_change();
         self.reread()?;
         self.keep_kek(bytes, kek);
         Ok(())
+    }
+
+    /// Fails where the master secret was changed while this session waited for the lock on keyrings: what it is to store is
+    /// wrapped under the old one.
+    fn must_have_its_variable(&self) -> Result<(), Error> {
+        if read_settings(self.config_table, Visibility::Now)?.variable == self.settings.variable {
+            return Ok(());
+        }
+        Err(Error::ConcurrentChange { what: format!("the master secret of schema {}", self.schema_name()) })
     }
 
     /// The number of a keyring that supersedes those in the table; an error that names the one that none can supersede.
