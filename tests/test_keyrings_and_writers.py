@@ -21,7 +21,8 @@ def instance(db: Database) -> None:
 
 
 def read(db: Database) -> list[tuple]:
-    return [*db.run("select name, value from mine.credentials"), *db.run("select name, value from mine.credential_versions")]
+    values = db.run("select name, value from mine.credentials")
+    return [*values, *db.run("select name, value from mine.credential_versions")]
 
 
 class TestOneStatement:
@@ -88,8 +89,8 @@ class TestOneStatement:
         db.run("select mine.set_credential('a', '1'::text)")
         db.run("select omni_credentials.use_module('mine')")
         with db.connect(autocommit=False) as session:
-            delete = f"delete from {KEYRINGS} where number = 1"
-            assert session.execute(f"with r as (select value from mine.credentials) {delete} and (select count(*) from r) = 1").rowcount == 1
+            statement = f"delete from {KEYRINGS} where number = 1 and (select count(value) from mine.credentials) = 1"
+            assert session.execute(statement).rowcount == 1
             session.execute("select mine.set_credential('a', '2'::text)")
             session.execute("select omni_credentials.use_module('mine')")
             assert session.execute(f"delete from {KEYRINGS} where number = 2").rowcount == 1
@@ -105,14 +106,16 @@ class TestWhatTheOwnerMoved:
         instance(db)
         db.run("select mine.set_credential('a', '1'::text)")
 
-    @pytest.mark.parametrize("change", ["delete from", r"update {} set keyring = '\x01'", "delete from {} where length(keyring) > 9"])
+    @pytest.mark.parametrize(
+        "change", ["delete from {}", r"update {} set keyring = '\x01'", "delete from {} where length(keyring) > 9"]
+    )
     def test_keyrings_with_one_id(self, db: Database, change: str, *, replicates: bool) -> None:
         db.run(f"alter table {KEYRINGS} drop constraint credentials_keyrings_pkey")
         ((good,),) = db.run(f"select keyring from {KEYRINGS}")
         for number in (0, 2):
             db.run(f"insert into {KEYRINGS} select %s, module, %b, id from {KEYRINGS} limit 1", number, bytes(1))
         session = replica(db)[0] if replicates else db.connect()
-        change = change.format(KEYRINGS) if "{}" in change else f"{change} {KEYRINGS}"
+        change = change.format(KEYRINGS)
         if replicates:
             session.execute(change)
         else:
@@ -143,6 +146,15 @@ class TestWhatTheOwnerMoved:
         assert db.run(f"select count(*) from {KEYRINGS}") == [(1,)]
 
 
+@pytest.fixture(scope="module")
+def server_of_two() -> Iterator[Server]:
+    """Its sessions have two master secrets."""
+    server = new_server("rotating")
+    server.start({VARIABLE: MASTER_KEY, "NEXT_SECRET": master_key(b"next")})
+    yield server
+    server.remove()
+
+
 class TestWhileTheMasterSecretRotates:
     """No keyring is left behind under the old secret, whichever comes first."""
 
@@ -153,13 +165,6 @@ class TestWhileTheMasterSecretRotates:
         "the first value": "select mine.set_credential('b', '2'::text)",
         "one that arrives": f"insert into {KEYRINGS} select number + 1, module, keyring from {KEYRINGS}",
     }
-
-    @pytest.fixture(scope="class")
-    def server_of_two(self) -> Iterator[Server]:
-        server = new_server("rotating")
-        server.start({VARIABLE: MASTER_KEY, "NEXT_SECRET": master_key(b"next")})
-        yield server
-        server.remove()
 
     @pytest.fixture
     def db(self, server_of_two: Server) -> Iterator[Database]:

@@ -42,7 +42,8 @@ pub(super) fn values_must_be_at_rest(schema: pg_sys::Oid, truncates: bool) -> Re
     for name in [c"encrypted_credentials", c"encrypted_credential_versions"] {
         if let Some(table) = heap::Table::open_in(schema, name, pg_sys::AccessShareLock)? {
             // Those that a TRUNCATE empties with the others are open, and no statement before it has them.
-            changing = changing || (table.is_being_changed() && !(truncates && table.is_locked_for_truncate()));
+            changing =
+                changing || (table.is_being_changed() && !(truncates && table.is_locked_for_truncate()));
         }
     }
     if changing { Err(Error::ValuesChanging { schema: catalog::schema_name(schema) }) } else { Ok(()) }

@@ -59,7 +59,8 @@ fn tell(call: &Call<'_>) {
 /// Fails where a TRUNCATE removed keyrings and left values.
 fn refuse_loss(call: &Call<'_>) -> Result<(), Error> {
     // It is the one of keyrings unless it is the other one, whatever their owner made of its name or its columns.
-    let of_settings = call.schema_of(c"credentials_config").is_some() || call.must_have(config::COLUMNS).is_ok();
+    let of_settings =
+        call.schema_of(c"credentials_config").is_some() || call.must_have(config::COLUMNS).is_ok();
     if !of_settings && holds_values(call)? {
         return Err(Error::KeyringsNeeded { schema: catalog::schema_name(call.schema()) });
     }
@@ -80,7 +81,10 @@ fn holds_values(call: &Call<'_>) -> Result<bool, Error> {
         (c"encrypted_credential_versions", pg_sys::AccessShareLock),
     ] {
         let values = Table::open_in(schema, name, lock)?.filter(Table::has_our_trigger).ok_or_else(|| {
-            displaced(format!("its schema has no table {} of ours, which may hold values", name.to_string_lossy()))
+            displaced(format!(
+                "its schema has no table {} of ours, which may hold values",
+                name.to_string_lossy()
+            ))
         })?;
         holds = holds || !values.is_empty()?;
     }

@@ -81,9 +81,8 @@ unsafe fn trigger(relation: pg_sys::Relation) -> Option<String> {
 pub(super) unsafe fn has_trigger_of_extension(relation: pg_sys::Relation) -> bool {
     // SAFETY: see above.
     let triggers = unsafe { triggers(relation) };
-    Extension::find().is_some_and(|extension| {
-        triggers.iter().any(|trigger| extension.has_function(trigger.tgfoid))
-    })
+    Extension::find()
+        .is_some_and(|extension| triggers.iter().any(|trigger| extension.has_function(trigger.tgfoid)))
 }
 
 /// # Safety
