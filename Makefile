@@ -1,8 +1,8 @@
-# For those who install extensions with `make`, as PGXN's client does. It needs only the Postgres that PG_CONFIG names;
-# ./just brings in what else is missing.
+# For those who install extensions with `make`, as PGXN's client does. It needs only the Postgres that PG_CONFIG names,
+# with its server headers; ./just brings in what else is missing.
 #
 #   make PG_CONFIG=/usr/lib/postgresql/17/bin/pg_config
-#   sudo make install PG_CONFIG=…
+#   sudo make install PG_CONFIG=…                   installs what `make` built; DESTDIR=… goes before the folders
 #   make installcheck PG_CONFIG=… PGUSER=postgres   against a running server whose environment has
 #                                                   OMNI_CREDENTIALS_MASTER_PASSWORD
 
@@ -13,7 +13,7 @@ all:
 	./just build
 
 install:
-	./just install
+	tools/install.sh
 
 installcheck:
 	$$($(PG_CONFIG) --pkglibdir)/pgxs/src/test/regress/pg_regress --bindir="$$($(PG_CONFIG) --bindir)" \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import zipfile
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from packages import PACKAGING, VERSION, run
+from packages import PACKAGING, TARGET, VERSION, run
 from releases import ROOT
 from throwaway import Server
 
@@ -83,6 +84,24 @@ class TestPgxn:
             assert provided["version"] == VERSION
             assert {top + provided["file"], top + provided["docfile"]} <= names
         assert {f"{top}Makefile", f"{top}LICENSE", f"{top}Cargo.lock", f"{top}tests/pg_regress/expected/omni_credentials.out"} <= names
+
+    @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+    def test_install(self, server: Server, tmp_path: Path) -> None:
+        """What was built is installed as it is, below DESTDIR: as root, nothing must be compiled."""
+        pg_config = server.installation.pg_config
+        environment = {name: value for name, value in os.environ.items() if name != "OMNI_PG_MAJOR"}
+        done = subprocess.run(
+            ["make", "install", f"PG_CONFIG={pg_config}", f"DESTDIR={tmp_path}"], cwd=ROOT, env=environment,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "building" not in done.stdout
+        stage = TARGET / "stage" / f"pg{server.installation.major}"
+        installed = {file.name: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+        assert installed == {file.name: file.read_bytes() for file in stage.rglob("[!.]*") if file.is_file()}
+        for option, folder in (("--pkglibdir", "."), ("--sharedir", "extension")):
+            there = subprocess.run([pg_config, option], capture_output=True, text=True, check=True).stdout.strip()
+            assert any(Path(f"{tmp_path}{there}", folder).glob("omni_credentials*"))
 
     @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
     def test_installcheck(self, server: Server, tmp_path: Path) -> None:

@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
-# Installs the staged extension into the Postgres that PG_CONFIG names, of the version it was built for.
+# Installs the extension into the Postgres that PG_CONFIG names, below DESTDIR if that is set. What was built for this
+# version of Postgres is installed as it is, so that `sudo make install` compiles nothing as root.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${PG_CONFIG:?name the Postgres to install into: PG_CONFIG=/path/to/pg_config ./just install}"
 
-stage=$CARGO_TARGET_DIR/stage/pg$OMNI_PG_MAJOR
-libraries=$("$PG_CONFIG" --pkglibdir)
-extensions=$("$PG_CONFIG" --sharedir)/extension
+major=$("$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
+stage=${CARGO_TARGET_DIR:-$PWD/target}/stage/pg$major
+if [[ ! -e $stage/.staged ]]; then ./just build; fi
+libraries=${DESTDIR:-}$("$PG_CONFIG" --pkglibdir)
+extensions=${DESTDIR:-}$("$PG_CONFIG" --sharedir)/extension
+if [[ -n ${DESTDIR:-} ]]; then mkdir -p "$libraries" "$extensions"; fi
 for folder in "$libraries" "$extensions"; do
     if [[ ! -w $folder ]]; then
         printf 'install: %s is not writable for you. The files are in %s; as root:\n\n' "$folder" "$stage" >&2
