@@ -15,10 +15,13 @@ all:
 install:
 	tools/install.sh
 
+# The folder of results is one that another user's check cannot have made before; a failure says where it is.
 installcheck:
-	$$($(PG_CONFIG) --pkglibdir)/pgxs/src/test/regress/pg_regress --bindir="$$($(PG_CONFIG) --bindir)" \
-	    --inputdir=tests/pg_regress --outputdir="$${TMPDIR:-/tmp}/omni_credentials-installcheck" \
-	    --dbname=contrib_regression_omni_credentials omni_credentials
+	results=$$(mktemp -d) && \
+	"$$($(PG_CONFIG) --pkglibdir)"/pgxs/src/test/regress/pg_regress --bindir="$$($(PG_CONFIG) --bindir)" \
+	    --inputdir=tests/pg_regress --outputdir="$$results" \
+	    --dbname=contrib_regression_omni_credentials omni_credentials && \
+	rm -r "$$results"
 
 clean:
 	./just clean

@@ -113,5 +113,6 @@ class TestPgxn:
             ["make", "installcheck", f"PG_CONFIG={pg_config}"], cwd=ROOT, env=environment,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )
-        difference = tmp_path / "omni_credentials-installcheck" / "regression.diffs"
-        assert done.returncode == 0, done.stdout + done.stderr + (difference.read_text() if difference.exists() else "")
+        differences = "".join(file.read_text() for file in tmp_path.rglob("regression.diffs"))
+        assert done.returncode == 0, done.stdout + done.stderr + differences
+        assert not list(tmp_path.iterdir())
