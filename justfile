@@ -152,6 +152,11 @@ instructions *arguments:
 build-oldest:
     @./just --pg 15 build
 
+# Cross-compiles the command and the extension for aarch64 on an amd64 Debian 12, and runs them emulated (as root, in a Postgres 15 too).
+[group('test')]
+aarch64: modules
+    @packaging/aarch64.sh
+
 # Fuzzes the core, 100,000 executions a target, and compares the ciphers that we changed; arguments go to fuzz/run.sh.
 [group('test')]
 fuzz *arguments:

@@ -23,14 +23,14 @@ case $machine in
     *) echo "package: no packages are made for $machine" >&2 && exit 1 ;;
 esac
 
-# need REASON PROGRAM PACKAGE: installs a Debian package if a program is missing, or names it.
+# need REASON PROGRAM PACKAGE…: installs Debian packages if a program is missing, or names them.
 need() {
     if command -v "$2" >/dev/null; then return; fi
     # shellcheck source=tools/setup/common.sh
     . tools/setup/common.sh
     # shellcheck source=tools/setup/packages.sh
     . tools/setup/packages.sh
-    want "$1" "$3"
+    want "$1" "${@:3}"
     install_wanted
 }
 
