@@ -93,7 +93,7 @@ impl Needs {
     pub(super) fn of_keyring(&mut self, module: &Digest, bytes: &[u8]) -> Result<Option<Need>, Error> {
         let Some(place) = self.place(module, bytes) else { return Ok(None) };
         if self.left.get(&place).is_some_and(|left| *left > 1) {
-            self.forget(place);
+            self.forget(module, bytes, place);
             return Ok(None);
         }
         let found = match self.found.clone() {
@@ -113,7 +113,7 @@ impl Needs {
         if found.holders.contains(&place) && self.look(Some(place))?.is_none() {
             return Ok(Some(Need::Sealed));
         }
-        self.forget(place);
+        self.forget(module, bytes, place);
         Ok(None)
     }
 
@@ -192,11 +192,11 @@ impl Needs {
         self.places.get(&(*module, bytes.to_vec())).copied()
     }
 
-    fn forget(&mut self, place: usize) {
+    fn forget(&mut self, module: &Digest, bytes: &[u8], place: usize) {
         let left = self.left.entry(place).or_insert(1);
         *left = left.saturating_sub(1);
         if *left == 0 {
-            self.places.retain(|_, other| *other != place);
+            self.places.remove(&(*module, bytes.to_vec()));
             self.search.forget(place);
         }
     }
