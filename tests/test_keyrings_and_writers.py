@@ -146,6 +146,14 @@ class TestWhatTheOwnerMoved:
         assert db.run(f"select count(*) from {KEYRINGS}") == [(1,)]
 
 
+def test_truncate_of_the_other_tables(db: Database) -> None:
+    """Their triggers call the same function."""
+    db.run("select omni_credentials.set_credential('a', '1'::text)")
+    for table in ("allowed_variables", "credentials_config"):
+        db.run(f"truncate omni_credentials.{table}")
+        assert db.run(f"select count(*) from omni_credentials.{table}") == [(0,)]
+
+
 @pytest.fixture(scope="module")
 def server_of_two() -> Iterator[Server]:
     """Its sessions have two master secrets."""

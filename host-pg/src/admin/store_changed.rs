@@ -11,7 +11,7 @@ use pgrx::{FromDatum, pg_sys};
 use crate::admin::keyring_needs::Needs;
 use crate::admin::owner::values_must_be_at_rest;
 use crate::error::{Error, or_raise};
-use crate::postgres::catalog;
+use crate::postgres::catalog::{self, Extension};
 use crate::postgres::fmgr::raw_function;
 use crate::postgres::heap::Table;
 use crate::postgres::tables::{config, keyrings};
@@ -58,10 +58,11 @@ fn tell(call: &Call<'_>) {
 
 /// Fails where a TRUNCATE removed keyrings and left values.
 fn refuse_loss(call: &Call<'_>) -> Result<(), Error> {
-    // It is the one of keyrings unless it is the other one, whatever their owner made of its name or its columns.
-    let of_settings =
-        call.schema_of(c"credentials_config").is_some() || call.must_have(config::COLUMNS).is_ok();
-    if !of_settings && holds_values(call)? {
+    // It is a table of keyrings unless it is one of the others, whatever its owner made of its name or its columns.
+    let of_others = call.schema_of(c"credentials_config").is_some()
+        || call.must_have(config::COLUMNS).is_ok()
+        || Extension::find().and_then(|ours| ours.table(c"allowed_variables")) == Some(call.relation());
+    if !of_others && holds_values(call)? {
         return Err(Error::KeyringsNeeded { schema: catalog::schema_name(call.schema()) });
     }
     Ok(())
