@@ -167,6 +167,6 @@ def test_a_cancel_is_no_damage(own_db: Database) -> None:
         session.execute(f"select value from {VIEW}")
     with refused("57014"):
         session.execute("select * from omni_credentials.verify()")
-    session.execute("reset statement_timeout")
+    session.execute("set statement_timeout = 0")
     session.execute(f"delete from {KEYRINGS} where id = %s", (bad,))
     assert session.execute(f"select value from {VIEW}").fetchall() == [(b"1",)]
