@@ -379,6 +379,7 @@ test("a rotation on the other side is no change of values, and ours are sealed w
 });
 
 async function rotate(file) {
+    const { packed } = await inside("identity.js");
     const module = await omni.builtinModule();
     return module.instantiate().call(({ encryption, fileStore, keyDerivation }) => {
         const document = fileStore.Document.parse(file);
@@ -388,7 +389,7 @@ async function rotate(file) {
         document.put(
             document.entries().map((entry) => ({
                 ...entry,
-                sealed: keyring.reseal(entry.identity, entry.expires, entry.sealed),
+                sealed: keyring.reseal(packed(entry.identity), entry.expires, entry.sealed),
             })),
         );
         document.setKeyring(keyring.toBytes());
