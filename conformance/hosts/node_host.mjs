@@ -53,7 +53,8 @@ const operations = {
     "derive-kek": (it) =>
         hex(call(({ keyDerivation }) => keyDerivation.deriveKek(bytes(it.secret), bytes(it.keyring)))),
     unlock: (it) => unlocked(it, (keyring) => hex(keyring.toBytes())),
-    seal: (it) => unlocked(it, (keyring) => hex(keyring.seal(packed(it.identity), expires(it.identity), bytes(it.value)))),
+    seal: (it) =>
+        unlocked(it, (keyring) => hex(keyring.seal(packed(it.identity), expires(it.identity), bytes(it.value)))),
     open: (it) =>
         unlocked(it, (keyring) => hex(keyring.open(packed(it.identity), expires(it.identity), bytes(it.sealed)))),
     "canonical-scope": (it) =>
