@@ -74,10 +74,12 @@ impl Instance {
                 break;
             };
             if self.keyrings.is_copy(index) {
-                let copies = closed.iter_mut().map(|(copies, _)| copies);
-                copies
-                    .filter(|copies| copies.iter().any(|other| other.is_copy_of(&stored)))
-                    .for_each(|copies| copies.push(stored.clone()));
+                let mut groups = closed.iter_mut().map(|(copies, _)| copies);
+                if let Some(copies) =
+                    groups.find(|copies| copies.iter().any(|other| other.is_copy_of(&stored)))
+                {
+                    copies.push(stored);
+                }
                 continue;
             }
             let Err(error) = self.keyrings.unlocked(index).map(drop) else { continue };
