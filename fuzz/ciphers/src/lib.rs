@@ -3,6 +3,7 @@
 
 use chacha20::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
 use chacha20::rand_core::{Rng, SeedableRng};
+use chacha20poly1305::aead;
 use poly1305::universal_hash::{KeyInit, UniversalHash};
 
 /// Longer than eight blocks of each cipher, so that all ways through them are taken.
@@ -22,6 +23,12 @@ fn same(random: &mut Random) -> bool {
         && stream::<chacha20::XChaCha20, published_chacha20::XChaCha20>(random, &key, 24, at, &data)
         && stream::<chacha20::ChaCha20Legacy, published_chacha20::ChaCha20Legacy>(random, &key, 8, at, &data)
         && hash(random, &key, &data)
+        && aead::<chacha20poly1305::ChaCha20Poly1305, published_chacha20poly1305::ChaCha20Poly1305>(
+            random, &key, 12, &data,
+        )
+        && aead::<chacha20poly1305::XChaCha20Poly1305, published_chacha20poly1305::XChaCha20Poly1305>(
+            random, &key, 24, &data,
+        )
         && generator(&key, data.len())
 }
 
@@ -78,6 +85,37 @@ fn hash(random: &mut Random, key: &[u8], data: &[u8]) -> bool {
         ours.finalize() == theirs.finalize()
     };
     padded && ours.compute_unpadded(data) == theirs.compute_unpadded(data)
+}
+
+/// The same sealed by both, opened by ours, and refused once a bit of the tag differs, with the buffer as it was.
+fn aead<A, B>(random: &mut Random, key: &[u8], nonce: usize, data: &[u8]) -> bool
+where
+    A: aead::KeyInit + aead::AeadInOut,
+    B: aead::KeyInit + aead::AeadInOut,
+{
+    let (nonce, ad) = (random.bytes(nonce), random.some(200));
+    let (Ok(a), Ok(b)) = (A::new_from_slice(key), B::new_from_slice(key)) else { return false };
+    let (Ok(a_nonce), Ok(b_nonce)) = (nonce.as_slice().try_into(), nonce.as_slice().try_into()) else {
+        return false;
+    };
+    let (mut ours, mut theirs) = (data.to_vec(), data.to_vec());
+    let (Ok(mut tag), Ok(other)) = (
+        a.encrypt_inout_detached(a_nonce, &ad, ours.as_mut_slice().into()),
+        b.encrypt_inout_detached(b_nonce, &ad, theirs.as_mut_slice().into()),
+    ) else {
+        return false;
+    };
+    if ours != theirs || tag.as_slice() != other.as_slice() {
+        return false;
+    }
+    let opened = a.decrypt_inout_detached(a_nonce, &ad, ours.as_mut_slice().into(), &tag);
+    tag[random.below(16)] ^= 1;
+    let altered = a.decrypt_inout_detached(a_nonce, &ad, theirs.as_mut_slice().into(), &tag);
+    let refused = altered.is_err() && {
+        // Still what was sealed: opened with the right tag.
+        b.decrypt_inout_detached(b_nonce, &ad, theirs.as_mut_slice().into(), &other).is_ok()
+    };
+    opened.is_ok() && refused && ours == data && theirs == data
 }
 
 /// splitmix64.

@@ -2,7 +2,11 @@
 
 use ::cipher::{StreamCipher, StreamCipherSeek};
 use aead::Error;
-use aead::{array::Array, inout::InOutBuf};
+use aead::{
+    array::Array,
+    consts::{U2, U32, U64},
+    inout::InOutBuf,
+};
 use poly1305::{
     Poly1305,
     universal_hash::{KeyInit, UniversalHash},
@@ -22,7 +26,7 @@ pub(crate) struct Cipher<C>
 where
     C: StreamCipher + StreamCipherSeek,
 {
-    cipher: C,
+    keystream: Keystream<C>,
     mac: Poly1305,
 }
 
@@ -32,21 +36,16 @@ where
 {
     /// Instantiate the underlying cipher with a particular nonce
     pub(crate) fn new(mut cipher: C) -> Self {
-        // Derive Poly1305 key from the first 32-bytes of the ChaCha20 keystream
-        let mut mac_key = poly1305::Key::default();
-        cipher.apply_keystream(&mut mac_key);
+        // Derive Poly1305 key from the first 32-bytes of the ChaCha20 keystream.
+        // The first block of the message comes with it: backends compute two
+        // blocks together in less time than one after the other.
+        let mut blocks = Blocks(Array::default());
+        cipher.apply_keystream(blocks.0.as_flattened_mut());
 
-        let mac = Poly1305::new(&mac_key);
-        #[cfg(feature = "zeroize")]
-        {
-            use zeroize::Zeroize;
-            mac_key.zeroize();
-        }
+        let (mac_key, _) = blocks.0[0].split_ref::<U32>();
+        let mac = Poly1305::new(mac_key);
 
-        // Set ChaCha20 counter to 1
-        cipher.seek(BLOCK_SIZE as u64);
-
-        Self { cipher, mac }
+        Self { keystream: Keystream { blocks, cipher }, mac }
     }
 
     /// Encrypt the given message in-place, returning the authentication tag
@@ -63,7 +62,7 @@ where
 
         // TODO(tarcieri): interleave encryption with Poly1305
         // See: <https://github.com/RustCrypto/AEADs/issues/74>
-        self.cipher.apply_keystream_inout(buffer.reborrow());
+        self.keystream.apply(buffer.reborrow());
         self.mac.update_padded(buffer.get_out());
 
         self.authenticate_lengths(associated_data, buffer.get_out())?;
@@ -90,7 +89,7 @@ where
         if self.mac.verify(tag).is_ok() {
             // TODO(tarcieri): interleave decryption with Poly1305
             // See: <https://github.com/RustCrypto/AEADs/issues/74>
-            self.cipher.apply_keystream_inout(buffer);
+            self.keystream.apply(buffer);
             Ok(())
         } else {
             Err(Error)
@@ -108,5 +107,46 @@ where
         self.mac.update(&[block]);
 
         Ok(())
+    }
+}
+
+/// Keystream for the message
+struct Keystream<C> {
+    /// The block of the Poly1305 key, and the first one of the message
+    blocks: Blocks,
+    /// At the second block of the message
+    cipher: C,
+}
+
+impl<C> Keystream<C>
+where
+    C: StreamCipher,
+{
+    /// Encrypt or decrypt the given message in-place
+    #[inline]
+    fn apply(&mut self, mut buffer: InOutBuf<'_, '_, u8>) {
+        let [_, first] = &self.blocks.0.0;
+        if buffer.len() < BLOCK_SIZE {
+            let len = buffer.len();
+            buffer.xor_in2out(&first[..len]);
+            return;
+        }
+        let (block, rest) = buffer.split_at(BLOCK_SIZE);
+        let (mut block, _) = block.into_chunks::<U64>();
+        block.get(0).xor_in2out(first);
+        if !rest.is_empty() {
+            self.cipher.apply_keystream_inout(rest);
+        }
+    }
+}
+
+/// Blocks of keystream
+struct Blocks(Array<Array<u8, U64>, U2>);
+
+#[cfg(feature = "zeroize")]
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        use zeroize::Zeroize;
+        self.0.as_flattened_mut().zeroize();
     }
 }

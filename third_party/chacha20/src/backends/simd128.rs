@@ -78,14 +78,29 @@ impl<R: Rounds, V: Variant> ParBlocksSizeUser for Backend<R, V> {
 impl<R: Rounds, V: Variant> StreamCipherBackend for Backend<R, V> {
     #[inline(always)]
     fn gen_ks_block(&mut self, block: &mut Block) {
-        let res = rounds::<R, V>(&self.v);
+        let res = rounds::<R, V, 1>(&self.v);
         self.v[3] = add_counter::<V>(self.v[3], 1);
         write_block(block, &res[0]);
     }
 
+    /// Two blocks together take little longer than one.
+    #[inline(always)]
+    fn gen_tail_blocks(&mut self, blocks: &mut [Block]) {
+        for pair in blocks.chunks_mut(2) {
+            if let [first, second] = pair {
+                let res = rounds::<R, V, 2>(&self.v);
+                self.v[3] = add_counter::<V>(self.v[3], 2);
+                write_block(first, &res[0]);
+                write_block(second, &res[1]);
+            } else if let [block] = pair {
+                self.gen_ks_block(block);
+            }
+        }
+    }
+
     #[inline(always)]
     fn gen_par_ks_blocks(&mut self, blocks: &mut cipher::ParBlocks<Self>) {
-        let res = rounds::<R, V>(&self.v);
+        let res = rounds::<R, V, PAR_BLOCKS>(&self.v);
         self.v[3] = add_counter::<V>(self.v[3], PAR_BLOCKS as u32);
         for (block, res) in blocks.iter_mut().zip(&res) {
             write_block(block, res);
@@ -97,7 +112,7 @@ impl<R: Rounds, V: Variant> StreamCipherBackend for Backend<R, V> {
 impl<R: Rounds, V: Variant> Backend<R, V> {
     #[inline(always)]
     fn gen_ks_blocks(&mut self, buffer: &mut [u32; 64]) {
-        let res = rounds::<R, V>(&self.v);
+        let res = rounds::<R, V, PAR_BLOCKS>(&self.v);
         self.v[3] = add_counter::<V>(self.v[3], PAR_BLOCKS as u32);
         for (row, res) in buffer.chunks_exact_mut(4).zip(res.iter().flatten()) {
             row.copy_from_slice(&words(*res));
@@ -137,9 +152,9 @@ fn add_counter<V: Variant>(row: v128, n: u32) -> v128 {
 }
 
 #[inline(always)]
-fn rounds<R: Rounds, V: Variant>(v: &[v128; 4]) -> [[v128; 4]; PAR_BLOCKS] {
-    let mut res = [*v; PAR_BLOCKS];
-    for block in 1..PAR_BLOCKS {
+fn rounds<R: Rounds, V: Variant, const N: usize>(v: &[v128; 4]) -> [[v128; 4]; N] {
+    let mut res = [*v; N];
+    for block in 1..N {
         res[block][3] = add_counter::<V>(v[3], block as u32);
     }
 
@@ -147,7 +162,7 @@ fn rounds<R: Rounds, V: Variant>(v: &[v128; 4]) -> [[v128; 4]; PAR_BLOCKS] {
         double_quarter_round(&mut res);
     }
 
-    for block in 0..PAR_BLOCKS {
+    for block in 0..N {
         for i in 0..3 {
             res[block][i] = u32x4_add(res[block][i], v[i]);
         }
@@ -158,7 +173,7 @@ fn rounds<R: Rounds, V: Variant>(v: &[v128; 4]) -> [[v128; 4]; PAR_BLOCKS] {
 }
 
 #[inline(always)]
-fn double_quarter_round(v: &mut [[v128; 4]; PAR_BLOCKS]) {
+fn double_quarter_round<const N: usize>(v: &mut [[v128; 4]; N]) {
     add_xor_rot(v);
     rows_to_cols(v);
     add_xor_rot(v);
@@ -167,7 +182,7 @@ fn double_quarter_round(v: &mut [[v128; 4]; PAR_BLOCKS]) {
 
 /// As in the SSE2 backend, which explains why it is not `b` that is shuffled.
 #[inline(always)]
-fn rows_to_cols(blocks: &mut [[v128; 4]; PAR_BLOCKS]) {
+fn rows_to_cols<const N: usize>(blocks: &mut [[v128; 4]; N]) {
     for [a, _, c, d] in blocks.iter_mut() {
         // c >>>= 32; d >>>= 64; a >>>= 96;
         *c = u32x4_shuffle::<1, 2, 3, 0>(*c, *c);
@@ -178,7 +193,7 @@ fn rows_to_cols(blocks: &mut [[v128; 4]; PAR_BLOCKS]) {
 
 /// Reverses [`rows_to_cols`].
 #[inline(always)]
-fn cols_to_rows(blocks: &mut [[v128; 4]; PAR_BLOCKS]) {
+fn cols_to_rows<const N: usize>(blocks: &mut [[v128; 4]; N]) {
     for [a, _, c, d] in blocks.iter_mut() {
         // c <<<= 32; d <<<= 64; a <<<= 96;
         *c = u32x4_shuffle::<3, 0, 1, 2>(*c, *c);
@@ -193,7 +208,7 @@ fn rotate_left<const N: u32>(v: v128) -> v128 {
 }
 
 #[inline(always)]
-fn add_xor_rot(blocks: &mut [[v128; 4]; PAR_BLOCKS]) {
+fn add_xor_rot<const N: usize>(blocks: &mut [[v128; 4]; N]) {
     for [a, b, c, d] in blocks.iter_mut() {
         // a += b; d ^= a; d <<<= (16, 16, 16, 16);
         *a = u32x4_add(*a, *b);
