@@ -62,7 +62,7 @@ modules:
 # Builds the extension and lays it out for the chosen Postgres.
 [group('build')]
 build: modules
-    @echo "building the extension for {{ pg }} (10 minutes the first time, most of it wasmtime)"
+    @echo "building the extension for {{ pg }} (8 minutes the first time, most of it wasmtime)"
     @cargo build --profile {{ profile }} --locked {{ packages }} --lib --bins
     @tools/stage.sh
 
