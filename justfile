@@ -165,9 +165,20 @@ fuzz *arguments:
 
 # Measures what users wait for beside what they would use otherwise, as one table; `--rows N`, `--vault FOLDER`, `--readme`; `--scale N` alone: what takes long.
 [group('test')]
-bench *arguments: build
-    @cargo build --profile {{ profile }} --locked {{ packages }} -p omni-credentials-bench-native-vs-component --bins
+bench *arguments: build bench-programs
     @{{ python }} bench/run.py "$@"
+
+# The same with the library as packages have it; README's table is of it.
+[group('test')]
+bench-packaged *arguments: modules bench-programs
+    @echo "building the extension for {{ pg }} as one unit (20 minutes the first time)"
+    @cargo build --profile dist --locked {{ packages }} --lib
+    @OMNI_PROFILE=dist tools/stage.sh
+    @{{ python }} bench/run.py "$@"
+
+[private]
+bench-programs:
+    @cargo build --profile {{ profile }} --locked {{ packages }} -p omni-credentials-bench-native-vs-component --bins
 
 # ---- Keep it clean
 
