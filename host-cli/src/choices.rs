@@ -232,7 +232,7 @@ impl Question<'_, '_> {
         let version = if is_ours { &self.versions.ours } else { &self.versions.theirs };
         let Some(entry) = version else { return Ok(None) };
         let value = match self.keyring.open(&entry.identity(), entry.expires, &entry.sealed) {
-            Ok(value) => value,
+            Ok(value) => value.into(),
             Err(omni_credentials_host::Error::Refused(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         };

@@ -151,7 +151,7 @@ fn canonical(files: &mut Files, keyring: &[u8], identity: Identity<'_>) -> Resul
 impl Opened {
     /// The value of a credential.
     pub(crate) fn value(&mut self, entry: &Entry) -> Result<Zeroizing<Vec<u8>>, HostError> {
-        self.keyring.open(&entry.identity(), entry.expires, &entry.sealed)
+        self.keyring.open(&entry.identity(), entry.expires, &entry.sealed).map(Zeroizing::from)
     }
 
     /// The value of a credential that has to open.

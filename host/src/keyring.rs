@@ -1,14 +1,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use wasmtime::component::ResourceAny;
-use zeroize::Zeroizing;
 
 use crate::bindings::CryptoModule;
 use crate::bindings::exports::omni::credentials::types::Failure;
 use crate::limits::{Kind, State};
 use crate::module::Module;
 use crate::sandbox::Sandbox;
-use crate::{Error, Identity, Kek, KeyOf};
+use crate::{Error, Identity, Kek, KeyOf, Value};
 
 /// Values longer than this, in bytes, are sealed and opened in a work store: a row store would keep
 /// the memory permanently.
@@ -90,7 +89,7 @@ impl Keyring {
         identity: &Identity<'_>,
         expires: Option<u64>,
         sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+    ) -> Result<Value, Error> {
         self.with_packed(identity, |this, identity| this.open_packed(identity, expires, sealed))
     }
 
@@ -100,12 +99,12 @@ impl Keyring {
         identity: &[u8],
         expires: Option<u64>,
         sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+    ) -> Result<Value, Error> {
         self.call(sealed.len(), "encryption.keyring.open", |module, store, keyring| {
             let exports = module.omni_credentials_encryption().keyring();
             exports.call_open(store, keyring, identity, expires, sealed)
         })
-        .map(Zeroizing::new)
+        .map(Value::from)
     }
 
     /// Seals again, under the current key, what was sealed for this very identity and expiry. It stays the same version of the

@@ -50,6 +50,7 @@ pub mod shared_file;
 mod signals;
 mod system;
 mod types;
+mod value;
 
 pub use digest::Digest;
 pub use documents::{Document, Files, Identities, KeyringHandle, Rows, Side};
@@ -62,3 +63,4 @@ pub use types::{
     Conflict, Costs, Description, Entry, EntryRef, Identity, Kek, KeyOf, Limits, OwnedIdentity, Preference,
     ProtectedKeyring, Reason, Reconciled, Suite, Wrapping,
 };
+pub use value::Value;

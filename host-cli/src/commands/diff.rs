@@ -181,7 +181,7 @@ type Value = Result<zeroize::Zeroizing<Vec<u8>>, String>;
 fn value(entry: Option<&Entry>, side: &mut Side) -> Result<Option<Value>, Error> {
     let (Some(entry), Some(keyring)) = (entry, &mut side.keyring) else { return Ok(None) };
     match keyring.open(&entry.identity(), entry.expires, &entry.sealed) {
-        Ok(value) => Ok(Some(Ok(value))),
+        Ok(value) => Ok(Some(Ok(value.into()))),
         Err(error @ omni_credentials_host::Error::Refused(_)) => Ok(Some(Err(error.to_string()))),
         Err(error) => Err(error.into()),
     }

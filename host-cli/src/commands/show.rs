@@ -49,7 +49,7 @@ fn print(context: &Context, store: &Store, mut keyring: Option<&mut Keyring>) ->
         let value = match value {
             Some(Err(error @ omni_credentials_host::Error::Refused(_))) => Some(Err(error.to_string())),
             Some(Err(error)) => return Err(error.into()),
-            Some(Ok(value)) => Some(Ok(value)),
+            Some(Ok(value)) => Some(Ok(value.into())),
             None => None,
         };
         if context.json {

@@ -92,7 +92,7 @@ pub(super) fn open_as(
     fields: &Fields,
     sealed: pg_sys::Datum,
     principal: &[u8],
-) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Error> {
+) -> Result<Option<omni_credentials_host::Value>, Error> {
     // SAFETY: the datum of a bytea that is not NULL.
     let sealed = unsafe { Detoasted::new(sealed) };
     let mut store = handle.borrow_mut();

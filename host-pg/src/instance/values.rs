@@ -1,7 +1,6 @@
 //! Opening and sealing the values of an instance.
 
-use omni_credentials_host::{self as host, Identity};
-use zeroize::Zeroizing;
+use omni_credentials_host::{self as host, Identity, Value};
 
 use crate::error::{Error, display_name};
 use crate::instance::config::read_settings;
@@ -19,7 +18,7 @@ impl Instance {
         identity: &Identity<'_>,
         expires: Option<u64>,
         sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    ) -> Result<Value, OpenError> {
         match self.keyrings.open(identity, expires, sealed) {
             // A statement whose lock on the table is older than a new keyring is not told of it, but sees the rows that were
             // sealed with it; and logical replication brings keyrings without telling the backends.
@@ -37,7 +36,7 @@ impl Instance {
         identity: &Identity<'_>,
         expires: Option<u64>,
         sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    ) -> Result<Value, OpenError> {
         if !self.pruned.loaded.is_empty() {
             match self.pruned.open(identity, expires, sealed) {
                 Err(OpenError::Value(_) | OpenError::Closed(_)) => {}

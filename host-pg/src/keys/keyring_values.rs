@@ -1,7 +1,6 @@
 //! Opening values with the keyrings of an instance.
 
-use omni_credentials_host::{self as host, Identity};
-use zeroize::Zeroizing;
+use omni_credentials_host::{self as host, Identity, Value};
 
 use crate::error::{Error, Unreadable};
 use crate::keys::keyrings::{Keyrings, MOST_KEYRINGS};
@@ -42,7 +41,7 @@ impl Keyrings {
         identity: &Identity<'_>,
         expires: Option<u64>,
         sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    ) -> Result<Value, OpenError> {
         let (mut first, mut closed, mut tried) = (None, None, 0_usize);
         let (last, count) = (self.last, self.loaded.len());
         // Most often the one that opened the value before.
@@ -99,7 +98,7 @@ impl Keyrings {
         identity: &Identity<'_>,
         expires: Option<u64>,
         sealed: &[u8],
-    ) -> Result<Result<Zeroizing<Vec<u8>>, Unreadable>, Error> {
+    ) -> Result<Result<Value, Unreadable>, Error> {
         answer(self.unlocked(index)?.open(identity, expires, sealed))
     }
 

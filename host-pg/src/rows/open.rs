@@ -1,6 +1,6 @@
 //! Reading: `open_credential`, the one function behind the view, and sealing for those who write the table itself.
 
-use omni_credentials_host::Identity;
+use omni_credentials_host::{Identity, Value};
 use pgrx::{FromDatum, IntoDatum, fcinfo, pg_sys};
 
 use crate::error::{Error, Unreadable, or_raise, warn};
@@ -128,7 +128,7 @@ pub(crate) fn open_unchecked(
     handle: &instance::Handle,
     fields: &Fields,
     sealed: pg_sys::Datum,
-) -> Result<zeroize::Zeroizing<Vec<u8>>, OpenError> {
+) -> Result<Value, OpenError> {
     open_with(handle, fields, sealed, Instance::open)
 }
 
@@ -137,7 +137,7 @@ fn open_as_seen(
     handle: &instance::Handle,
     fields: &Fields,
     sealed: pg_sys::Datum,
-) -> Result<zeroize::Zeroizing<Vec<u8>>, OpenError> {
+) -> Result<Value, OpenError> {
     open_with(handle, fields, sealed, Instance::open_as_seen)
 }
 

@@ -225,7 +225,7 @@ impl Now {
     }
 
     /// Its value in the clear.
-    fn open(&self, table: pg_sys::Oid) -> Result<zeroize::Zeroizing<Vec<u8>>, Error> {
+    fn open(&self, table: pg_sys::Oid) -> Result<omni_credentials_host::Value, Error> {
         let handle = instance::of_table(table)?;
         open::open_unchecked(&handle, &self.fields, open::bytea(&self.sealed)).map_err(|error| match error {
             OpenError::Store(error) | OpenError::Closed(error) => error,
