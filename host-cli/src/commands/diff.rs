@@ -175,13 +175,13 @@ fn same_value(change: &Change<'_>, old: &mut Side, new: &mut Side) -> Result<boo
     Ok(matches!((before, after), (Ok(before), Ok(after)) if before == after))
 }
 
-type Value = Result<zeroize::Zeroizing<Vec<u8>>, String>;
+type Value = Result<omni_credentials_host::Value, String>;
 
 /// The value on one side; none where it has none or nothing may be opened.
 fn value(entry: Option<&Entry>, side: &mut Side) -> Result<Option<Value>, Error> {
     let (Some(entry), Some(keyring)) = (entry, &mut side.keyring) else { return Ok(None) };
     match keyring.open(&entry.identity(), entry.expires, &entry.sealed) {
-        Ok(value) => Ok(Some(Ok(value.into()))),
+        Ok(value) => Ok(Some(Ok(value))),
         Err(error @ omni_credentials_host::Error::Refused(_)) => Ok(Some(Err(error.to_string()))),
         Err(error) => Err(error.into()),
     }

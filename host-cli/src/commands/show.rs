@@ -49,7 +49,7 @@ fn print(context: &Context, store: &Store, mut keyring: Option<&mut Keyring>) ->
         let value = match value {
             Some(Err(error @ omni_credentials_host::Error::Refused(_))) => Some(Err(error.to_string())),
             Some(Err(error)) => return Err(error.into()),
-            Some(Ok(value)) => Some(Ok(value.into())),
+            Some(Ok(value)) => Some(Ok(value)),
             None => None,
         };
         if context.json {
@@ -65,7 +65,7 @@ fn print(context: &Context, store: &Store, mut keyring: Option<&mut Keyring>) ->
     output::write(format!("keyring {}\n{lines}", fingerprint(&store.keyring_bytes)).as_bytes())
 }
 
-type Value = Result<zeroize::Zeroizing<Vec<u8>>, String>;
+type Value = Result<omni_credentials_host::Value, String>;
 
 /// What `show` prints with `--json`.
 #[derive(serde::Serialize)]
