@@ -103,9 +103,10 @@ want_libraries() {
 use_pg_config() {
     local given
     given=$(command -v "$1") || fail "PG_CONFIG names $1, which cannot be run"
-    check_headers "$given" || fail "PG_CONFIG names $given, whose server headers are not installed"
     local major
     major=$("$given" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
+    check_headers "$given" || fail "PG_CONFIG names $given, whose server headers are not installed. Install" \
+        "postgresql-server-dev-$major (Debian, Ubuntu) or postgresql$major-devel (Fedora and others)"
     ((major >= 15 && major <= 18)) || fail "PG_CONFIG names Postgres $major; 15, 16, 17 and 18 are supported"
     if ((major >= 18)) || [[ -w $("$given" --pkglibdir) && $given == "$pg_home"/* ]]; then
         pg_config=$given
