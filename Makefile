@@ -3,6 +3,7 @@
 #
 #   make PG_CONFIG=/usr/lib/postgresql/17/bin/pg_config
 #   sudo make install PG_CONFIG=…                   installs what `make` built; DESTDIR=… goes before the folders
+#   sudo make uninstall PG_CONFIG=…                 removes it
 #   make installcheck PG_CONFIG=… PGUSER=postgres   against a running server whose environment has
 #                                                   OMNI_CREDENTIALS_MASTER_PASSWORD
 
@@ -15,6 +16,11 @@ all:
 install:
 	tools/install.sh
 
+uninstall:
+	rm -f "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)/omni_credentials.so" \
+	    "$(DESTDIR)$$($(PG_CONFIG) --sharedir)"/extension/omni_credentials.control \
+	    "$(DESTDIR)$$($(PG_CONFIG) --sharedir)"/extension/omni_credentials--*.sql
+
 # The folder of results is one that another user's check cannot have made before; a failure says where it is.
 installcheck:
 	results=$$(mktemp -d) && \
@@ -26,4 +32,4 @@ installcheck:
 clean:
 	./just clean
 
-.PHONY: all install installcheck clean
+.PHONY: all install uninstall installcheck clean

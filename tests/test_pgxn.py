@@ -77,7 +77,10 @@ class TestPgxn:
             top = f"omni_credentials-{VERSION}/"
             assert all(name.startswith(top) for name in names)
             meta = json.loads(archive.read(f"{top}META.json"))
-            assert archive.getinfo(f"{top}just").external_attr >> 16 & 0o111, "./just cannot be run"
+            programs = {file.filename for file in archive.infolist() if file.external_attr >> 16 & 0o111}
+            assert f"{top}just" in programs
+            # PGXN's client makes executable what begins so, and nothing else.
+            assert not [name for name in programs if not archive.read(name).startswith(b"#!")]
         jsonschema.validate(meta, META)
         assert meta["version"] == VERSION
         for provided in meta["provides"].values():
@@ -87,21 +90,29 @@ class TestPgxn:
 
     @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
     def test_install(self, server: Server, tmp_path: Path) -> None:
-        """What was built is installed as it is, below DESTDIR: as root, nothing must be compiled."""
+        """What was built is installed as it is, below DESTDIR, and removed: as root, nothing must be compiled."""
         pg_config = server.installation.pg_config
         environment = {name: value for name, value in os.environ.items() if name != "OMNI_PG_MAJOR"}
-        done = subprocess.run(
-            ["make", "install", f"PG_CONFIG={pg_config}", f"DESTDIR={tmp_path}"], cwd=ROOT, env=environment,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "building" not in done.stdout
+
+        def make(target: str) -> None:
+            done = subprocess.run(
+                ["make", target, f"PG_CONFIG={pg_config}", f"DESTDIR={tmp_path}"], cwd=ROOT, env=environment,
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "building" not in done.stdout
+
+        make("install")
         stage = TARGET / "stage" / f"pg{server.installation.major}"
         installed = {file.name: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
         assert installed == {file.name: file.read_bytes() for file in stage.rglob("[!.]*") if file.is_file()}
         for option, folder in (("--pkglibdir", "."), ("--sharedir", "extension")):
             there = subprocess.run([pg_config, option], capture_output=True, text=True, check=True).stdout.strip()
             assert any(Path(f"{tmp_path}{there}", folder).glob("omni_credentials*"))
+        other = next(tmp_path.rglob("omni_credentials.control")).with_name("other.control")
+        other.touch()
+        make("uninstall")
+        assert [file for file in tmp_path.rglob("*") if file.is_file()] == [other]
 
     @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
     def test_installcheck(self, server: Server, tmp_path: Path) -> None:
