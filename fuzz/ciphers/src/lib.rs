@@ -4,6 +4,7 @@
 use chacha20::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
 use chacha20::rand_core::{Rng, SeedableRng};
 use chacha20poly1305::aead;
+use chacha20poly1305::aead::inout::InOutBuf;
 use poly1305::universal_hash::{KeyInit, UniversalHash};
 
 /// Longer than eight blocks of each cipher, so that all ways through them are taken.
@@ -29,11 +30,11 @@ fn same(random: &mut Random) -> bool {
         && aead::<chacha20poly1305::XChaCha20Poly1305, published_chacha20poly1305::XChaCha20Poly1305>(
             random, &key, 24, &data,
         )
-        && generator(&key, data.len())
+        && generator(random, &key, data.len())
 }
 
 /// One key stream for both, in the same pieces.
-fn stream<A, B>(random: &mut Random, key: &[u8], nonce: usize, at: u64, data: &[u8]) -> bool
+fn stream<A, B>(random: &mut Random, key: &[u8], nonce: usize, at: u128, data: &[u8]) -> bool
 where
     A: KeyIvInit + StreamCipher + StreamCipherSeek,
     B: KeyIvInit + StreamCipher + StreamCipherSeek,
@@ -49,10 +50,18 @@ where
     let mut from = 0;
     while from < data.len() {
         let to = from + 1 + random.below(data.len() - from);
-        // Both refuse to go on past the last block.
-        if a.try_apply_keystream(&mut ours[from..to]).is_ok()
-            != b.try_apply_keystream(&mut theirs[from..to]).is_ok()
-        {
+        let (x, y) = (&mut ours[from..to], &mut theirs[from..to]);
+        // Both refuse to go on past the last block, and then start again if they are not asked.
+        let refused = match random.below(8) {
+            0 => a.try_write_keystream(x).is_ok() != b.try_write_keystream(y).is_ok(),
+            1 => {
+                a.unchecked_apply_keystream(x);
+                b.unchecked_apply_keystream(y);
+                false
+            }
+            _ => a.try_apply_keystream(x).is_ok() != b.try_apply_keystream(y).is_ok(),
+        };
+        if refused || a.try_current_pos::<u128>().ok() != b.try_current_pos::<u128>().ok() {
             return false;
         }
         from = to;
@@ -61,12 +70,17 @@ where
 }
 
 /// The generator of the crate, which has a way of its own through the blocks.
-fn generator(seed: &[u8], length: usize) -> bool {
+fn generator(random: &mut Random, seed: &[u8], length: usize) -> bool {
     let Ok(seed) = <[u8; 32]>::try_from(seed) else { return false };
+    let mut a = chacha20::ChaCha20Rng::from_seed(seed);
+    let mut b = published_chacha20::ChaCha20Rng::from_seed(seed);
+    let at = random.position() / 4;
+    a.set_word_pos(at);
+    b.set_word_pos(at);
     let (mut ours, mut theirs) = (vec![0; length], vec![0; length]);
-    chacha20::ChaCha20Rng::from_seed(seed).fill_bytes(&mut ours);
-    published_chacha20::ChaCha20Rng::from_seed(seed).fill_bytes(&mut theirs);
-    ours == theirs
+    a.fill_bytes(&mut ours);
+    b.fill_bytes(&mut theirs);
+    ours == theirs && a.get_word_pos() == b.get_word_pos()
 }
 
 fn hash(random: &mut Random, key: &[u8], data: &[u8]) -> bool {
@@ -87,7 +101,8 @@ fn hash(random: &mut Random, key: &[u8], data: &[u8]) -> bool {
     padded && ours.compute_unpadded(data) == theirs.compute_unpadded(data)
 }
 
-/// The same sealed by both, opened by ours, and refused once a bit of the tag differs, with the buffer as it was.
+/// The same sealed by both, opened by ours, and refused once a bit of the tag differs: in place, with the buffer as it was,
+/// and into another buffer, where nothing is written.
 fn aead<A, B>(random: &mut Random, key: &[u8], nonce: usize, data: &[u8]) -> bool
 where
     A: aead::KeyInit + aead::AeadInOut,
@@ -99,23 +114,37 @@ where
         return false;
     };
     let (mut ours, mut theirs) = (data.to_vec(), data.to_vec());
-    let (Ok(mut tag), Ok(other)) = (
+    let (Ok(tag), Ok(other)) = (
         a.encrypt_inout_detached(a_nonce, &ad, ours.as_mut_slice().into()),
         b.encrypt_inout_detached(b_nonce, &ad, theirs.as_mut_slice().into()),
     ) else {
         return false;
     };
-    if ours != theirs || tag.as_slice() != other.as_slice() {
+    let sealed = theirs;
+    if ours != sealed || tag.as_slice() != other.as_slice() {
         return false;
     }
-    let opened = a.decrypt_inout_detached(a_nonce, &ad, ours.as_mut_slice().into(), &tag);
-    tag[random.below(16)] ^= 1;
-    let altered = a.decrypt_inout_detached(a_nonce, &ad, theirs.as_mut_slice().into(), &tag);
-    let refused = altered.is_err() && {
-        // Still what was sealed: opened with the right tag.
-        b.decrypt_inout_detached(b_nonce, &ad, theirs.as_mut_slice().into(), &other).is_ok()
-    };
-    opened.is_ok() && refused && ours == data && theirs == data
+    let mut altered = tag.clone();
+    altered[random.below(16)] ^= 1 << random.below(8);
+    let refused = a.decrypt_inout_detached(a_nonce, &ad, ours.as_mut_slice().into(), &altered).is_err();
+    if !refused || ours != sealed {
+        return false;
+    }
+    let opened = a.decrypt_inout_detached(a_nonce, &ad, ours.as_mut_slice().into(), &tag).is_ok();
+    opened && ours == data && {
+        let mut out = vec![0; data.len()];
+        let mut between = |from: &[u8], tag| {
+            let Ok(buffer) = InOutBuf::new(from, &mut out) else { return None };
+            let opened = a.decrypt_inout_detached(a_nonce, &ad, buffer, tag).is_ok();
+            Some((opened, out.clone()))
+        };
+        between(&sealed, &altered) == Some((false, vec![0; data.len()]))
+            && between(&sealed, &tag) == Some((true, data.to_vec()))
+            && InOutBuf::new(data, &mut out).is_ok_and(|buffer| {
+                a.encrypt_inout_detached(a_nonce, &ad, buffer).is_ok_and(|again| again == tag)
+            })
+            && out == sealed
+    }
 }
 
 /// splitmix64.
@@ -150,12 +179,13 @@ impl Random {
         (0..length).map(|_| byte()).collect()
     }
 
-    /// Where in a key stream: near its start, near where 32 bits of the counter are full, or anywhere.
-    fn position(&mut self) -> u64 {
-        match self.below(4) {
-            0 | 1 => self.below(1000) as u64,
-            2 => ((1 << 32) * 64) - self.below(2000) as u64,
-            _ => self.next() >> 20,
+    /// Where in a key stream: near its start, near where a counter of 32 or 64 bits is full, or anywhere.
+    fn position(&mut self) -> u128 {
+        match self.below(5) {
+            0 | 1 => self.below(1000) as u128,
+            2 => (1 << 38) - self.below(2000) as u128,
+            3 => (1 << 70) - self.below(2000) as u128,
+            _ => u128::from(self.next() >> 20),
         }
     }
 }
