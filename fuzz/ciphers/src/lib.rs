@@ -1,7 +1,8 @@
 //! The ciphers in `third_party/` against the portable ones that were published, in WebAssembly, where the published crates have
 //! no other. Their branches do not depend on what they work on; so inputs are drawn at random, and not searched for.
 
-use chacha20::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
+use chacha20::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek, StreamCipherSeekCore};
+use chacha20::rand_core::block::Generator;
 use chacha20::rand_core::{Rng, SeedableRng};
 use chacha20poly1305::aead;
 use chacha20poly1305::aead::inout::InOutBuf;
@@ -31,6 +32,7 @@ fn same(random: &mut Random) -> bool {
             random, &key, 24, &data,
         )
         && generator(random, &key, data.len())
+        && blocks_of_generator(random, &key)
 }
 
 /// One key stream for both, in the same pieces.
@@ -81,6 +83,27 @@ fn generator(random: &mut Random, seed: &[u8], length: usize) -> bool {
     a.fill_bytes(&mut ours);
     b.fill_bytes(&mut theirs);
     ours == theirs && a.get_word_pos() == b.get_word_pos()
+}
+
+/// The same of a core whose counter has 32 bits otherwise.
+fn blocks_of_generator(random: &mut Random, key: &[u8]) -> bool {
+    use {chacha20 as ours, published_chacha20 as theirs};
+    let nonce = random.bytes(12);
+    let (Ok(mut a), Ok(mut b)) = (
+        ours::ChaChaCore::<ours::R20, ours::variants::Ietf>::new_from_slices(key, &nonce),
+        theirs::ChaChaCore::<theirs::R20, theirs::variants::Ietf>::new_from_slices(key, &nonce),
+    ) else {
+        return false;
+    };
+    let at = u32::MAX - random.below(9) as u32;
+    StreamCipherSeekCore::set_block_pos(&mut a, at);
+    StreamCipherSeekCore::set_block_pos(&mut b, at);
+    (0..2).all(|_| {
+        let (mut ours, mut theirs) = ([0; 64], [0; 64]);
+        a.generate(&mut ours);
+        b.generate(&mut theirs);
+        ours == theirs
+    })
 }
 
 fn hash(random: &mut Random, key: &[u8], data: &[u8]) -> bool {

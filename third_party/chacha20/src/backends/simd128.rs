@@ -7,7 +7,7 @@
 use crate::{Rounds, STATE_WORDS, Variant};
 
 #[cfg(feature = "rng")]
-use crate::ChaChaCore;
+use crate::{ChaChaCore, variants::Legacy};
 
 #[cfg(feature = "cipher")]
 use crate::chacha::Block;
@@ -41,7 +41,8 @@ where
     R: Rounds,
     V: Variant,
 {
-    let mut backend = Backend::<R, V>::new(&core.state);
+    // As in the other backends, the generator's counter has 64 bits in every variant.
+    let mut backend = Backend::<R, Legacy>::new(&core.state);
     backend.gen_ks_blocks(buffer);
     backend.save_ctr(&mut core.state);
 }
