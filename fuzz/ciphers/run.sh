@@ -22,13 +22,36 @@ RUSTFLAGS="-C target-feature=+simd128" CARGO_TARGET_DIR=$target \
 "${OMNI_CREDENTIALS_PYTHON:-python3}" - "$target/$triple/release/ciphers.wasm" "$seed" "$cases" <<'PYTHON'
 import sys
 
-from wasmtime import Instance, Module, Store
+from wasmtime import Engine, Instance, Module, Store
 
 path, seed, cases = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-store = Store()
-run = Instance(store, Module.from_file(store.engine, path), []).exports(store)["run"]
-failed = run(store, seed, cases)
+engine = Engine()
+module = Module.from_file(engine, path)
+
+
+def start():
+    store = Store(engine)
+    return store, Instance(store, module, []).exports(store)
+
+
+store, exports = start()
+failed = exports["run"](store, seed, cases)
 if failed:
     sys.exit(f"case {failed} of seed {seed} differs")
 print(f"ciphers: {cases} cases of seed {seed} are the same")
+
+# What is left of the key stream in memory: looked for in pieces of 8 bytes.
+store, exports = start()
+address = exports["key_stream"](store, seed)
+blocks = bytes(exports["memory"].read(store, address, address + 128))
+for length in (0, 40, 64, 100, 200, 1000):
+    for altered in (0, 1):
+        store, exports = start()
+        if exports["use_once"](store, seed, length, altered) == altered:
+            sys.exit(f"a message of {length} bytes was {'not ' if altered else ''}refused")
+        memory = exports["memory"].read(store, 0, exports["memory"].data_len(store))
+        left = [at for at in range(0, 121, 4) if blocks[at : at + 8] in memory]
+        if left:
+            sys.exit(f"after a message of {length} bytes, these bytes of the key stream are left: {left}")
+print("ciphers: nothing is left of the key stream")
 PYTHON

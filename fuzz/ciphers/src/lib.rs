@@ -18,6 +18,35 @@ pub extern "C" fn run(seed: u64, cases: u32) -> u32 {
     (1..=cases).find(|_| !same(&mut random)).unwrap_or(0)
 }
 
+/// Seals a message and opens it, or is refused where the tag is altered. What this leaves in memory is looked at from outside.
+#[unsafe(no_mangle)]
+pub extern "C" fn use_once(seed: u64, length: usize, altered: u32) -> u32 {
+    let mut random = Random(seed);
+    let (key, nonce, mut message) = (random.bytes(32), random.bytes(24), random.bytes(length));
+    u32::from(sealed_and_opened(&key, &nonce, &mut message, altered != 0).is_some())
+}
+
+fn sealed_and_opened(key: &[u8], nonce: &[u8], message: &mut [u8], altered: bool) -> Option<()> {
+    use aead::{AeadInOut, KeyInit};
+    let (cipher, nonce) =
+        (chacha20poly1305::XChaCha20Poly1305::new_from_slice(key).ok()?, nonce.try_into().ok()?);
+    let mut tag = cipher.encrypt_inout_detached(nonce, b"", (&mut *message).into()).ok()?;
+    tag[0] ^= u8::from(altered);
+    cipher.decrypt_inout_detached(nonce, b"", message.into(), &tag).ok()
+}
+
+/// The key stream that this used: the block of Poly1305's key, and the first one of the message.
+#[unsafe(no_mangle)]
+pub extern "C" fn key_stream(seed: u64) -> *const u8 {
+    let mut random = Random(seed);
+    let (key, nonce) = (random.bytes(32), random.bytes(24));
+    let mut blocks = vec![0; 128];
+    if let Ok(mut cipher) = published_chacha20::XChaCha20::new_from_slices(&key, &nonce) {
+        cipher.apply_keystream(&mut blocks);
+    }
+    blocks.leak().as_ptr()
+}
+
 fn same(random: &mut Random) -> bool {
     let (key, data) = (random.bytes(32), random.some(LONGEST));
     let at = random.position();

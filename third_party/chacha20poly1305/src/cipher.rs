@@ -26,8 +26,7 @@ pub(crate) struct Cipher<C>
 where
     C: StreamCipher + StreamCipherSeek,
 {
-    keystream: Keystream<C>,
-    mac: Poly1305,
+    cipher: C,
 }
 
 impl<C> Cipher<C>
@@ -35,17 +34,8 @@ where
     C: StreamCipher + StreamCipherSeek,
 {
     /// Instantiate the underlying cipher with a particular nonce
-    pub(crate) fn new(mut cipher: C) -> Self {
-        // Derive Poly1305 key from the first 32-bytes of the ChaCha20 keystream.
-        // The first block of the message comes with it: backends compute two
-        // blocks together in less time than one after the other.
-        let mut blocks = Blocks(Array::default());
-        cipher.apply_keystream(blocks.0.as_flattened_mut());
-
-        let (mac_key, _) = blocks.0[0].split_ref::<U32>();
-        let mac = Poly1305::new(mac_key);
-
-        Self { keystream: Keystream { blocks, cipher }, mac }
+    pub(crate) fn new(cipher: C) -> Self {
+        Self { cipher }
     }
 
     /// Encrypt the given message in-place, returning the authentication tag
@@ -58,15 +48,17 @@ where
             return Err(Error);
         }
 
-        self.mac.update_padded(associated_data);
+        let mut blocks = Blocks::default();
+        let mut mac = self.start(&mut blocks);
+        mac.update_padded(associated_data);
 
         // TODO(tarcieri): interleave encryption with Poly1305
         // See: <https://github.com/RustCrypto/AEADs/issues/74>
-        self.keystream.apply(buffer.reborrow());
-        self.mac.update_padded(buffer.get_out());
+        self.apply_keystream(&blocks, buffer.reborrow());
+        mac.update_padded(buffer.get_out());
 
-        self.authenticate_lengths(associated_data, buffer.get_out())?;
-        Ok(self.mac.finalize())
+        authenticate_lengths(&mut mac, associated_data, buffer.get_out())?;
+        Ok(mac.finalize())
     }
 
     /// Decrypt the given message, first authenticating ciphertext integrity
@@ -81,51 +73,38 @@ where
             return Err(Error);
         }
 
-        self.mac.update_padded(associated_data);
-        self.mac.update_padded(buffer.get_in());
-        self.authenticate_lengths(associated_data, buffer.get_in())?;
+        let mut blocks = Blocks::default();
+        let mut mac = self.start(&mut blocks);
+        mac.update_padded(associated_data);
+        mac.update_padded(buffer.get_in());
+        authenticate_lengths(&mut mac, associated_data, buffer.get_in())?;
 
         // This performs a constant-time comparison using the `subtle` crate
-        if self.mac.verify(tag).is_ok() {
+        if mac.verify(tag).is_ok() {
             // TODO(tarcieri): interleave decryption with Poly1305
             // See: <https://github.com/RustCrypto/AEADs/issues/74>
-            self.keystream.apply(buffer);
+            self.apply_keystream(&blocks, buffer);
             Ok(())
         } else {
             Err(Error)
         }
     }
 
-    /// Authenticate the lengths of the associated data and message
-    fn authenticate_lengths(&mut self, associated_data: &[u8], buffer: &[u8]) -> Result<(), Error> {
-        let associated_data_len: u64 = associated_data.len().try_into().map_err(|_| Error)?;
-        let buffer_len: u64 = buffer.len().try_into().map_err(|_| Error)?;
-
-        let mut block = Array::default();
-        block[..8].copy_from_slice(&associated_data_len.to_le_bytes());
-        block[8..].copy_from_slice(&buffer_len.to_le_bytes());
-        self.mac.update(&[block]);
-
-        Ok(())
+    /// Derive the Poly1305 key from the first 32 bytes of the ChaCha20 keystream
+    ///
+    /// The first block of the message comes with it: backends compute two
+    /// blocks together in less time than one after the other. The cipher is then
+    /// at the second block of the message.
+    fn start(&mut self, blocks: &mut Blocks) -> Poly1305 {
+        self.cipher.write_keystream(blocks.0.as_flattened_mut());
+        let (mac_key, _) = blocks.0[0].split_ref::<U32>();
+        Poly1305::new(mac_key)
     }
-}
 
-/// Keystream for the message
-struct Keystream<C> {
-    /// The block of the Poly1305 key, and the first one of the message
-    blocks: Blocks,
-    /// At the second block of the message
-    cipher: C,
-}
-
-impl<C> Keystream<C>
-where
-    C: StreamCipher,
-{
     /// Encrypt or decrypt the given message in-place
     #[inline]
-    fn apply(&mut self, mut buffer: InOutBuf<'_, '_, u8>) {
-        let [_, first] = &self.blocks.0.0;
+    fn apply_keystream(&mut self, blocks: &Blocks, mut buffer: InOutBuf<'_, '_, u8>) {
+        let [_, first] = &blocks.0.0;
         if buffer.len() < BLOCK_SIZE {
             let len = buffer.len();
             buffer.xor_in2out(&first[..len]);
@@ -140,7 +119,27 @@ where
     }
 }
 
-/// Blocks of keystream
+/// Authenticate the lengths of the associated data and message
+fn authenticate_lengths(
+    mac: &mut Poly1305,
+    associated_data: &[u8],
+    buffer: &[u8],
+) -> Result<(), Error> {
+    let associated_data_len: u64 = associated_data.len().try_into().map_err(|_| Error)?;
+    let buffer_len: u64 = buffer.len().try_into().map_err(|_| Error)?;
+
+    let mut block = Array::default();
+    block[..8].copy_from_slice(&associated_data_len.to_le_bytes());
+    block[8..].copy_from_slice(&buffer_len.to_le_bytes());
+    mac.update(&[block]);
+
+    Ok(())
+}
+
+/// The block of the Poly1305 key, and the first one of the message
+///
+/// It is written where it stays, and never moved: that would leave a copy that is not wiped.
+#[derive(Default)]
 struct Blocks(Array<Array<u8, U64>, U2>);
 
 #[cfg(feature = "zeroize")]
