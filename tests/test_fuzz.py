@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,14 @@ def test_ciphers() -> None:
     done = subprocess.run([script, str(RUNS)], capture_output=True, text=True, errors="replace", check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     assert f"{RUNS} cases of seed 1 are the same" in done.stdout
+    assert "no keys of a message are left in memory" in done.stdout
+
+
+def test_ciphers_wipe_the_same() -> None:
+    """fuzz/ciphers/aead has the features of the crate that it stands for."""
+    folders = [REPOSITORY / "fuzz" / "ciphers" / "aead", REPOSITORY / "third_party" / "chacha20poly1305"]
+    compared, shipped = (tomllib.loads((folder / "Cargo.toml").read_text())["features"]["zeroize"] for folder in folders)
+    assert compared == shipped
 
 
 def test_all_targets_are_fuzzed() -> None:

@@ -58,7 +58,8 @@ where
         mac.update_padded(buffer.get_out());
 
         authenticate_lengths(&mut mac, associated_data, buffer.get_out())?;
-        Ok(mac.finalize())
+        // Of a clone, so that `mac` is wiped where it is: what is moved from is not
+        Ok(mac.clone().finalize())
     }
 
     /// Decrypt the given message, first authenticating ciphertext integrity
@@ -80,7 +81,7 @@ where
         authenticate_lengths(&mut mac, associated_data, buffer.get_in())?;
 
         // This performs a constant-time comparison using the `subtle` crate
-        if mac.verify(tag).is_ok() {
+        if mac.clone().verify(tag).is_ok() {
             // TODO(tarcieri): interleave decryption with Poly1305
             // See: <https://github.com/RustCrypto/AEADs/issues/74>
             self.apply_keystream(&blocks, buffer);
