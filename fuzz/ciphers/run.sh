@@ -42,8 +42,8 @@ print(f"ciphers: {cases} cases of seed {seed} are the same")
 
 # What is left in memory of the key stream, and of r of Poly1305 in limbs of 26 bits: searched for in pieces of 8 bytes.
 store, exports = start()
-address = exports["key_stream"](store, seed)
-blocks = bytes(exports["memory"].read(store, address, address + 128))
+address = exports["key_stream"](store, seed, 1088)
+blocks = bytes(exports["memory"].read(store, address, address + 1088))
 r = int.from_bytes(blocks[:16], "little") & 0x0FFFFFFC_0FFFFFFC_0FFFFFFC_0FFFFFFF
 limbs = b"".join((r >> bits & 0x3FFFFFF).to_bytes(4, "little") for bits in range(0, 130, 26))
 pieces = {what[at : at + 8] for what in (blocks, limbs) for at in range(0, len(what) - 7, 4)}

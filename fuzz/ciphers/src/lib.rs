@@ -22,7 +22,8 @@ pub extern "C" fn run(seed: u64, cases: u32) -> u32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn use_once(seed: u64, length: usize, altered: u32) -> u32 {
     let mut random = Random(seed);
-    let (key, nonce, mut message) = (random.bytes(32), random.bytes(24), random.bytes(length));
+    // A message of zeros would be sealed as the key stream.
+    let (key, nonce, mut message) = (random.noise(32), random.noise(24), random.noise(length));
     u32::from(sealed_and_opened(&key, &nonce, &mut message, altered != 0).is_some())
 }
 
@@ -35,12 +36,12 @@ fn sealed_and_opened(key: &[u8], nonce: &[u8], message: &mut [u8], altered: bool
     cipher.decrypt_inout_detached(nonce, b"", message.into(), &tag).ok()
 }
 
-/// The key stream that this used: the block of Poly1305's key, and the first one of the message.
+/// The key stream that this used: the block of Poly1305's key, and those of the message.
 #[unsafe(no_mangle)]
-pub extern "C" fn key_stream(seed: u64) -> *const u8 {
+pub extern "C" fn key_stream(seed: u64, length: usize) -> *const u8 {
     let mut random = Random(seed);
-    let (key, nonce) = (random.bytes(32), random.bytes(24));
-    let mut blocks = vec![0; 128];
+    let (key, nonce) = (random.noise(32), random.noise(24));
+    let mut blocks = vec![0; length];
     if let Ok(mut cipher) = published_chacha20::XChaCha20::new_from_slices(&key, &nonce) {
         cipher.apply_keystream(&mut blocks);
     }
@@ -217,6 +218,10 @@ impl Random {
     fn some(&mut self, longest: usize) -> Vec<u8> {
         let length = self.below(longest + 1);
         self.bytes(length)
+    }
+
+    fn noise(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.next() as u8).collect()
     }
 
     /// Random bytes; or all ones or zeros, here and there, which make the longest carries.

@@ -3,8 +3,8 @@
 use ::cipher::{StreamCipher, StreamCipherSeek};
 use aead::Error;
 use aead::{
-    array::Array,
-    consts::{U2, U32, U64},
+    array::{Array, ArraySize},
+    consts::{U32, U64, U128, U256},
     inout::InOutBuf,
 };
 use poly1305::{
@@ -48,7 +48,7 @@ where
             return Err(Error);
         }
 
-        let mut blocks = Blocks::default();
+        let mut blocks = Keystream::default();
         let mut mac = self.start(&mut blocks);
         mac.update_padded(associated_data);
 
@@ -74,7 +74,7 @@ where
             return Err(Error);
         }
 
-        let mut blocks = Blocks::default();
+        let mut blocks = Keystream::default();
         let mut mac = self.start(&mut blocks);
         mac.update_padded(associated_data);
         mac.update_padded(buffer.get_in());
@@ -96,16 +96,16 @@ where
     /// The first block of the message comes with it: backends compute two
     /// blocks together in less time than one after the other. The cipher is then
     /// at the second block of the message.
-    fn start(&mut self, blocks: &mut Blocks) -> Poly1305 {
-        self.cipher.write_keystream(blocks.0.as_flattened_mut());
-        let (mac_key, _) = blocks.0[0].split_ref::<U32>();
+    fn start(&mut self, blocks: &mut Keystream<U128>) -> Poly1305 {
+        self.cipher.write_keystream(&mut blocks.0);
+        let (mac_key, _) = blocks.0.split_ref::<U32>();
         Poly1305::new(mac_key)
     }
 
     /// Encrypt or decrypt the given message in-place
     #[inline]
-    fn apply_keystream(&mut self, blocks: &Blocks, mut buffer: InOutBuf<'_, '_, u8>) {
-        let [_, first] = &blocks.0.0;
+    fn apply_keystream(&mut self, blocks: &Keystream<U128>, mut buffer: InOutBuf<'_, '_, u8>) {
+        let (_, first) = blocks.0.split_ref::<U64>();
         if buffer.len() < BLOCK_SIZE {
             let len = buffer.len();
             buffer.xor_in2out(&first[..len]);
@@ -115,7 +115,32 @@ where
         let (mut block, _) = block.into_chunks::<U64>();
         block.get(0).xor_in2out(first);
         if !rest.is_empty() {
-            self.cipher.apply_keystream_inout(rest);
+            self.apply_rest(rest);
+        }
+    }
+
+    /// Encrypt or decrypt the message from its second block on
+    ///
+    /// `apply_keystream` of the cipher would do, but it does not wipe its temporaries.
+    fn apply_rest(&mut self, rest: InOutBuf<'_, '_, u8>) {
+        let mut keystream = Keystream::<U256>::default();
+        let (chunks, rest) = rest.into_chunks::<U256>();
+        for mut chunk in chunks {
+            self.cipher.write_keystream(&mut keystream.0);
+            chunk.xor_in2out(&keystream.0);
+        }
+        if !rest.is_empty() {
+            // Whole blocks, so that the cipher does not keep the end of one
+            let keystream = &mut keystream.0[..rest.len().next_multiple_of(BLOCK_SIZE)];
+            self.cipher.write_keystream(keystream);
+            let (blocks, mut tail) = rest.into_chunks::<U64>();
+            let (keystream, tail_keystream) = keystream.split_at(blocks.len() * BLOCK_SIZE);
+            let (keystream, _) = Array::slice_as_chunks(keystream);
+            for (mut block, keystream) in blocks.into_iter().zip(keystream) {
+                block.xor_in2out(keystream);
+            }
+            let len = tail.len();
+            tail.xor_in2out(&tail_keystream[..len]);
         }
     }
 }
@@ -137,16 +162,21 @@ fn authenticate_lengths(
     Ok(())
 }
 
-/// The block of the Poly1305 key, and the first one of the message
+/// Keystream, which is wiped after use
 ///
 /// It is written where it stays, and never moved: that would leave a copy that is not wiped.
-#[derive(Default)]
-struct Blocks(Array<Array<u8, U64>, U2>);
+struct Keystream<N: ArraySize>(Array<u8, N>);
+
+impl<N: ArraySize> Default for Keystream<N> {
+    fn default() -> Self {
+        Self(Array::default())
+    }
+}
 
 #[cfg(feature = "zeroize")]
-impl Drop for Blocks {
+impl<N: ArraySize> Drop for Keystream<N> {
     fn drop(&mut self) {
         use zeroize::Zeroize;
-        self.0.as_flattened_mut().zeroize();
+        self.0.as_mut_slice().zeroize();
     }
 }
