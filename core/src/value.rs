@@ -224,7 +224,14 @@ fn aad(header: &[u8; HEADER], identity: &CanonicalIdentity<'_>, expires: Expires
 
 /// The length of the value in an authenticated buffer; `None` where a faulty writer padded it otherwise.
 fn unpadded(padded: &[u8]) -> Option<usize> {
-    let end = padded.iter().rposition(|byte| *byte != 0)?;
+    let mut rest = padded;
+    // Eight zeros at once.
+    while let Some((before, last)) = rest.split_last_chunk()
+        && u64::from_ne_bytes(*last) == 0
+    {
+        rest = before;
+    }
+    let end = rest.iter().rposition(|byte| *byte != 0)?;
     let last_bucket = padded.len().checked_sub(BUCKET)?;
     (padded.get(end) == Some(&END) && end >= last_bucket && end <= limits::VALUE_BYTES).then_some(end)
 }
