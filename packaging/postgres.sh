@@ -52,6 +52,8 @@ debian() {
     install -D -m 644 -t "$root/usr/share/postgresql/$major/omni_credentials/modules" "$tree"/modules/*
     deb_documents "$name" "$root"
     gzip -9n <"$tree/THIRD-PARTY" >"$root/usr/share/doc/$name/THIRD-PARTY.gz"
+    # It replaces the files that postgresql-NN-omnigres has of omni_credentials 0.2.0. With Conflicts, that package would
+    # be removed, and with it the other extensions in it.
     pack_deb "$name" "$root" packaging/deb/postgres.control.in MAJOR="$major" \
         "LIBRARIES=$(deb_libraries "$tree/lib/omni_credentials.so")"
     pack_deb_symbols "$name" "$root-dbgsym" "$debug" "$link"
