@@ -40,7 +40,7 @@ if failed:
     sys.exit(f"case {failed} of seed {seed} differs")
 print(f"ciphers: {cases} cases of seed {seed} are the same")
 
-# What is left in memory of the key stream, and of r of Poly1305 in limbs of 26 bits: searched for in pieces of 8 bytes.
+# What is left in memory of the keystream, and of r of Poly1305 in limbs of 26 bits: searched for in pieces of 8 bytes.
 store, exports = start()
 address = exports["key_stream"](store, seed, 1088)
 blocks = bytes(exports["memory"].read(store, address, address + 1088))

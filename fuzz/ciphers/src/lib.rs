@@ -22,7 +22,7 @@ pub extern "C" fn run(seed: u64, cases: u32) -> u32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn use_once(seed: u64, length: usize, altered: u32) -> u32 {
     let mut random = Random(seed);
-    // A message of zeros would be sealed as the key stream.
+    // A message of zeros would be sealed as the keystream.
     let (key, nonce, mut message) = (random.noise(32), random.noise(24), random.noise(length));
     u32::from(sealed_and_opened(&key, &nonce, &mut message, altered != 0).is_some())
 }
@@ -36,7 +36,7 @@ fn sealed_and_opened(key: &[u8], nonce: &[u8], message: &mut [u8], altered: bool
     cipher.decrypt_inout_detached(nonce, b"", message.into(), &tag).ok()
 }
 
-/// The key stream that this used: the block of Poly1305's key, and those of the message.
+/// The keystream that this used: the block of Poly1305's key, and those of the message.
 #[unsafe(no_mangle)]
 pub extern "C" fn key_stream(seed: u64, length: usize) -> *const u8 {
     let mut random = Random(seed);
@@ -65,7 +65,7 @@ fn same(random: &mut Random) -> bool {
         && blocks_of_generator(random, &key)
 }
 
-/// One key stream for both, in the same pieces.
+/// One keystream for both, in the same pieces.
 fn stream<A, B>(random: &mut Random, key: &[u8], nonce: usize, at: u128, data: &[u8]) -> bool
 where
     A: KeyIvInit + StreamCipher + StreamCipherSeek,
@@ -236,7 +236,7 @@ impl Random {
         (0..length).map(|_| byte()).collect()
     }
 
-    /// Where in a key stream: near its start, near where a counter of 32 or 64 bits is full, or anywhere.
+    /// Where in a keystream: near its start, near where a counter of 32 or 64 bits is full, or anywhere.
     fn position(&mut self) -> u128 {
         match self.below(5) {
             0 | 1 => self.below(1000) as u128,
