@@ -10,7 +10,7 @@ use crate::buffer::{self, Edited};
 use crate::combine::{self, Choice, Merge, Versions};
 use crate::context::Context;
 use crate::error::Error;
-use crate::{editor, expiry, identity, output, prompt, reference, scratch, terminal};
+use crate::{editor, expiry, identity, output, prompt, reference, scratch, store, terminal};
 
 /// The credentials that are named on the command line, as references.
 #[derive(Debug, Clone, Copy)]
@@ -172,13 +172,10 @@ impl Question<'_, '_> {
             let text = match version {
                 None => "deleted, or not there".to_owned(),
                 Some(entry) => {
-                    let text = match self.keyring.open(&entry.identity(), entry.expires, &entry.sealed) {
+                    let text = match store::open(self.keyring, entry)? {
                         Ok(value) if values => output::escaped(&value),
                         Ok(value) => format!("a value of {} bytes", value.len()),
-                        Err(error @ omni_credentials_host::Error::Refused(_)) => {
-                            format!("does not open: {error}")
-                        }
-                        Err(error) => return Err(error.into()),
+                        Err(reason) => format!("does not open: {reason}"),
                     };
                     format!("{text}, {}", expiry_of(entry.expires))
                 }
@@ -231,12 +228,8 @@ impl Question<'_, '_> {
     fn edited(&mut self, is_ours: bool) -> Result<Option<Edited>, Error> {
         let version = if is_ours { &self.versions.ours } else { &self.versions.theirs };
         let Some(entry) = version else { return Ok(None) };
-        let value = match self.keyring.open(&entry.identity(), entry.expires, &entry.sealed) {
-            Ok(value) => value.into(),
-            Err(omni_credentials_host::Error::Refused(_)) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Some(Edited::new(&entry.identity(), entry.expires, value)))
+        let value = store::open(self.keyring, entry)?;
+        Ok(value.ok().map(|value| Edited::new(&entry.identity(), entry.expires, value.into())))
     }
 
     fn chosen(&mut self, text: &str) -> Result<Choice, Error> {

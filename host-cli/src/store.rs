@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use omni_credentials_host::shared_file::{self, Lock};
 use omni_credentials_host::{
-    Document, Entry, EntryRef, Error as HostError, Files, Identity, Kek, Keyring, KeyringHandle,
+    Document, Entry, EntryRef, Error as HostError, Files, Identity, Kek, Keyring, KeyringHandle, Value,
 };
 use zeroize::Zeroizing;
 
@@ -14,6 +14,9 @@ use crate::{identity, interrupt};
 
 /// How many documents one sandbox is used for.
 const MAX_DOCUMENTS: u32 = 1000;
+
+/// What a record holds, or why that does not open.
+pub(crate) type OpenedValue = Result<Value, String>;
 
 /// A parsed file. Its seal is not checked yet: see [`Store::unlock`].
 pub(crate) struct Store {
@@ -105,6 +108,15 @@ pub(crate) fn live_record<'a>(entries: &'a [Entry], identity: &Identity<'_>) -> 
     }
     let at = entries.binary_search_by(|entry| key(&entry.identity()).cmp(&key(identity))).ok()?;
     entries.get(at).filter(|entry| !entry.deleted)
+}
+
+/// Opens the value of a record. That the module fails is an error.
+pub(crate) fn open(keyring: &mut Keyring, entry: &Entry) -> Result<OpenedValue, Error> {
+    match keyring.open(&entry.identity(), entry.expires, &entry.sealed) {
+        Ok(value) => Ok(Ok(value)),
+        Err(error @ HostError::Refused(_)) => Ok(Err(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The canonical form of a scope. `keyring` is any keyring.

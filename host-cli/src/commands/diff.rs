@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::{self, Bytes, IdentityFields};
-use crate::store::Store;
+use crate::store::{self, OpenedValue, Store};
 use crate::{expiry, git, identity, terminal};
 
 /// One of the two versions.
@@ -175,16 +175,10 @@ fn same_value(change: &Change<'_>, old: &mut Side, new: &mut Side) -> Result<boo
     Ok(matches!((before, after), (Ok(before), Ok(after)) if before == after))
 }
 
-type Value = Result<omni_credentials_host::Value, String>;
-
 /// The value on one side; none where it has none or nothing may be opened.
-fn value(entry: Option<&Entry>, side: &mut Side) -> Result<Option<Value>, Error> {
+fn value(entry: Option<&Entry>, side: &mut Side) -> Result<Option<OpenedValue>, Error> {
     let (Some(entry), Some(keyring)) = (entry, &mut side.keyring) else { return Ok(None) };
-    match keyring.open(&entry.identity(), entry.expires, &entry.sealed) {
-        Ok(value) => Ok(Some(Ok(value))),
-        Err(error @ omni_credentials_host::Error::Refused(_)) => Ok(Some(Err(error.to_string()))),
-        Err(error) => Err(error.into()),
-    }
+    store::open(keyring, entry).map(Some)
 }
 
 /// What `diff` prints with `--json`.
@@ -221,8 +215,8 @@ impl ChangeFields {
     fn new(
         entry: &Entry,
         change: &Change<'_>,
-        before: Option<Value>,
-        after: Option<Value>,
+        before: Option<OpenedValue>,
+        after: Option<OpenedValue>,
     ) -> Result<Self, Error> {
         let identity = IdentityFields::new(&entry.identity())?;
         let (before, old_unreadable) = parts(before);
@@ -243,7 +237,7 @@ impl ChangeFields {
 }
 
 /// The bytes of a value, and why it does not open.
-fn parts(value: Option<Value>) -> (Bytes, Option<String>) {
+fn parts(value: Option<OpenedValue>) -> (Bytes, Option<String>) {
     match value {
         Some(Ok(value)) => (Bytes::new(&value), None),
         Some(Err(reason)) => (Bytes { text: None, base64: None }, Some(reason)),
@@ -251,7 +245,12 @@ fn parts(value: Option<Value>) -> (Bytes, Option<String>) {
     }
 }
 
-fn text(entry: &Entry, change: &Change<'_>, before: Option<Value>, after: Option<Value>) -> String {
+fn text(
+    entry: &Entry,
+    change: &Change<'_>,
+    before: Option<OpenedValue>,
+    after: Option<OpenedValue>,
+) -> String {
     let note = if change.what == "re-encrypted" { " (re-encrypted)" } else { "" };
     let mut text = format!("{} {}{note}\n", change.sign, identity::shown(&entry.identity()));
     if let (Some(old), Some(new)) = (change.old, change.new)

@@ -5,7 +5,7 @@ use omni_credentials_host::{Digest, Entry, Keyring, shared_file};
 use crate::context::{Context, MAX_FILE};
 use crate::error::Error;
 use crate::output::{self, EntryFields, ValueFields};
-use crate::store::Store;
+use crate::store::{self, OpenedValue, Store};
 use crate::{expiry, identity};
 
 /// Set, it makes `git diff` show values, too.
@@ -41,16 +41,8 @@ fn print(context: &Context, store: &Store, mut keyring: Option<&mut Keyring>) ->
     let (mut records, mut lines) = (Vec::new(), String::new());
     for entry in &store.entries {
         let value = match &mut keyring {
-            Some(keyring) if !entry.deleted => {
-                Some(keyring.open(&entry.identity(), entry.expires, &entry.sealed))
-            }
+            Some(keyring) if !entry.deleted => Some(store::open(keyring, entry)?),
             _ => None,
-        };
-        let value = match value {
-            Some(Err(error @ omni_credentials_host::Error::Refused(_))) => Some(Err(error.to_string())),
-            Some(Err(error)) => return Err(error.into()),
-            Some(Ok(value)) => Some(Ok(value)),
-            None => None,
         };
         if context.json {
             records.push(Record::new(entry, value)?);
@@ -64,8 +56,6 @@ fn print(context: &Context, store: &Store, mut keyring: Option<&mut Keyring>) ->
     }
     output::write(format!("keyring {}\n{lines}", fingerprint(&store.keyring_bytes)).as_bytes())
 }
-
-type Value = Result<omni_credentials_host::Value, String>;
 
 /// What `show` prints with `--json`.
 #[derive(serde::Serialize)]
@@ -86,7 +76,7 @@ struct Record {
 }
 
 impl Record {
-    fn new(entry: &Entry, value: Option<Value>) -> Result<Self, Error> {
+    fn new(entry: &Entry, value: Option<OpenedValue>) -> Result<Self, Error> {
         let value = match value {
             Some(Ok(value)) => ValueFields::opened(&value),
             Some(Err(reason)) => ValueFields::unreadable(reason),
@@ -98,7 +88,7 @@ impl Record {
 }
 
 /// One line, so that a difference shows the whole credential.
-fn text(entry: &Entry, value: Option<Value>) -> String {
+fn text(entry: &Entry, value: Option<OpenedValue>) -> String {
     let mut shown = identity::shown(&entry.identity());
     if entry.expires.is_some() {
         shown.push_str(&format!(", expires {}", expiry::shown(entry.expires)));
